@@ -1,0 +1,50 @@
+"""Intarsia: everything a team does to a pretrained transformer after it was pretrained.
+
+    import intarsia as ia
+    model = ia.load("smollm2-135m")
+    acts = ia.read(model, ["The Eiffel Tower is in"], at="layers.*.resid_post")
+
+Names are imported when first used, so that `import intarsia` stays quick."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "load": "intarsia.models",
+    "wrap": "intarsia.models",
+    "Model": "intarsia.models",
+    "Identity": "intarsia.models",
+    "read": "intarsia.sites",
+    "run": "intarsia.sites",
+    "generate": "intarsia.sites",
+    "resume": "intarsia.sites",
+    "sweep": "intarsia.sites",
+    "Replace": "intarsia.sites",
+    "Add": "intarsia.sites",
+    "Scale": "intarsia.sites",
+    "Apply": "intarsia.sites",
+    "Activations": "intarsia.sites",
+    "Edit": "intarsia.sites",
+    "Config": "intarsia.catalog",
+    "technique": "intarsia.catalog",
+    "Finding": "intarsia.report",
+    "IntarsiaError": "intarsia.errors",
+    "BadInput": "intarsia.errors",
+}
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'intarsia' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Adaptation: label tuning and instruction tuning with low-rank adapters."""

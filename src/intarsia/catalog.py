@@ -1,0 +1,162 @@
+"""Every technique, declared once.
+
+A technique is a function with a `Config`. From the declaration come the command line's options, the recipe's keys, the
+rows of `intarsia catalog` and the pages of the docs. Wings, Intarsia's own and other people's, register through the
+entry-point group `intarsia.techniques`: each entry names a module whose import declares its techniques."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+import pydantic
+
+from intarsia.errors import BadInput, did_you_mean
+
+Kind = Literal["change", "look", "learn"]
+ENTRY_POINT_GROUP = "intarsia.techniques"
+
+
+class Config(pydantic.BaseModel):
+    """A technique's settings. Unknown keys are refused, values are checked, instances are immutable and hashable.
+
+    Give every field a default where a sensible one exists, and a `description`: it is the help text everywhere.
+    A string a person may read as a choice is a `Literal`."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Technique:
+    """One row of the catalog.
+
+    `inputs` are the function's parameters beside the model and the config: name -> (annotation as text, required).
+    A recipe binds them by name: an input annotated `Model` to a state of the run, any other to a split of the data."""
+
+    name: str
+    kind: Kind
+    family: str
+    source: str
+    needs: str
+    gives: str
+    summary: str
+    config: type[Config]
+    function: Callable[..., Any]
+    inputs: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    extra: str | None = None
+
+    @property
+    def room(self) -> str:
+        """The wing it lives in: the part of the name before the first dot."""
+        return self.name.partition(".")[0]
+
+
+_techniques: dict[str, Technique] = {}
+_loaded = False
+
+
+def technique(
+    name: str,
+    *,
+    kind: Kind,
+    family: str,
+    source: str,
+    needs: str = "weights",
+    gives: str | None = None,
+    extra: str | None = None,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare a function `(model, config, *, inputs...)` as the technique `name` (`room.verb`).
+
+    - kind: `change` (Model -> Model), `look` (Models and data -> Finding), `learn` (facts or texts -> a fitted object).
+    - source: the paper and section the method comes from.
+    - extra: the optional dependency group it needs, if any.
+
+    The function stays callable by hand in two ways: with a ready config, `quantize(model, QuantizeConfig(bits=4))`, or
+    with the settings themselves, `quantize(model, bits=4)`. Module-level imports of the declaring module should be
+    light: the catalog imports it to answer `--help`."""
+
+    def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+        config_class = _config_class(function, name)
+        parameters = list(inspect.signature(function).parameters.values())
+        inputs = {
+            p.name: (str(p.annotation), p.default is p.empty) for p in parameters[2:] if p.kind is not p.VAR_KEYWORD
+        }
+
+        @functools.wraps(function)
+        def call(model: Any = None, config: Config | None = None, /, *args: Any, **given: Any) -> Any:
+            settings = {k: given.pop(k) for k in list(given) if k in config_class.model_fields and k not in inputs}
+            if config is None:
+                config = parse(config_class, settings, name)
+            elif settings:
+                raise BadInput(f"{name}: give either a config or settings ({', '.join(settings)}), not both")
+            if not isinstance(config, config_class):
+                raise BadInput(f"{name}: wants a {config_class.__name__}, was given a {type(config).__name__}")
+            if unknown := [k for k in given if k not in inputs]:
+                known = [*config_class.model_fields, *inputs]
+                raise BadInput(f"{name}: unknown setting '{unknown[0]}'{did_you_mean(unknown[0], known)}")
+            return function(model, config, *args, **given)
+
+        row = Technique(
+            name=name,
+            kind=kind,
+            family=family,
+            source=source,
+            needs=needs,
+            gives=gives or {"change": "Model", "look": "Finding", "learn": "object"}[kind],
+            summary=(inspect.getdoc(function) or "").partition("\n")[0],
+            config=config_class,
+            function=call,
+            inputs=inputs,
+            extra=extra,
+        )
+        call.technique = row  # type: ignore[attr-defined]
+        _techniques[name] = row
+        return call
+
+    return declare
+
+
+def _config_class(function: Callable[..., Any], name: str) -> type[Config]:
+    parameter = inspect.signature(function).parameters.get("config")
+    annotation = parameter.annotation if parameter else None
+    if isinstance(annotation, str):
+        annotation = function.__globals__.get(annotation)
+    if not (isinstance(annotation, type) and issubclass(annotation, Config)):
+        raise TypeError(f"technique {name}: the parameter 'config' must be annotated with a Config class")
+    return typing.cast("type[Config]", annotation)
+
+
+def parse(config_class: type[Config], settings: dict[str, Any], where: str) -> Config:
+    """Build a config, turning pydantic's report into one line with the nearest known key."""
+    for key in settings:
+        if key not in config_class.model_fields:
+            raise BadInput(f"{where}: unknown setting '{key}'{did_you_mean(key, config_class.model_fields)}")
+    try:
+        return config_class(**settings)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        at = ".".join(str(part) for part in first["loc"]) or "settings"
+        raise BadInput(f"{where}: {at}: {first['msg']} (given: {first.get('input')!r})") from None
+
+
+def load() -> dict[str, Technique]:
+    """All techniques by name; imports the modules behind the entry points once."""
+    global _loaded
+    if not _loaded:
+        for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda p: p.name):
+            point.load()
+        _loaded = True
+    return dict(sorted(_techniques.items()))
+
+
+def find(name: str) -> Technique:
+    """The technique called `name`, or a `BadInput` with the nearest names."""
+    known = load()
+    if name not in known:
+        raise BadInput(f"no technique '{name}'{did_you_mean(name, known)}; `intarsia catalog` lists them")
+    return known[name]

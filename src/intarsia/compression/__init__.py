@@ -1,0 +1,1 @@
+"""Compression: quantization and export to faster engines."""

@@ -1,0 +1,75 @@
+"""Typed records: what a data file holds, a line or an object each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Text:
+    """A plain text. `group` names what it belongs to (a module, a dialogue): splits and bootstraps keep groups whole."""
+
+    text: str
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """A text and its label. `context` is what comes before it (earlier turns), oldest first."""
+
+    text: str
+    label: str
+    group: str | None = None
+    context: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation for instruction tuning: messages `{"role": "system"|"user"|"assistant", "content": str}`."""
+
+    messages: tuple[dict[str, str], ...]
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class TextPair:
+    """A prompt and the text wanted for it (generation, distillation, paraphrase)."""
+
+    prompt: str
+    target: str
+    group: str | None = None
+
+
+Record = Text | LabelledText | Chat | TextPair
+
+
+@dataclass
+class Dataset(Mapping[str, list[Any]]):
+    """Splits of records by name (`train`, `dev`, `test`, `text`), with a name, notes and a hash of the contents."""
+
+    splits: dict[str, list[Any]]
+    name: str = "data"
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, split: str) -> list[Any]:
+        return self.splits[split]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.splits)
+
+    def __len__(self) -> int:
+        return len(self.splits)
+
+    @property
+    def sha256(self) -> str:
+        """Of all records in order: equal data, equal hash."""
+        digest = hashlib.sha256()
+        for name, records in sorted(self.splits.items()):
+            digest.update(name.encode())
+            for record in records:
+                digest.update(json.dumps(asdict(record), sort_keys=True, ensure_ascii=False).encode())
+        return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Interpretation: lenses and the model diff."""

@@ -1,0 +1,5 @@
+"""Models: get one by known name, hub id, folder, GGUF file or wheel; keep it in the cache; save it as a plain folder."""
+
+from intarsia.models.model import Identity, Model, wrap
+
+__all__ = ["Identity", "Model", "wrap"]

@@ -1,0 +1,144 @@
+"""`Finding`: what every technique that looks at something returns, and the few things a report can draw.
+
+A technique builds a typed Finding and says how it reads as tables and figures; nobody formats by hand. Everything here
+is plain data, so that a saved Finding draws the same page later without the model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pydantic
+
+from intarsia.errors import BadInput
+
+Cell = str | int | float | bool | None
+
+
+class Column(pydantic.BaseModel):
+    """A table's column. `unit` stands in the header; `format` is a Python format spec for numbers (`.3f`, `,d`, `.1%`,
+    or `bytes` for a size in bytes); `better` says which direction is good and lets reports mark changes."""
+
+    name: str
+    unit: str = ""
+    format: str = ""
+    better: Literal["higher", "lower", ""] = ""
+    help: str = ""
+
+
+class Table(pydantic.BaseModel):
+    """Rows under columns. A numeric cell may be a `(value, low, high)` triple: a value with its interval."""
+
+    title: str = ""
+    columns: list[Column]
+    rows: list[list[Cell | tuple[float, float, float]]]
+    note: str = ""
+
+
+class Series(pydantic.BaseModel):
+    """One line, bar group or scatter of a figure. `low`/`high` are intervals; x may be numbers or category names."""
+
+    name: str
+    x: list[float] | list[str]
+    y: list[float | None]
+    low: list[float | None] | None = None
+    high: list[float | None] | None = None
+
+
+class Figure(pydantic.BaseModel):
+    """A chart as data: lines, bars or scatter over `series`, or a `heatmap` over `matrix` (rows x columns)."""
+
+    title: str
+    kind: Literal["line", "bar", "scatter", "heatmap"]
+    x: str = ""
+    y: str = ""
+    series: list[Series] = []
+    matrix: list[list[float | None]] | None = None
+    row_names: list[str] = []
+    column_names: list[str] = []
+    log_y: bool = False
+    note: str = ""
+
+
+class TokenMap(pydantic.BaseModel):
+    """A text as tokens, each with a value that colours it and a tip that explains it."""
+
+    title: str = ""
+    tokens: list[str]
+    values: list[float]
+    tips: list[str] = []
+    scale: Literal["sequential", "diverging"] = "sequential"
+    maximum: float | None = None
+    note: str = ""
+
+
+Block = Table | Figure | TokenMap
+
+
+class Finding(pydantic.BaseModel):
+    """A typed result. Subclasses add fields and say how they read.
+
+    - title, summary: a headline, and one or two sentences a person understands at a glance.
+    - provenance: versions, seed, data hash, settings: what is needed to get it again.
+    - volatile: names of the fields that depend on the clock or the machine (seconds, tokens/s, memory, energy): two
+      runs of the same recipe agree on all others."""
+
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=False)
+    volatile: ClassVar[frozenset[str]] = frozenset()
+    registry: ClassVar[dict[str, type[Finding]]] = {}
+
+    title: str = ""
+    summary: str = ""
+    technique: str = ""
+    provenance: dict[str, Any] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Finding.registry[cls.__name__] = cls
+
+    def headline(self) -> dict[str, tuple[Cell | tuple[float, float, float], Column]]:
+        """The few figures that stand in a run's headline table, one row a model: column key -> (value, column)."""
+        return {}
+
+    def tables(self) -> list[Table]:
+        """Its tables, the most important first."""
+        return []
+
+    def figures(self) -> list[Figure]:
+        """Its charts, the most important first."""
+        return []
+
+    def blocks(self) -> list[Block]:
+        """Everything a page shows, in reading order. Override to interleave tables, figures and token maps."""
+        return [*self.figures(), *self.tables()]
+
+    def table(self) -> Table:
+        """The main table."""
+        return self.tables()[0]
+
+    def figure(self) -> Figure:
+        """The main figure."""
+        return self.figures()[0]
+
+    def to_json(self) -> str:
+        """All of it as one JSON object, with the type's name under `type`."""
+        return json.dumps({"type": type(self).__name__, **self.model_dump(mode="json")}, ensure_ascii=False, indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> Finding:
+        """The inverse of `to_json`. The subclass must have been imported (the catalog's `load()` imports all)."""
+        data = json.loads(text)
+        name = data.pop("type", "")
+        if name not in Finding.registry:
+            raise BadInput(f"unknown kind of finding '{name}': is the technique '{data.get('technique')}' installed?")
+        return Finding.registry[name].model_validate(data)
+
+    def write(self, path: Path) -> None:
+        """Write `to_json` to a file."""
+        path.write_text(self.to_json(), encoding="utf-8")
+
+    def __str__(self) -> str:
+        from intarsia.report import to_text
+
+        return to_text(self)

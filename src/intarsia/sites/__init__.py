@@ -1,0 +1,1 @@
+"""Sites: the one engine that reads, edits and resumes a network."""
