@@ -124,7 +124,7 @@ def _network(family: str):
             config = tf.BlipConfig(text_config=_blip_text(), vision_config=_VISION_TOWER, image_text_hidden_size=16)
             return tf.BlipForConditionalGeneration(config)
         case "llava":
-            vision = {k: v for k, v in _VISION_TOWER.items()}
+            vision = dict(_VISION_TOWER)
             config = tf.LlavaConfig(
                 vision_config=tf.CLIPVisionConfig(**vision), text_config=tf.LlamaConfig(**_ROPE), image_token_id=8
             )

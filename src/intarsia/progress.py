@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @dataclass
 class Event:
-    """One beat of progress: `done` of `total` units of `task`; `total` is None when unknown. `facts` are short live figures."""
+    """One beat of progress: `done` of `total` units of `task` (None: unknown). `facts` are short live figures."""
 
     task: str
     done: int

@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Text:
-    """A plain text. `group` names what it belongs to (a module, a dialogue): splits and bootstraps keep groups whole."""
+    """A plain text. `group` names what it belongs to (a module, a dialogue): splits and bootstraps keep it whole."""
 
     text: str
     group: str | None = None

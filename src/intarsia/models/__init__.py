@@ -1,4 +1,4 @@
-"""Models: get one by known name, hub id, folder, GGUF file or wheel; keep it in the cache; save it as a plain folder."""
+"""Models: get one by known name, hub id, folder, GGUF file or wheel; cache it; save it as a plain folder."""
 
 from intarsia.models.model import Identity, Model, wrap
 

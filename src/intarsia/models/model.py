@@ -118,14 +118,15 @@ class Model:
         return self.with_network(copy.deepcopy(self.network))
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
-        """Write a plain Hugging Face folder that `transformers` loads without Intarsia. See `intarsia.models.saving`."""
+        """Write a plain Hugging Face folder that `transformers` loads without Intarsia (`intarsia.models.saving`)."""
         from intarsia.models.saving import save
 
         return save(self, path, force=force)
 
     def __repr__(self) -> str:
         count = sum(p.numel() for p in self.network.parameters())
-        return f"Model({self.identity.source!r}, {type(self.network).__name__}, {count:,} parameters, {self.dtype}, {self.device})"
+        kind = type(self.network).__name__
+        return f"Model({self.identity.source!r}, {kind}, {count:,} parameters, {self.dtype}, {self.device})"
 
 
 def wrap(
