@@ -1,1 +1,30 @@
-"""Sites: the one engine that reads, edits and resumes a network."""
+"""Sites: the one engine that reads, edits and resumes a network. Nothing else registers a hook or patches a forward.
+
+`site_map` says what there is; `read`, `run`, `generate`, `resume`, `unembed` and `sweep` work on it."""
+
+from intarsia.sites.activations import Activations
+from intarsia.sites.edits import Add, Apply, Edit, Replace, Scale
+from intarsia.sites.generation import Generation, generate
+from intarsia.sites.inputs import Batch
+from intarsia.sites.reading import read, run
+from intarsia.sites.resuming import batch_of, resume, unembed
+from intarsia.sites.sitemap import SiteMap, site_map
+
+__all__ = [
+    "Activations",
+    "Add",
+    "Apply",
+    "Batch",
+    "Edit",
+    "Generation",
+    "Replace",
+    "Scale",
+    "SiteMap",
+    "batch_of",
+    "generate",
+    "read",
+    "resume",
+    "run",
+    "site_map",
+    "unembed",
+]

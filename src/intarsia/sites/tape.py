@@ -1,0 +1,258 @@
+"""The tape: hooks on for the length of one call, to read and to edit, and off again whatever happens.
+
+One hook for each module and side that is needed, none for the rest of the network. At a site the edits come first, in
+the order given, then the reading: what is read is what the network goes on with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from intarsia.errors import BadInput
+from intarsia.sites.attention import AttentionCall, intercepting
+from intarsia.sites.edits import Edit, apply
+from intarsia.sites.inputs import Batch
+from intarsia.sites.probe import first_tensor
+from intarsia.sites.sitemap import SiteMap
+from intarsia.sites.taps import Tap
+from intarsia.sites.towers import Tower
+
+
+class Stop(Exception):
+    """Raised inside a forward when the last site needed has been read, and caught by whoever started it."""
+
+
+@dataclass
+class Tape:
+    """What was read so far, and what is still wanted."""
+
+    sites: SiteMap
+    batch: Batch
+    wanted: set[str]
+    edits: dict[str, list[Edit]]
+    stop: bool = False
+    clone: bool = False
+    read: dict[str, Tensor] = field(default_factory=dict)
+    extras: dict[str, tuple] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+
+    def tower_of(self, site: str) -> Tower:
+        prefix = site.rpartition("layers.")[0] if "layers." in site else site.rpartition(".")[0] + "."
+        return self.sites.towers.get(prefix.removesuffix("."), self.sites.main)
+
+    def decoding(self, tower: Tower) -> bool:
+        """Whether this is a step after the prompt was read (counted, never guessed from a shape)."""
+        return self.calls.get(tower.name, 0) > 1
+
+    def visit(self, site: str, tap: Tap, raw: Tensor, tower: Tower) -> Tensor:
+        """Edit and read one site; returns the raw tensor to go on with."""
+        if raw.dim() < 2 + (tap.layout == "stream"):
+            return raw  # the module serves another purpose too (a final norm that also norms the pooled token)
+        edits = self.edits.get(site, ())
+        size = raw.shape[0] if tap.layout != "flat" else self.batch.size
+        if edits:
+            shown = old = tap.view(raw, size)
+            mask = self.batch.mask_for(tower, shown.shape[1])
+            if self.decoding(tower):
+                mask = mask.new_ones(shown.shape[0], shown.shape[1])
+            elif mask.shape[0] != shown.shape[0]:
+                mask = mask.repeat_interleave(shown.shape[0] // mask.shape[0], dim=0)
+            for edit in edits:
+                shown = apply(edit, shown, mask, self.decoding(tower))
+            if shown is not old:
+                raw = tap.unview(shown, raw, size)
+        if site in self.wanted and site not in self.read:
+            shown = tap.view(raw, size)
+            self.read[site] = shown.clone() if self.clone else shown
+            self.versions[site] = shown._version
+        return raw
+
+    def finished(self) -> bool:
+        return self.stop and self.wanted <= self.read.keys()
+
+    def changed_in_place(self) -> bool:
+        """Whether the network overwrote a tensor after it was read."""
+        return any(self.read[s]._version != v for s, v in self.versions.items()) and not self.clone
+
+
+@contextlib.contextmanager
+def recording(
+    sites: SiteMap,
+    batch: Batch,
+    read: list[str] = [],  # noqa: B006 - never changed
+    edits: list[Edit] = [],  # noqa: B006
+    stop: bool = False,
+    clone: bool = False,
+) -> Iterator[Tape]:
+    """Hooks on inside, off after, also when the body raises. `Stop` is swallowed."""
+    by_site: dict[str, list[Edit]] = {}
+    for edit in edits:
+        for name in sites.expand(edit.site):
+            if not sites.taps[name].writable:
+                raise BadInput(f"site '{name}' can only be read: edit router_weights or router_experts instead")
+            by_site.setdefault(name, []).append(edit)
+    tape = Tape(sites, batch, set(read), by_site, stop, clone)
+    handles: list[Any] = []
+    try:
+        with contextlib.ExitStack() as stack:
+            handlers = _install(tape, handles)
+            stack.enter_context(intercepting(handlers))
+            with contextlib.suppress(Stop):
+                yield tape
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _install(tape: Tape, handles: list[Any]) -> dict[nn.Module, Any]:
+    ins: dict[nn.Module, list[str]] = {}
+    outs: dict[nn.Module, list[str]] = {}
+    inner: dict[nn.Module, list[str]] = {}
+    through: list[str] = []
+    order = {name: i for i, name in enumerate(tape.sites.taps)}
+    for site in sorted({*tape.wanted, *tape.edits}, key=order.__getitem__):
+        tap = tape.sites.taps[site]
+        if site.endswith(".resid_mid") and site in tape.edits and tap.kind == "in":
+            through.append(site)
+            if site not in tape.wanted:
+                continue
+        group = {"in": ins, "out": outs, "attention": inner}.get(tap.kind)
+        if group is not None:
+            group.setdefault(tap.module, []).append(site)
+
+    if tape.edits:
+        for tower in {id(t): t for t in map(tape.tower_of, tape.edits)}.values():
+            handles.append(tower.blocks[0].register_forward_pre_hook(_counter(tape, tower)))
+    # A resid_mid edit needs the stream before the block as it was edited, so its stash comes after the edits.
+    for module, names in ins.items():
+        handles.append(module.register_forward_pre_hook(_on_input(tape, names), with_kwargs=True))
+    for site in through:
+        _write_mid(tape, site, handles)
+    for module, names in outs.items():
+        handles.append(module.register_forward_hook(_on_output(tape, names), with_kwargs=True))
+    _keep_extras(tape, handles)
+    if "logits" in tape.wanted or "logits" in tape.edits:
+        head = tape.sites.main.head_root
+        handles.append(head.register_forward_hook(_on_logits(tape)))  # type: ignore[union-attr]
+    return {module: _on_attention(tape, names) for module, names in inner.items()}
+
+
+def _counter(tape: Tape, tower: Tower) -> Any:
+    def hook(module: nn.Module, args: tuple) -> None:
+        tape.calls[tower.name] = tape.calls.get(tower.name, 0) + 1
+
+    return hook
+
+
+def _on_input(tape: Tape, names: list[str]) -> Any:
+    taps = [(name, tape.sites.taps[name], tape.tower_of(name)) for name in names]
+
+    def hook(module: nn.Module, args: tuple, kwargs: dict) -> Any:
+        raw = old = first_tensor(args, kwargs)
+        for name, tap, tower in taps:
+            raw = tape.visit(name, tap, raw, tower)  # type: ignore[arg-type]
+        if tape.finished():
+            raise Stop
+        return None if raw is old else tap.put_input(raw, args, kwargs)  # type: ignore[arg-type]
+
+    return hook
+
+
+def _on_output(tape: Tape, names: list[str]) -> Any:
+    taps = [(name, tape.sites.taps[name], tape.tower_of(name)) for name in names]
+
+    def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+        result = output
+        for name, tap, tower in taps:
+            raw = tap.raw(args, kwargs, result)
+            new = tape.visit(name, tap, raw, tower)
+            if new is not raw:
+                result = tap.put_output(new, result)
+        if tape.finished():
+            raise Stop
+        return None if result is output else result
+
+    return hook
+
+
+def _on_attention(tape: Tape, names: list[str]) -> Any:
+    taps = [(name, tape.sites.taps[name], tape.tower_of(name)) for name in names]
+
+    def handler(call: AttentionCall) -> None:
+        for name, tap, tower in taps:
+            raw = getattr(call, str(tap.item))
+            new = tape.visit(name, tap, raw, tower)
+            # An edit that changes nothing must not change the kernel either.
+            if new is not raw and not new.equal(raw):
+                setattr(call, str(tap.item), new)
+        if tape.finished():
+            raise Stop
+
+    return handler
+
+
+def _on_logits(tape: Tape) -> Any:
+    tap = tape.sites.taps["logits"]
+
+    def hook(module: nn.Module, args: tuple, output: Any) -> Any:
+        raw = output.logits
+        new = tape.visit("logits", tap, raw, tape.sites.main)
+        if new is not raw:
+            output.logits = new
+        if tape.finished():
+            raise Stop
+        return output if new is not raw else None
+
+    return hook
+
+
+def _write_mid(tape: Tape, site: str, handles: list[Any]) -> None:
+    """Edit the stream in the middle of a block through the last part that is added before it."""
+    prefix = site.removesuffix("resid_mid")
+    tower, index = tape.sites.block(prefix.removesuffix("."))
+    via = tape.sites.wiring[tower.name][index].mid_via
+    stash: dict[str, Tensor] = {}
+    edits = tape.edits.pop(site)
+    reader = Tape(tape.sites, tape.batch, set(), {site: edits}, calls=tape.calls)
+
+    def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        stash["stream"] = first_tensor(args, kwargs)  # type: ignore[assignment]
+
+    handles.append(tower.blocks[index].register_forward_pre_hook(before, with_kwargs=True))
+    for part in via:
+        tap = tape.sites.taps[prefix + part]
+
+        def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any, tap: Tap = tap, part: str = part) -> Any:
+            raw = tap.raw(args, kwargs, output)
+            added = tap.view(raw, raw.shape[0])
+            middle = stash["stream"] + added
+            if part != via[-1]:
+                stash["stream"] = middle
+                return None
+            new = reader.visit(site, Tap(tap.module, "out"), middle, tower)
+            if new is middle:
+                return None
+            # Only the difference is added, so that what did not change stays bit for bit what it was.
+            return tap.put_output(tap.unview(added + (new - middle), raw, raw.shape[0]), output)
+
+        handles.append(tap.module.register_forward_hook(hook, with_kwargs=True))
+
+
+def _keep_extras(tape: Tape, handles: list[Any]) -> None:
+    """Keep what tuple-returning blocks give beside the stream: a later `resume` has to hand it on."""
+    for name, tower in tape.sites.towers.items():
+        if not any(w.tuple_output for w in tape.sites.wiring[name]) or not tape.wanted:
+            continue
+        for index, block in enumerate(tower.blocks):
+
+            def hook(module: nn.Module, args: tuple, output: Any, key: str = f"{tower.prefix}layers.{index}") -> None:
+                if isinstance(output, tuple):
+                    tape.extras[key] = output[1:]
+
+            # First in line, before a reading hook may stop the forward.
+            handles.append(block.register_forward_hook(hook, prepend=True))
