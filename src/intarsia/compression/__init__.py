@@ -1,1 +1,123 @@
-"""Compression: quantization and export to faster engines."""
+"""Making models small and cheap: weights on a grid of whole numbers, and the engines that run them fast.
+
+    small = compression.quantize(model, bits=4)        # a transformers network; hooks and weights work as before
+    fast = compression.export(small)                   # the same numbers for ONNX Runtime GenAI: small and quick on CPU
+    plain = compression.dequantize(small)              # an ordinary network with the rounded weights
+
+Importing this package also teaches `transformers` to load a folder that holds a quantized network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from intarsia.catalog import Config, technique
+from intarsia.compression import registration
+
+if TYPE_CHECKING:
+    from intarsia.models import Model
+
+__all__ = ["ExportConfig", "QuantizeConfig", "dequantize", "export", "quantize", "tune_kernels"]
+
+registration.install()
+
+
+class QuantizeConfig(Config):
+    """Settings of `compression.quantize`."""
+
+    bits: Literal[8, 4] = Field(8, description="bits of a weight: 8 is nearly free, 4 halves the file once more")
+    group_size: int | None = Field(
+        None, ge=8, description="weights of a row that share a scale; default: the whole row for 8 bits, 32 for 4 bits"
+    )
+    scheme: Literal["auto", "symmetric", "asymmetric"] = Field(
+        "auto", description="whether zero sits in the middle of the grid; auto: symmetric for 8 bits, not for 4"
+    )
+    embed: Literal["int8", "keep"] = Field(
+        "int8", description="the input embedding and the output head: 8 bits with a scale a row, or as they are"
+    )
+    skip: tuple[str, ...] = Field((), description="patterns of module names to leave as they are, like '*.down_proj'")
+    kernel: Literal["auto", "reference", "packed"] = Field(
+        "auto",
+        description="4-bit product of up to 16 tokens on CPU: auto and packed use torch's bfloat16 kernel where it "
+        "fits, reference always dequantizes",
+    )
+
+
+class ExportConfig(Config):
+    """Settings of `compression.export`."""
+
+    engine: Literal["onnx-genai"] = Field("onnx-genai", description="the engine to export for")
+    bits: Literal[4] = Field(4, description="bits of a weight in the exported body")
+    group_size: Literal[16, 32, 64, 128] = Field(32, description="weights of a row that share a scale")
+    embed: Literal["int8", "int4"] = Field(
+        "int8", description="bits of the embedding and the head: int4 saves a little more and costs much more quality"
+    )
+    logits: Literal["all", "last"] = Field(
+        "all", description="positions that give logits: all (scoring texts) or last (generation only, quicker prompts)"
+    )
+    activations: Literal["int8", "float32"] = Field(
+        "int8", description="precision the engine rounds activations to inside a 4-bit product: int8 is the quick one"
+    )
+
+
+@technique(
+    "compression.quantize",
+    kind="change",
+    family="quantization",
+    source="Goel et al. 2020, arXiv 2003.11066, quantization; grids: Jacob et al. 2018, arXiv 1712.05877, §2.1",
+    needs="weights",
+)
+def quantize(model: Model, config: QuantizeConfig) -> Model:
+    """Weight-only 8-bit or 4-bit quantization by rounding to the nearest grid point.
+
+    Every linear layer (`nn.Linear`, GPT-2's `Conv1D`) gets `bits`; the input embedding and the output head get 8 bits
+    with one scale a row, once for both where they are tied. Left as they are: norms, biases, position tables,
+    convolutions, and the three-dimensional expert tensors of mixture-of-experts networks with their routers (they are
+    listed in `extras["compression.quantize"]["kept"]`, with a warning). A row that the group size does not divide gets
+    the largest group that does, with a warning. The network is copied; what was given is not touched. The result saves
+    as a Hugging Face folder that `transformers` loads once `intarsia.compression` is imported.
+
+    In PyTorch the gain is the size; for speed on a CPU, `compression.export` it."""
+    from intarsia.compression.rounding import quantize as run
+
+    return run(model, config)
+
+
+@technique(
+    "compression.export",
+    kind="change",
+    family="export",
+    source="ONNX Runtime GenAI model builder; MatMulNBits of ONNX Runtime",
+    needs="weights",
+    extra="export",
+)
+def export(model: Model, config: ExportConfig) -> Model:
+    """The same model for ONNX Runtime GenAI, 4 bits, ready in `exports["onnx-genai"]`.
+
+    The network of the result is the quantized one whose numbers the exported file holds, bit for bit (but for the
+    embedding and head with `embed: int4`): a model that `compression.quantize` brought to 4 bits with this group size
+    is exported as it is, any other is quantized first. Every linear layer is stored in 4 bits, skipped ones too.
+    `intarsia.models.runtime.open_runtime(path)` runs the folder. The folder is temporary until the model is saved."""
+    from intarsia.compression.exporting.onnx_genai import export as run
+
+    return run(model, config)
+
+
+def dequantize(model: Model) -> Model:
+    """A plain network (no modules of Intarsia) whose weights are the rounded ones, in the dtype the model computes in.
+
+    A model that is not quantized is copied as it is."""
+    from intarsia.compression.rounding import dequantize as run
+
+    return run(model)
+
+
+def tune_kernels(model: Model, repeats: int = 3) -> Model:
+    """A copy of a quantized model in which every 4-bit layer uses the kernel that was quicker here, at one token.
+
+    It times each shape `repeats` times, so two machines (or two calls) may choose differently and give outputs that
+    differ by rounding: never called unasked. The choice is noted in `extras["compression.quantize"]["kernels"]`."""
+    from intarsia.compression.rounding import tune_kernels as run
+
+    return run(model, repeats)

@@ -1,5 +1,48 @@
-"""Reports: findings drawn as terminal text, JSON, or one self-contained HTML page."""
+"""Reports: findings drawn as terminal text, JSON, or one self-contained HTML page.
 
-from intarsia.report.finding import Block, Cell, Column, Figure, Finding, Series, Table, TokenMap
+    print_finding(finding)                      # rich text in the terminal
+    path.write_text(render_finding(finding))    # one finding as a page
+    path.write_text(render(RunPage(...)))       # a whole run as a page
 
-__all__ = ["Block", "Cell", "Column", "Figure", "Finding", "Series", "Table", "TokenMap"]
+What draws (rich, jinja2) is imported when first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from intarsia.report.finding import Block, Cell, Column, Figure, Finding, Mark, Series, Table, TokenMap
+from intarsia.report.page import RunPage, Section
+
+_HOMES = {
+    "to_text": "intarsia.report.text",
+    "print_finding": "intarsia.report.text",
+    "render": "intarsia.report.html",
+    "render_finding": "intarsia.report.html",
+}
+
+__all__ = [
+    "Block",
+    "Cell",
+    "Column",
+    "Figure",
+    "Finding",
+    "Mark",
+    "RunPage",
+    "Section",
+    "Series",
+    "Table",
+    "TokenMap",
+    "print_finding",
+    "render",
+    "render_finding",
+    "to_text",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'intarsia.report' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

@@ -44,10 +44,22 @@ class Series(pydantic.BaseModel):
     y: list[float | None]
     low: list[float | None] | None = None
     high: list[float | None] | None = None
+    labels: list[str] | None = None  # a name for each point, shown beside it (scatter) and in its tip
+
+
+class Mark(pydantic.BaseModel):
+    """A reference line across a figure at `value` on one axis, with a word on what it is ("chance", "as trained")."""
+
+    axis: Literal["x", "y"] = "y"
+    value: float | str
+    text: str = ""
 
 
 class Figure(pydantic.BaseModel):
-    """A chart as data: lines, bars or scatter over `series`, or a `heatmap` over `matrix` (rows x columns)."""
+    """A chart as data: lines, bars or scatter over `series`, or a `heatmap` over `matrix` (rows x columns).
+
+    `format` is a Python format spec for the values (as in `Column`). A heatmap may carry `texts`, a short word for each
+    cell (a lens's top token), and may say by `scale` that its values diverge from zero."""
 
     title: str
     kind: Literal["line", "bar", "scatter", "heatmap"]
@@ -57,19 +69,27 @@ class Figure(pydantic.BaseModel):
     matrix: list[list[float | None]] | None = None
     row_names: list[str] = []
     column_names: list[str] = []
+    texts: list[list[str]] | None = None
+    scale: Literal["sequential", "diverging"] = "sequential"
+    format: str = ""
+    log_x: bool = False
     log_y: bool = False
+    marks: list[Mark] = []
     note: str = ""
 
 
 class TokenMap(pydantic.BaseModel):
-    """A text as tokens, each with a value that colours it and a tip that explains it."""
+    """A text as tokens, each with a value that colours it and a tip that explains it. `meaning` says what the value is
+    ("KL in nats") and `format` how it is written; `maximum` is the value of the full colour (default: the largest)."""
 
     title: str = ""
     tokens: list[str]
-    values: list[float]
+    values: list[float | None]
     tips: list[str] = []
     scale: Literal["sequential", "diverging"] = "sequential"
     maximum: float | None = None
+    meaning: str = ""
+    format: str = ""
     note: str = ""
 
 
@@ -100,6 +120,12 @@ class Finding(pydantic.BaseModel):
     def headline(self) -> dict[str, tuple[Cell | tuple[float, float, float], Column]]:
         """The few figures that stand in a run's headline table, one row a model: column key -> (value, column)."""
         return {}
+
+    def headlines(self) -> dict[str, dict[str, tuple[Cell | tuple[float, float, float], Column]]]:
+        """Headline rows, for a finding that measures more than the network: suffix of the row's name -> figures.
+
+        The network itself has the empty suffix; an export for another engine has the engine's name."""
+        return {"": self.headline()}
 
     def tables(self) -> list[Table]:
         """Its tables, the most important first."""

@@ -9,6 +9,7 @@ from intarsia.sites.inputs import Batch
 from intarsia.sites.reading import read, run
 from intarsia.sites.resuming import batch_of, resume, unembed
 from intarsia.sites.sitemap import SiteMap, site_map
+from intarsia.sites.sweeping import Sweep, sweep
 
 __all__ = [
     "Activations",
@@ -20,11 +21,13 @@ __all__ = [
     "Replace",
     "Scale",
     "SiteMap",
+    "Sweep",
     "batch_of",
     "generate",
     "read",
     "resume",
     "run",
     "site_map",
+    "sweep",
     "unembed",
 ]

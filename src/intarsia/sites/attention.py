@@ -2,8 +2,8 @@
 
 A hook sees modules; what happens between a query and a key happens in a function. transformers looks that function
 up by the name in the config, so for the length of one call the engine puts a name of its own there. Its function
-records or edits and then hands over to the implementation that was there before, with the masks made for that one: reading changes
-nothing, bit for bit."""
+records or edits and then hands over to the implementation that was there before, with the masks made for that one:
+reading changes nothing, bit for bit."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def _state(acts: Any, tower: Tower, last: int) -> Tensor:
     if last < 0:
         names.insert(0, f"{tower.prefix}embed")
     for name in names:
-        if name in acts:
+        if name in acts.tensors:
             return acts[name]
     raise BadInput(f"resume: read '{names[0]}' first (there is {', '.join(acts.sites[:4])})")
 
@@ -166,8 +166,8 @@ def _no_state(tower: Tower) -> contextlib.AbstractContextManager[None]:
 def unembed(model: Model, hidden: Tensor, *, tower: str | None = None) -> Tensor:
     """Logits [..., vocabulary] of residual states [..., width]: the network's own final norm, head, caps and scales.
 
-    The state is taken as if the last block had given it (the logit lens: nostalgebraist 2020). Keeps gradients when
-    they are on. Raises `BadInput` for a network without an output embedding."""
+    The state is taken as if the last block had given it (the logit lens: nostalgebraist 2020). Keeps the graph when
+    `hidden` requires gradients. Raises `BadInput` for a network without an output embedding."""
     sites = of(model)
     where = sites.main if tower is None else sites.towers[tower]
     head = where.head_root

@@ -133,8 +133,10 @@ def _install(tape: Tape, handles: list[Any]) -> dict[nn.Module, Any]:
         handles.append(module.register_forward_pre_hook(_on_input(tape, names), with_kwargs=True))
     for site in through:
         _write_mid(tape, site, handles)
+    # First in line: transformers' own capturing hooks (LLaVA's middle layer) must see what was edited. Later ones go
+    # before earlier ones, so what attention adds is edited before the middle of the block is.
     for module, names in outs.items():
-        handles.append(module.register_forward_hook(_on_output(tape, names), with_kwargs=True))
+        handles.append(module.register_forward_hook(_on_output(tape, names), with_kwargs=True, prepend=True))
     _keep_extras(tape, handles)
     if "logits" in tape.wanted or "logits" in tape.edits:
         head = tape.sites.main.head_root
@@ -240,7 +242,7 @@ def _write_mid(tape: Tape, site: str, handles: list[Any]) -> None:
             # Only the difference is added, so that what did not change stays bit for bit what it was.
             return tap.put_output(tap.unview(added + (new - middle), raw, raw.shape[0]), output)
 
-        handles.append(tap.module.register_forward_hook(hook, with_kwargs=True))
+        handles.append(tap.module.register_forward_hook(hook, with_kwargs=True, prepend=True))
 
 
 def _keep_extras(tape: Tape, handles: list[Any]) -> None:

@@ -1,0 +1,104 @@
+"""The root command, and how every error ends: one line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+import intarsia
+from intarsia.cli.base import Group, settings_of
+from intarsia.errors import IntarsiaError
+
+# Module of each command, imported when it is asked for, so that `intarsia --help` is quick.
+COMMANDS = {
+    "run": ("intarsia.cli.running", "run", "Run a recipe: a model's whole life in one file."),
+    "show": ("intarsia.cli.running", "show", "Show what a run found, finished or not."),
+    "recipes": ("intarsia.cli.running", "recipes", "List the recipes that come with Intarsia."),
+    "recipe": ("intarsia.cli.running", "recipe", "Check a recipe before running it."),
+    "catalog": ("intarsia.cli.listing", "catalog", "List every technique."),
+    "models": ("intarsia.cli.listing", "models", "List the models that have a short name."),
+    "doctor": ("intarsia.cli.doctor", "doctor", "Say what is installed and what works here."),
+}
+
+
+class Root(Group):
+    """The fixed commands, and one group a room of the catalog."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        from intarsia.cli.techniques import rooms
+
+        return [*COMMANDS, *rooms()]
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name in COMMANDS:
+            import importlib
+
+            module, attribute, _ = COMMANDS[name]
+            return getattr(importlib.import_module(module), attribute)
+        from intarsia.cli.techniques import room, rooms
+
+        return room(name) if name in rooms() else None
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        from intarsia.cli.techniques import room_help, rooms
+
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+        with formatter.section("Techniques, by room"):
+            formatter.write_dl([(name, room_help(name)) for name in rooms()])
+
+
+@click.group(
+    cls=Root,
+    example="intarsia run python-docs --dry-run",
+    help="What a team does to a pretrained transformer after it was pretrained: adapt, shrink, see inside, serve.",
+)
+@click.version_option(intarsia.__version__, "--version", message="intarsia %(version)s", help="Show the version.")
+def root() -> None:
+    pass
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and give the exit code."""
+    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments) or bool(os.environ.get("INTARSIA_DEBUG"))
+    try:
+        result = root.main(
+            args=None if arguments is None else list(arguments), prog_name="intarsia", standalone_mode=False
+        )
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.Abort as error:
+        message = str(error.__cause__ or error.__context__ or "") or "stopped"
+        return _say(message, 130)
+    except KeyboardInterrupt as error:
+        return _say(str(error) or "stopped", 130)
+    except click.UsageError as error:
+        hint = f" (`{error.ctx.command_path} --help` shows how)" if error.ctx else ""
+        return _say(error.format_message() + hint, 2)
+    except click.ClickException as error:
+        return _say(error.format_message(), 1)
+    except BrokenPipeError:
+        # The reader (`head`, say) has had enough: nothing is wrong. Python must not try to flush once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except IntarsiaError as error:
+        if debug:
+            traceback.print_exc()
+        return _say(str(error), error.exit_code)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+            return 1
+        return _say(f"{type(error).__name__}: {error} (--debug shows where)", 1)
+
+
+def _say(message: str, code: int) -> int:
+    click.echo("intarsia: " + message, err=True)
+    return code
+
+
+__all__ = ["root", "run", "settings_of"]

@@ -1,0 +1,211 @@
+"""A command for every technique: `intarsia <room> <verb>`, made from its declaration."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import typing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic_core import PydanticUndefined
+
+from intarsia import catalog
+from intarsia.catalog import Technique
+from intarsia.cli import options
+from intarsia.cli.base import Command, Group, console, print_json, settings_of, told
+from intarsia.cli.progress import shown
+from intarsia.errors import BadInput, MissingExtra
+
+EXAMPLE_MODEL = "smollm2-135m"
+EXAMPLE_DATA = "python-docs"
+EXAMPLE_CHAT = '{"messages": [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4"}]}'
+
+
+def rooms() -> list[str]:
+    """The rooms of the catalog that have techniques the command line can run."""
+    return sorted({t.room for t in catalog.load().values() if t.kind != "learn"})
+
+
+def room_help(name: str) -> str:
+    """One line on a room: how its module begins."""
+    try:
+        text = inspect.getdoc(importlib.import_module(f"intarsia.{name}")) or ""
+    except ImportError:
+        text = ""
+    line = text.partition("\n\n")[0].replace("\n", " ").partition(": ")[2]
+    verbs = ", ".join(t.name.partition(".")[2] for t in catalog.load().values() if t.room == name)
+    return line[:1].upper() + line[1:] if line else f"Techniques: {verbs}."
+
+
+def room(name: str) -> click.Group:
+    """The group of a room's techniques."""
+    inside = [t for t in catalog.load().values() if t.room == name and t.kind != "learn"]
+    first = inside[0].name.replace(".", " ", 1)
+    group = Group(name, help=room_help(name), example=f"intarsia {first} --help")
+    for technique in inside:
+        group.add_command(command(technique))
+    return group
+
+
+def command(technique: Technique) -> click.Command:
+    """The command of one technique."""
+    from intarsia.recipes.binding import data_inputs, model_inputs
+
+    others, splits = model_inputs(technique), data_inputs(technique)
+    parameters: list[click.Parameter] = [
+        click.Option(
+            ["--model", "model_"], required=True, metavar="MODEL", help="A known name, hub id, folder or .gguf file."
+        )
+    ]
+    for name, needed in others.items():
+        help_ = f"Another model, as for --model.{'  [required]' if needed else ''}"
+        parameters.append(click.Option([f"--{name.replace('_', '-')}", f"model_{name}"], metavar="MODEL", help=help_))
+    if splits:
+        parameters.append(
+            click.Option(
+                ["--data", "data_"], metavar="SPEC", help="A data set by name, a file, or a folder with its splits."
+            )
+        )
+    for name, needed in splits.items():
+        help_ = f"A file with these records; else the split of that name of --data.{'  [required]' if needed else ''}"
+        parameters.append(click.Option([f"--{name.replace('_', '-')}", f"split_{name}"], metavar="FILE", help=help_))
+    if "seed" in technique.inputs:
+        parameters.append(
+            click.Option(
+                ["--seed", "seed_"],
+                type=click.IntRange(0),
+                default=0,
+                show_default=True,
+                help="Of every random choice.",
+            )
+        )
+    if technique.kind == "change":
+        parameters += [
+            click.Option(
+                ["--out", "out_"], required=True, type=click.Path(path_type=Path), help="Where to save the model."
+            ),
+            click.Option(["--force", "force_"], is_flag=True, help="Replace what is at --out."),
+        ]
+    else:
+        parameters.append(
+            click.Option(["--html", "html_"], type=click.Path(path_type=Path), help="Write a page to this file.")
+        )
+        parameters.append(click.Option(["--force", "force_"], is_flag=True, help="Replace the file at --html."))
+    parameters += options.options(technique.config, technique.inputs)
+    return Command(
+        technique.name.partition(".")[2],
+        params=parameters,
+        callback=partial(_call, technique),
+        help=_help(technique),
+        short_help=technique.summary,
+        example=example(technique),
+    )
+
+
+def example(technique: Technique) -> str:
+    """A line that runs, after lines that make what it needs and nobody has."""
+    from intarsia.recipes.binding import data_inputs, model_inputs
+
+    before: list[str] = []
+    words = ["intarsia", *technique.name.split(".", 1), "--model", EXAMPLE_MODEL]
+    others = [name for name, needed in model_inputs(technique).items() if needed]
+    if others:
+        before.append(f"intarsia compression quantize --model {EXAMPLE_MODEL} --out small")
+        words[-1] = "small"
+    for name in others:
+        words += [f"--{name.replace('_', '-')}", EXAMPLE_MODEL]
+    chats = [name for name in data_inputs(technique) if "Chat" in technique.inputs[name][0]]
+    if chats:
+        before.append(f"echo '{EXAMPLE_CHAT}' > chats.jsonl")
+        words += [f"--{chats[0].replace('_', '-')}", "chats.jsonl"]
+    elif data_inputs(technique):
+        words += ["--data", EXAMPLE_DATA]
+    for name, field in technique.config.model_fields.items():
+        if options.default_of(field) is PydanticUndefined:
+            words += [f"--{options.flag(name, {*options.RESERVED, *technique.inputs})}", _sample(field.annotation)]
+    if technique.kind == "change":
+        words += ["--out", technique.name.rpartition(".")[2] + "-model"]
+    return "\n".join([*before, " ".join(words)])
+
+
+def _sample(annotation: Any) -> str:
+    if typing.get_origin(annotation) is typing.Literal:
+        return str(typing.get_args(annotation)[0])
+    return "1" if annotation in (int, float) else "NAME"
+
+
+def _help(technique: Technique) -> str:
+    text = inspect.getdoc(technique.function) or technique.summary
+    # Click wraps paragraphs; each item of a list stays one of its own.
+    text = re.sub(r"\n(?=- )", "\n\n", text)
+    return f"{text}\n\nSource: {technique.source}."
+
+
+def _call(technique: Technique, **given: Any) -> None:
+    from intarsia.recipes.extras import lacking
+
+    config = catalog.parse(technique.config, options.settings(technique.config, given), technique.name)
+    out, html, force = given.get("out_"), given.get("html_"), given.get("force_")
+    if out is not None and not force and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInput(f"{out} is there already: give another --out, or --force to replace it")
+    if html is not None and not force and html.exists():
+        raise BadInput(f"{html} is there already: give another --html, or --force to replace it")
+    if technique.extra and (missing := lacking(technique.extra)):
+        raise MissingExtra(f"{technique.name} ({', '.join(missing)})", technique.extra)
+    with shown():
+        model, inputs = _inputs(technique, given)
+        result = technique.function(model, config, **inputs)
+        if technique.kind == "change":
+            result.save(out, force=bool(force))
+    if technique.kind == "change":
+        if settings_of().json:
+            print_json({"model": str(out), "changes": list(result.identity.changes)})
+        else:
+            told(f"saved: {out}")
+        return
+    if html is not None:
+        from intarsia.report import render_finding
+
+        html.write_text(render_finding(result), encoding="utf-8")
+    if settings_of().json:
+        click.echo(result.to_json())
+    else:
+        from intarsia.report import print_finding
+
+        print_finding(result, console())
+        if html is not None:
+            click.echo(f"page: {html}")
+
+
+def _inputs(technique: Technique, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    from intarsia.data import load_data
+    from intarsia.models import load
+    from intarsia.recipes.binding import data_inputs, default_split, facts_for, model_inputs, splits_line, with_task
+
+    inputs: dict[str, Any] = {}
+    files = {name: given[f"split_{name}"] for name in data_inputs(technique) if given.get(f"split_{name}")}
+    data = load_data(given["data_"], Path.cwd()) if given.get("data_") else None
+    own = load_data(files, Path.cwd()) if files else None
+    for name, needed in data_inputs(technique).items():
+        if name in files:
+            inputs[name] = own[name]  # type: ignore[index]
+        elif split := default_split(name, data.splits if data is not None else ()):
+            inputs[name] = data[split]  # type: ignore[index]
+        elif needed:
+            has = f"--data has the splits {splits_line(data)}" if data is not None else "no --data given"
+            raise BadInput(
+                f"{technique.name} needs '{name}': give --{name.replace('_', '-')} FILE or --data SPEC ({has})"
+            )
+    facts = facts_for(technique, data)
+    for name, needed in model_inputs(technique).items():
+        if source := given.get(f"model_{name}"):
+            inputs[name] = with_task(load(source), data)
+        elif needed:
+            raise BadInput(f"{technique.name} needs another model: give --{name.replace('_', '-')} MODEL")
+    if "seed" in technique.inputs:
+        inputs["seed"] = given["seed_"]
+    return with_task(load(given["model_"]), data), {**inputs, **facts}

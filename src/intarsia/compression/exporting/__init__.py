@@ -1,0 +1,1 @@
+"""The same model in the format of an engine that runs it quickly: ONNX Runtime GenAI."""

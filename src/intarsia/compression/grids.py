@@ -1,0 +1,116 @@
+"""Grids of whole numbers for weights: round to the nearest point, pack, unpack.
+
+A weight matrix is [out, in]; `group` consecutive inputs of one row share a scale s (and, asymmetric, a zero point z):
+
+    asymmetric   s = (max(w, 0) - min(w, 0)) / (2^b - 1)   z = round(-min(w, 0) / s)   w' = (q - z) s
+    symmetric    s = max|w| / (2^(b-1) - 1)                z = 2^(b-1)                 w' = (q - z) s
+
+with q = clamp(round(w / s) + z, 0, 2^b - 1) (Jacob et al. 2018, arXiv 1712.05877, section 2.1). Scales of groups are
+kept in half precision and rounded *up* to it, so that the grid always reaches the largest weight and
+|w - w'| <= s / 2 holds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from intarsia.errors import BadInput
+
+SMALLEST_SCALE = 1e-9
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a matrix is stored. `group` None: one scale for the whole row."""
+
+    bits: int
+    group: int | None
+    symmetric: bool
+
+    @property
+    def middle(self) -> int:
+        """The code of zero on a symmetric grid."""
+        return 2 ** (self.bits - 1)
+
+    @property
+    def scale_dtype(self) -> torch.dtype:
+        """One scale a row costs nothing and stays in single precision; scales of groups are halves."""
+        return torch.float32 if self.group is None else torch.float16
+
+    def groups(self, width: int) -> int:
+        """How many scales a row of `width` inputs has."""
+        return 1 if self.group is None else width // self.group
+
+    def __str__(self) -> str:
+        return f"{self.bits}:{self.group or 'row'}:{'symmetric' if self.symmetric else 'asymmetric'}"
+
+    @classmethod
+    def parse(cls, text: str) -> Grid:
+        """The inverse of `str(grid)`."""
+        bits, group, kind = text.split(":")
+        return cls(int(bits), None if group == "row" else int(group), kind == "symmetric")
+
+
+def legal_group(width: int, wanted: int) -> int:
+    """The largest divisor of `width` that is not above `wanted`: a row is never padded silently."""
+    return max(d for d in range(1, min(wanted, width) + 1) if width % d == 0)
+
+
+def pack4(codes: Tensor) -> Tensor:
+    """Two 4-bit codes a byte along the last axis, the even one in the low half: [..., n] -> [..., ceil(n / 2)] uint8.
+
+    This is the layout ONNX Runtime's MatMulNBits reads. An odd last axis is filled with a zero code."""
+    if codes.shape[-1] % 2:
+        codes = torch.nn.functional.pad(codes, (0, 1))
+    codes = codes.to(torch.uint8)
+    return codes[..., 0::2] | (codes[..., 1::2] << 4)
+
+
+def unpack4(packed: Tensor, count: int) -> Tensor:
+    """The inverse of `pack4`: [..., ceil(count / 2)] -> [..., count] uint8."""
+    return torch.stack((packed & 15, packed >> 4), -1).flatten(-2)[..., :count]
+
+
+def _scale_up(scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """`scale` in `dtype`, never smaller than it was."""
+    scale = scale.clamp(min=SMALLEST_SCALE)
+    rounded = scale.to(dtype)
+    short = rounded.to(scale.dtype) < scale
+    return torch.where(short, torch.nextafter(rounded, torch.full_like(rounded, math.inf)), rounded)
+
+
+def round_to(weight: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The nearest grid point of every weight.
+
+    weight [out, in], any float dtype. Gives codes [out, in] uint8 (0 .. 2^bits - 1), scales [out, groups] in
+    `grid.scale_dtype`, zeros [out, groups] uint8 or None on a symmetric grid. `BadInput` when a weight is not finite or
+    too large for a half-precision scale."""
+    rows, width = weight.shape
+    wide = weight.detach().to(torch.float64).view(rows, grid.groups(width), -1)
+    top = 2**grid.bits - 1
+    if grid.symmetric:
+        scale = wide.abs().amax(-1) / (grid.middle - 1)
+    else:
+        low, high = wide.amin(-1).clamp(max=0), wide.amax(-1).clamp(min=0)
+        scale = (high - low) / top
+    scales = _scale_up(scale, grid.scale_dtype)
+    if not torch.isfinite(scales).all():
+        raise BadInput("a weight is not finite or too large to quantize; look for NaN or infinity in the network")
+    step = scales.to(torch.float64)
+    zero = torch.full_like(step, grid.middle) if grid.symmetric else (-low / step).round()
+    codes = ((wide / step[..., None]).round() + zero[..., None]).clamp(0, top)
+    return codes.view(rows, width).to(torch.uint8), scales, None if grid.symmetric else zero.to(torch.uint8)
+
+
+def from_grid(codes: Tensor, scales: Tensor, zeros: Tensor | None, grid: Grid, dtype: torch.dtype) -> Tensor:
+    """The rounded weights [out, in] = (codes - zeros) * scales; codes as `round_to` gives them."""
+    rows, width = codes.shape
+    # At least single precision inside: 15 * s needs more digits than a half has.
+    inner = torch.promote_types(dtype, torch.float32)
+    grouped = codes.view(rows, grid.groups(width), -1).to(inner)
+    grouped = grouped - (grid.middle if zeros is None else zeros[..., None].to(inner))
+    return grouped.mul_(scales[..., None].to(inner)).view(rows, width).to(dtype)

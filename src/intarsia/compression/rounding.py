@@ -1,0 +1,294 @@
+"""Quantizing a network: which modules, which grid, and putting the new modules in place."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from intarsia.compression import QuantizeConfig
+from intarsia.compression.grids import Grid, legal_group
+from intarsia.compression.hf import IntarsiaQuantizationConfig, IntarsiaQuantizer
+from intarsia.compression.modules import (
+    QuantConv1D,
+    QuantEmbedding,
+    Quantized,
+    QuantLinear,
+    TiedEmbedding,
+    TiedHead,
+)
+from intarsia.errors import BadInput
+from intarsia.models import Model
+from intarsia.progress import track
+
+NAME = "compression.quantize"
+ROW = Grid(8, None, True)
+SMALLEST_GROUP = 8
+
+
+def quantize(model: Model, config: QuantizeConfig) -> Model:
+    """See `intarsia.compression.quantize`."""
+    if any(isinstance(m, Quantized) for m in model.network.modules()):
+        raise BadInput("the model is quantized already; quantize the original, or `dequantize` it first")
+    model = model.copy()
+    network = model.network
+    plan, kept = _plan(network, config)
+    if not plan.modules:
+        raise BadInput("nothing to quantize: no linear layer or embedding is left after `skip` and `embed`")
+    parameters = sum(p.numel() for p in network.parameters())
+    before = _bytes(network)
+    originals = {name: network.get_submodule(name) for names in plan.modules.values() for name in names}
+    weights = {name: _matrix(module) for name, module in originals.items()}
+    lay_out(network, plan)
+    with torch.no_grad():
+        for name in track(list(weights), f"quantizing to {config.bits} bits"):
+            network.get_submodule(name).fill(weights.pop(name))
+            originals.pop(name)
+    network.config.quantization_config = plan
+    network.hf_quantizer = IntarsiaQuantizer(plan)
+    network.is_quantized = True
+    network.quantization_method = plan.quant_method
+    changed = model.with_network(network, technique=NAME, config=config.model_dump(mode="json"))
+    changed.extras[NAME] = {
+        "bits": config.bits,
+        "grids": {grid: len(names) for grid, names in plan.modules.items()},
+        "kept": kept,
+        "parameters": parameters,
+        "bytes_before": before,
+        "bytes": _bytes(network),
+    }
+    return changed
+
+
+def _plan(network: nn.Module, config: QuantizeConfig) -> tuple[IntarsiaQuantizationConfig, dict[str, str]]:
+    """Grid -> module names, ties, and what is left as it is, with the reason."""
+    modules: dict[str, list[str]] = {}
+    ties: dict[str, str] = {}
+    kept: dict[str, str] = {}
+    shrunk: dict[tuple[int, int], int] = {}
+    tables, heads = _tables(network)
+    edges = tables | heads
+    owners: dict[int, str] = {}
+    ordered = sorted(_candidates(network), key=lambda pair: pair[0] not in tables)
+    uses: dict[int, list[str]] = {}
+    for name, module in ordered:
+        uses.setdefault(id(module.weight), []).append(name)
+    for name, module in ordered:
+        embedding = isinstance(module, nn.Embedding)
+        shared = uses[id(module.weight)]
+        if any(fnmatchcase(user, pattern) for user in shared for pattern in config.skip):
+            kept[name] = "skip"
+        elif embedding and (name not in tables or _scale_of(module) is None):
+            kept[name] = "not the input embedding" if name not in tables else "an unknown kind of embedding"
+        elif (name in edges or len(shared) > 1) and config.embed == "keep":
+            kept[name] = "embed: keep"
+        elif (owner := owners.get(id(module.weight))) is not None:
+            ties[name] = owner
+        elif len(shared) > 1 and not embedding:
+            kept[name] = "shares its weight with another module"
+        else:
+            grid = ROW if name in edges else _grid(module, config, shrunk)
+            if grid is None:
+                kept[name] = f"its rows have no group of {SMALLEST_GROUP} or more"
+                continue
+            owners[id(module.weight)] = name
+            modules.setdefault(str(grid), []).append(name)
+    for (width, wanted), group in sorted(shrunk.items()):
+        warnings.warn(f"rows of {width} are not divisible by group_size {wanted}: {group} is used", stacklevel=4)
+    for name, parameter in network.named_parameters():
+        if parameter.dim() == 3 and "expert" in name:
+            kept[name] = "a three-dimensional tensor of experts"
+    if any("expert" in reason for reason in kept.values()):
+        warnings.warn("the experts of this network stay as they are: only its other layers shrink", stacklevel=4)
+    return IntarsiaQuantizationConfig(modules, ties, config.kernel), dict(sorted(kept.items()))
+
+
+def _candidates(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, module in network.named_modules():
+        # Exactly these classes: a subclass of Linear may do anything with its weight.
+        if type(module) in (nn.Linear, Conv1D) or isinstance(module, nn.Embedding):
+            yield name, module
+
+
+def _tables(network: nn.Module) -> tuple[set[str], set[str]]:
+    """Names of the input embeddings and of the output heads, of every tower."""
+    found: tuple[set[int], set[int]] = (set(), set())
+    for module in network.modules():
+        if isinstance(module, PreTrainedModel):
+            for which, get in enumerate((module.get_input_embeddings, module.get_output_embeddings)):
+                try:
+                    found[which].add(id(get()))
+                except (NotImplementedError, AttributeError):
+                    continue
+    names = [(name, id(module)) for name, module in network.named_modules() if isinstance(module, nn.Embedding)]
+    linear = [(name, id(module)) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    return {n for n, i in names if i in found[0]}, {n for n, i in linear if i in found[1]}
+
+
+def _grid(module: Any, config: QuantizeConfig, shrunk: dict[tuple[int, int], int]) -> Grid | None:
+    width = _matrix(module).shape[1]
+    symmetric = config.bits == 8 if config.scheme == "auto" else config.scheme == "symmetric"
+    wanted = config.group_size or (32 if config.bits == 4 else None)
+    if wanted is None:
+        return Grid(config.bits, None, symmetric)
+    group = legal_group(width, wanted)
+    if group < SMALLEST_GROUP:
+        return None
+    if group != wanted:
+        shrunk[width, wanted] = group
+    return Grid(config.bits, group, symmetric)
+
+
+def _matrix(module: Any) -> torch.Tensor:
+    """The weight as [out, in], or [rows, width] of a table."""
+    return module.weight.T if isinstance(module, Conv1D) else module.weight
+
+
+def _scale_of(module: Any) -> float | None:
+    """What an embedding multiplies its rows by; None when its class does more than that."""
+    if type(module) is nn.Embedding:
+        return 1.0
+    scale = getattr(module, "scalar_embed_scale", getattr(module, "embed_scale", None))
+    if isinstance(scale, torch.Tensor):
+        scale = None if scale.is_meta else scale.item()
+    return None if scale is None else float(scale)
+
+
+def lay_out(network: Any, plan: IntarsiaQuantizationConfig) -> None:
+    """Put empty quantized modules where `plan` says; their codes are loaded or filled afterwards."""
+    for text, names in plan.modules.items():
+        for name in names:
+            old = network.get_submodule(name)
+            network.set_submodule(name, _quantized(old, Grid.parse(text), plan.kernel))
+    for name, owner in plan.ties.items():
+        old, table = network.get_submodule(name), network.get_submodule(owner)
+        if isinstance(old, nn.Embedding):
+            network.set_submodule(name, TiedEmbedding(table, _scale_of(old) or 1.0))
+        else:
+            network.set_submodule(name, TiedHead(table, old.bias))
+    _drop_ties(network)
+
+
+def _quantized(old: Any, grid: Grid, kernel: str) -> Quantized:
+    like = dict(dtype=old.weight.dtype, device=old.weight.device)
+    if isinstance(old, nn.Embedding):
+        return QuantEmbedding(*old.weight.shape, grid, old.padding_idx, _scale_of(old) or 1.0, **like)
+    new = QuantConv1D if isinstance(old, Conv1D) else QuantLinear
+    rows, width = _matrix(old).shape
+    return new(width, rows, grid, old.bias, kernel=kernel, **like)  # type: ignore[arg-type]
+
+
+def _drop_ties(network: Any) -> None:
+    """Forget the ties that transformers knows of weights that are no parameters any more."""
+    alive = {name for name, _ in network.named_parameters(remove_duplicate=False)}
+    for prefix, module in network.named_modules():
+        if not isinstance(module, PreTrainedModel):
+            continue
+        dot = f"{prefix}." if prefix else ""
+        if known := getattr(module, "all_tied_weights_keys", None):
+            module.all_tied_weights_keys = {k: v for k, v in known.items() if dot + k in alive and dot + v in alive}
+            # Ties outside of what was replaced (a head's bias) stay; whole patterns are kept when all are alive.
+            if len(module.all_tied_weights_keys) < len(known):
+                module._tied_weights_keys = dict(module.all_tied_weights_keys)
+
+
+def lay_plain(network: Any, dtype: torch.dtype | None = None) -> Any:
+    """Put ordinary modules with the rounded weights in the place of the quantized ones (in `network` itself)."""
+    made: dict[int, nn.Parameter] = {}
+    for name, module in list(network.named_modules()):
+        if isinstance(module, Quantized | TiedHead | TiedEmbedding):
+            table = module._table[0] if isinstance(module, TiedHead | TiedEmbedding) else module
+            if id(table) not in made:
+                made[id(table)] = nn.Parameter(module.weight.to(dtype or table.like.dtype).contiguous())
+            network.set_submodule(name, _plain(module, made[id(table)]))
+    return network
+
+
+def _plain(module: Any, weight: nn.Parameter) -> nn.Module:
+    with torch.device("meta"):
+        if isinstance(module, QuantEmbedding | TiedEmbedding):
+            new: Any = nn.Embedding(module.num_embeddings, module.embedding_dim, module.padding_idx)
+        elif isinstance(module, QuantConv1D):
+            new = Conv1D(module.out_features, module.in_features)
+        else:
+            new = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
+    new.weight = weight
+    if not isinstance(new, nn.Embedding):
+        new.bias = module.bias
+    return new.train(module.training)
+
+
+def dequantize(model: Model) -> Model:
+    """See `intarsia.compression.dequantize`."""
+    if not any(isinstance(m, Quantized) for m in model.network.modules()):
+        return model.copy()
+    quantized = model.network
+    config = type(quantized.config).from_dict(
+        {k: v for k, v in quantized.config.to_dict().items() if k != "quantization_config"}
+    )
+    config._attn_implementation = quantized.config._attn_implementation
+    plain = lay_plain(model.copy().network)
+    # A network made anew has transformers' own ties, embedding classes and flags; its weights are loaded by name.
+    with torch.device("meta"):
+        network = type(quantized)(config)
+    network.load_state_dict(plain.state_dict(), strict=True, assign=True)
+    for name, buffer in plain.named_buffers():
+        owner, _, leaf = name.rpartition(".")
+        network.get_submodule(owner)._buffers[leaf] = buffer
+    _finish_buffers(network)
+    network.tie_weights()
+    if hasattr(quantized, "generation_config"):
+        network.generation_config = quantized.generation_config
+    return model.with_network(network.train(quantized.training), technique="compression.dequantize")
+
+
+def _finish_buffers(network: Any) -> None:
+    """Make the buffers that only the original classes have (the scale of a scaled embedding)."""
+    for module in network.modules():
+        for leaf, buffer in module._buffers.items():
+            if buffer is not None and buffer.is_meta:
+                module._buffers[leaf] = torch.tensor(module.scalar_embed_scale)
+
+
+def tune_kernels(model: Model, repeats: int = 3) -> Model:
+    """See `intarsia.compression.tune_kernels`."""
+    model = model.copy()
+    chosen: dict[str, str] = {}
+    for module in model.network.modules():
+        if not isinstance(module, QuantLinear) or not module.has_packed_kernel:
+            continue
+        shape = f"{module.out_features}x{module.in_features}:{module.grid}"
+        if shape not in chosen:
+            chosen[shape] = min(("packed", "reference"), key=lambda kernel: _seconds(module, kernel, repeats))
+        module.kernel = chosen[shape]  # type: ignore[assignment]
+    if not any(isinstance(m, Quantized) for m in model.network.modules()):
+        raise BadInput("tune_kernels wants a quantized model; call `compression.quantize` first")
+    model.extras.setdefault(NAME, {})["kernels"] = chosen
+    return model
+
+
+def _seconds(module: QuantLinear, kernel: str, repeats: int) -> float:
+    x = torch.zeros(1, module.in_features, dtype=module.like.dtype, device=module.codes.device)
+    before, module.kernel = module.kernel, kernel  # type: ignore[assignment]
+    times = []
+    with torch.no_grad():
+        module(x)
+        for _ in range(repeats):
+            start = time.perf_counter()
+            module(x)
+            times.append(time.perf_counter() - start)
+    module.kernel = before
+    return min(times)
+
+
+def _bytes(network: nn.Module) -> int:
+    """Bytes of all tensors, each once."""
+    state = {t.data_ptr(): t for t in network.state_dict().values()}
+    return sum(t.numel() * t.element_size() for t in state.values())

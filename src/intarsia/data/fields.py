@@ -1,0 +1,133 @@
+"""Which record a row of fields is: the usual column names of text, label, chat and prompt files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from intarsia.data.records import Chat, LabelledText, Record, Text, TextPair
+from intarsia.errors import BadInput, did_you_mean
+
+RecordKind = Literal["text", "label", "chat", "pair"]
+KINDS: tuple[RecordKind, ...] = ("text", "label", "chat", "pair")
+
+TEXT = ("text", "utterance", "sentence", "content", "document", "body")
+LABEL = ("label", "emotion", "class", "category", "sentiment", "topic")
+MESSAGES = ("messages", "conversations", "conversation", "dialogue")
+PROMPT = ("prompt", "instruction", "question", "source")
+TARGET = ("target", "completion", "response", "output", "answer")
+GROUP = ("group", "dialogue_id", "conversation_id", "scene_id", "document_id", "module")
+_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "prompter": "user"}
+_WANTED = {"text": (TEXT,), "label": (TEXT, LABEL), "chat": (MESSAGES,), "pair": (PROMPT, TARGET)}
+
+
+def guess_kind(columns: list[str], where: str) -> RecordKind:
+    """The record type that these columns hold; `where` begins the message of the error when there is none."""
+    for kind in ("chat", "pair", "label", "text"):
+        if all(_column(columns, names) for names in _WANTED[kind]):
+            return kind  # type: ignore[return-value]
+    names = ("text", "messages", "prompt", *TEXT, *MESSAGES, *PROMPT)
+    near = next((hint for column in columns if (hint := did_you_mean(_key(column), names, n=1))), "")
+    raise BadInput(
+        f"{where}: no known columns; present: {', '.join(columns) or 'none'}{near}; wanted: text, text + label, "
+        "messages, or prompt + target"
+    )
+
+
+def to_record(row: Mapping[str, Any], kind: RecordKind, where: str) -> Record:
+    """One row as a record of `kind`. Unused columns are ignored; names are matched without regard to case.
+
+    Raises `BadInput` (beginning with `where`, a file and line) on a missing column or a value of the wrong type."""
+    group = _get(row, GROUP)
+    group = None if group in (None, "") else str(group)
+    match kind:
+        case "text":
+            return Text(_text(row, TEXT, where), group)
+        case "label":
+            return LabelledText(_text(row, TEXT, where), _label(row, where), group, _context(row, where))
+        case "chat":
+            return Chat(_messages(row, where), group)
+        case "pair":
+            prompt = _text(row, PROMPT, where)
+            extra = _get(row, ("input",))  # Alpaca files put the thing to work on beside the instruction
+            if isinstance(extra, str) and extra.strip():
+                prompt = f"{prompt}\n\n{extra}"
+            return TextPair(prompt, _text(row, TARGET, where), group)
+    raise BadInput(f"unknown kind of record '{kind}'{did_you_mean(str(kind), KINDS)}; known: {', '.join(KINDS)}")
+
+
+def _key(name: str) -> str:
+    return name.strip().casefold().replace(" ", "_")
+
+
+def _column(columns: list[str], names: tuple[str, ...]) -> str | None:
+    known = {_key(column): column for column in reversed(columns)}
+    return next((known[name] for name in names if name in known), None)
+
+
+def _get(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    column = _column(list(row), names)
+    return None if column is None else row[column]
+
+
+def _need(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> tuple[str, Any]:
+    column = _column(list(row), names)
+    if column is None:
+        hint = did_you_mean(names[0], row, n=1)
+        raise BadInput(f"{where}: no column '{names[0]}'; present: {', '.join(row) or 'none'}{hint}")
+    return column, row[column]
+
+
+def _text(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> str:
+    column, value = _need(row, names, where)
+    if not isinstance(value, str):
+        raise BadInput(f"{where}: '{column}' must be a text, is {_type(value)}")
+    if not value.strip() and names is not TARGET:
+        raise BadInput(f"{where}: '{column}' is empty: fill it or remove the line")
+    return value
+
+
+def _label(row: Mapping[str, Any], where: str) -> str:
+    column, value = _need(row, LABEL, where)
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise BadInput(f"{where}: '{column}' must be a text or a whole number, is {_type(value)}")
+    if not (label := str(value).strip()):
+        raise BadInput(f"{where}: '{column}' is empty: every labelled text needs a label")
+    return label
+
+
+def _context(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    value = _get(row, ("context",))
+    if value in (None, ""):
+        return ()
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
+        raise BadInput(f"{where}: 'context' must be a text or a list of texts, is {_type(value)}")
+    return tuple(value)
+
+
+def _messages(row: Mapping[str, Any], where: str) -> tuple[dict[str, str], ...]:
+    column, value = _need(row, MESSAGES, where)
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)  # a column of a CSV file
+        except ValueError:
+            raise BadInput(f"{where}: '{column}' must be a list of messages, is a text that is not JSON") from None
+    if not isinstance(value, list) or not value:
+        raise BadInput(f"{where}: '{column}' must be a list of messages, is {_type(value)}")
+    messages = []
+    for number, message in enumerate(value, 1):
+        if not isinstance(message, dict):
+            raise BadInput(f"{where}: message {number} must be an object with role and content, is {_type(message)}")
+        role, content = message.get("role", message.get("from")), message.get("content", message.get("value"))
+        if not isinstance(role, str) or not isinstance(content, str):
+            raise BadInput(f"{where}: message {number} needs 'role' and 'content' as texts; has: {', '.join(message)}")
+        messages.append({"role": _ROLES.get(role.casefold(), role.casefold()), "content": content})
+    return tuple(messages)
+
+
+def _type(value: Any) -> str:
+    names = {dict: "an object", list: "a list", bool: "true or false", str: "a text", type(None): "null"}
+    return names.get(type(value), "empty" if value == [] else "a number")

@@ -1,0 +1,163 @@
+"""Files to records. Every error is one line that names the file, the line and the way to mend it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from intarsia.data.fields import KINDS, RecordKind, guess_kind, to_record
+from intarsia.data.records import Record, Text
+from intarsia.errors import BadInput, MissingExtra, did_you_mean
+
+FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".md", ".parquet")
+
+
+def read(
+    path: str | Path, kind: RecordKind | None = None, limit: int | None = None, *, paragraphs: bool | None = None
+) -> list[Record]:
+    """The records of a file, in order.
+
+    - Format by suffix: `.jsonl` (an object a line), `.json` (a list of objects, or of texts), `.csv` / `.tsv` (with a
+      header line), `.txt` (a text a line), `.md` (a text a paragraph), `.parquet` (needs pyarrow).
+    - `kind`: `text`, `label`, `chat` or `pair`; by default found from the columns (see `intarsia.data.fields`).
+    - `limit`: read no more records than this.
+    - `paragraphs`: of `.txt` and `.md`: whether a blank line, rather than a line's end, ends a text.
+
+    Text is UTF-8, with or without a byte order mark. Raises `BadInput` for anything that cannot be read."""
+    path = Path(path)
+    if kind is not None and kind not in KINDS:
+        raise BadInput(f"unknown kind of record '{kind}'{did_you_mean(str(kind), KINDS)}; known: {', '.join(KINDS)}")
+    if limit is not None and limit < 1:
+        raise BadInput(f"{path}: limit must be at least 1, given: {limit}")
+    if not path.exists():
+        near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
+        raise BadInput(f"{path}: no such file{near}")
+    if path.is_dir():
+        raise BadInput(f"{path}: is a folder; give a file in it")
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise BadInput(f"{path}: unknown format '{suffix or path.name}'; known: {', '.join(FORMATS)}")
+    if path.stat().st_size == 0:
+        raise BadInput(f"{path}: the file is empty")
+    records: list[Record] = []
+    if suffix in (".txt", ".md"):
+        if kind not in (None, "text"):
+            raise BadInput(f"{path}: a plain text file holds texts only, not kind '{kind}'; use .jsonl or .csv")
+        by_paragraph = suffix == ".md" if paragraphs is None else paragraphs
+        parts = re.split(r"\n[ \t]*\n", _decode(path)) if by_paragraph else _decode(path).split("\n")
+        records = [Text(part.strip()) for part in parts if part.strip()][:limit]
+    else:
+        for where, row in _rows(path, suffix):
+            kind = kind or guess_kind(list(row), where)
+            records.append(to_record(row, kind, where))
+            if len(records) == limit:
+                break
+    if not records:
+        raise BadInput(f"{path}: no records in it")
+    return records
+
+
+def _rows(path: Path, suffix: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    match suffix:
+        case ".jsonl":
+            # Not splitlines(): JSON strings may hold U+2028 and the like as they are.
+            for number, line in enumerate(_decode(path).split("\n"), 1):
+                if line.strip():
+                    where = f"{path}: line {number}"
+                    yield where, _object(_parse(line, where), where)
+        case ".json":
+            text = _decode(path)
+            value = _parse(text, str(path), whole_file=True)
+            if not isinstance(value, list):
+                lists = [k for k, v in value.items() if isinstance(v, list)] if isinstance(value, dict) else []
+                hint = f" (its key '{lists[0]}' holds one)" if lists else ""
+                raise BadInput(f"{path}: line 1: a .json file must be a list of objects or texts{hint}")
+            for number, (item, line) in enumerate(zip(value, _lines_of_items(text), strict=True), 1):
+                where = f"{path}: line {line}: item {number}"
+                yield where, _object({"text": item} if isinstance(item, str) else item, where)
+        case ".csv" | ".tsv":
+            yield from _table(path, "," if suffix == ".csv" else "\t")
+        case ".parquet":
+            yield from _parquet(path)
+
+
+def _decode(path: Path) -> str:
+    raw = path.read_bytes()
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # With a byte order mark, positions are counted after it.
+        at = error.start + (3 if raw.startswith(b"\xef\xbb\xbf") else 0)
+        line = raw.count(b"\n", 0, at) + 1
+        guess = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
+        raise BadInput(
+            f"{path}: line {line}: not UTF-8 (byte 0x{raw[at]:02x} at offset {at}); "
+            f"convert it: iconv -f {guess} -t utf-8 {path.name} > new{path.suffix}"
+        ) from None
+    return text.replace("\r\n", "\n")
+
+
+def _parse(text: str, where: str, whole_file: bool = False) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f": line {error.lineno}" if whole_file else ""
+        raise BadInput(f"{where}{place}: not valid JSON: {error.msg} at column {error.colno}") from None
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadInput(f"{where}: wanted a JSON object with fields, found a {type(value).__name__}")
+    return value
+
+
+def _lines_of_items(text: str) -> Iterator[int]:
+    """The line on which each item of a top-level JSON list (known to be valid) begins."""
+    decoder, at, line, counted = json.JSONDecoder(), text.index("[") + 1, 1, 0
+    while True:
+        while text[at] in " \t\r\n,":
+            at += 1
+        if text[at] == "]":
+            return
+        line, counted = line + text.count("\n", counted, at), at
+        yield line
+        _, at = decoder.raw_decode(text, at)
+
+
+def _table(path: Path, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    reader = csv.reader(io.StringIO(_decode(path), newline=""), delimiter=delimiter, strict=True)
+    start = 1
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        if len(header) != len(set(header)):
+            twice = next(name for name in header if header.count(name) > 1)
+            raise BadInput(f"{path}: line 1: column '{twice}' stands twice in the header")
+        start = reader.line_num + 1
+        for cells in reader:
+            where = f"{path}: line {start}"
+            start = reader.line_num + 1
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                raise BadInput(f"{where}: {len(cells)} fields where the header has {len(header)}; quote the delimiter")
+            yield where, dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        raise BadInput(f"{path}: line {start}: broken table: {error}") from None
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise MissingExtra(f"{path}: reading .parquet", "parquet") from None
+    try:
+        rows = parquet.ParquetFile(path).read().to_pylist()
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: not a readable parquet file: {str(error).splitlines()[0]}") from None
+    for number, row in enumerate(rows, 1):
+        yield f"{path}: row {number}", row

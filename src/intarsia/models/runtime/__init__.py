@@ -1,0 +1,53 @@
+"""Running a model that was exported for another engine.
+
+runtime = open_runtime("runs/emotion/exports/onnx-genai")
+runtime.logits(ids)                     # every position's logits [token, vocabulary]
+runtime.generate(ids, max_new_tokens=20)"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from intarsia.errors import BadInput
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["Runtime", "open_runtime"]
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """A model inside an engine.
+
+    - name: of the engine, as in `model.exports`
+    - bytes: of the weights and graph on disk
+    - threads: CPU threads it computes with"""
+
+    name: str
+    bytes: int
+    threads: int
+
+    def logits(self, ids: list[int]) -> np.ndarray:
+        """Logits of every position, float32 [token, vocabulary]."""
+        ...
+
+    def generate(self, ids: list[int], max_new_tokens: int) -> list[int]:
+        """The tokens that follow `ids`, greedily; ends early after an end token, which is included."""
+        ...
+
+
+def open_runtime(path: str | Path, threads: int | None = None) -> Runtime:
+    """Open an exported folder with the engine it was made for.
+
+    threads: CPU threads; default all cores this process may use. Raises `BadInput` when the folder holds no known
+    export, `MissingExtra` when its engine is not installed."""
+    path = Path(path)
+    if not path.is_dir():
+        raise BadInput(f"no folder {path}; give the folder of an exported model")
+    if (path / "genai_config.json").is_file():
+        from intarsia.models.runtime.onnx_genai import OnnxGenAI
+
+        return OnnxGenAI(path, threads)
+    raise BadInput(f"{path} holds no exported model: expected genai_config.json (made by compression.export)")

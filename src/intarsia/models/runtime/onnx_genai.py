@@ -1,0 +1,72 @@
+"""ONNX Runtime GenAI as a `Runtime`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from intarsia.errors import BadInput, IntarsiaError, MissingExtra
+
+
+class OnnxGenAI:
+    """An ONNX Runtime GenAI folder, run on the CPU.
+
+    - context_length: the most tokens, prompt and answer together
+    - all_positions: whether it gives the logits of every position (else only the prompt's last)"""
+
+    name = "onnx-genai"
+
+    def __init__(self, path: str | Path, threads: int | None = None):
+        try:
+            import onnxruntime_genai as genai
+        except ImportError:
+            raise MissingExtra("running an ONNX Runtime GenAI model", "export") from None
+        self._genai = genai
+        self.path = Path(path)
+        if threads is not None and threads < 1:
+            raise BadInput(f"threads: {threads} given, 1 or more wanted")
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.threads = threads or cores
+        self.bytes = sum(file.stat().st_size for file in self.path.glob("*.onnx*"))
+        settings = json.loads((self.path / "genai_config.json").read_text(encoding="utf-8"))["model"]
+        self.context_length: int = settings["context_length"]
+        self.vocabulary: int = settings["vocab_size"]
+        config = genai.Config(str(self.path))
+        config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": self.threads}}}}))
+        try:
+            self._model = genai.Model(config)
+        except Exception as error:
+            raise IntarsiaError(
+                f"{self.path} does not open in ONNX Runtime GenAI: {str(error).splitlines()[0]}"
+            ) from None
+
+    def _start(self, ids: list[int], room: int):  # type: ignore[no-untyped-def]
+        ids = [int(i) for i in ids]
+        if not ids:
+            raise BadInput("no tokens given")
+        if bad := [i for i in ids if not 0 <= i < self.vocabulary]:
+            raise BadInput(f"token id {bad[0]} is not below the vocabulary's {self.vocabulary}")
+        if len(ids) + room > self.context_length:
+            raise BadInput(f"{len(ids)} + {room} tokens are more than the context of {self.context_length}")
+        parameters = self._genai.GeneratorParams(self._model)
+        parameters.set_search_options(max_length=len(ids) + room, do_sample=False, min_length=0)
+        generator = self._genai.Generator(self._model, parameters)
+        generator.append_tokens(np.asarray(ids, dtype=np.int32))
+        return generator
+
+    def logits(self, ids: list[int]) -> np.ndarray:
+        """Logits of every position, float32 [token, vocabulary]."""
+        output = np.array(self._start(ids, 0).get_output("logits"), dtype=np.float32)
+        if output.shape[1] != len(ids):
+            raise BadInput("this export gives the last position's logits only; export it with logits='all'")
+        return output[0]
+
+    def generate(self, ids: list[int], max_new_tokens: int) -> list[int]:
+        """The tokens that follow `ids`, greedily; ends early after an end token, which is included."""
+        generator = self._start(ids, max_new_tokens)
+        while not generator.is_done():
+            generator.generate_next_token()
+        return [int(i) for i in generator.get_sequence(0)[len(ids) :]]
