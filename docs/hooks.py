@@ -7,9 +7,14 @@ from mkdocs.structure.files import File, Files
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages to the site."""
+    """Add the generated pages to the site, and the techniques to the navigation."""
     from intarsia.cli.docs import pages
 
-    for path, text in pages().items():
+    generated = pages()
+    for path, text in generated.items():
         files.append(File.generated(config, path, content=text))
+    techniques = [path for path in generated if path.startswith("techniques/")]
+    for section in config.nav or []:
+        if isinstance(section, dict) and "Techniques" in section:
+            section["Techniques"] = ["catalog.md", *techniques]
     return files

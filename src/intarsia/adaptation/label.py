@@ -59,9 +59,9 @@ def label(
 
     The prompt is data, not prose; the loss is the cross-entropy of the label's path through the prefix trie of the
     verbalisers, so only label tokens are learnt. With adapters on the upper blocks only, `trunk_cache` stores the
-    states that enter them once and trains on the upper blocks alone. The result is a plain network with the adapters merged
-    in; the task, its temperature included, travels as `model.extras["label_task"]`, the losses and counts as
-    `model.extras["adaptation.label"]`.
+    states that enter them once and trains on the upper blocks alone. The result is a plain network with the adapters
+    merged in; the task, its temperature included, travels as `model.extras["label_task"]`, the losses and counts
+    as `model.extras["adaptation.label"]`.
 
     - train, dev: labelled texts; dev fits the temperature (and, if asked, the prior).
     - label_task: prompt and verbalisers that come with the data; else the model's own task, else defaults.

@@ -71,7 +71,7 @@ class Quality(Finding):
             body.append([row.engine or "this model", *(cells[key][0] if key in cells else None for key in columns)])
         if first.label:
             floor = {"weighted_f1": first.label.floor_weighted_f1, "accuracy": first.label.floor_accuracy}
-            body.append([f"always '{first.label['floor_label']}'", *(floor.get(key) for key in columns)])
+            body.append([f"always '{first.label.floor_label}'", *(floor.get(key) for key in columns)])
             raw = {"weighted_f1": first.label.raw_weighted_f1, "accuracy": first.label.raw_accuracy}
             body.append(["this model, raw likelihood", *(raw.get(key) for key in columns)])
         out = [Table(title="Quality", columns=[Column(name="model"), *columns.values()], rows=body, note=self._note())]
@@ -105,17 +105,17 @@ class Quality(Finding):
     def _note(self) -> str:
         parts = []
         if label := self.rows[0].label:
-            parts.append(f"{label['n']} labelled texts in {label['groups']} groups.")
+            parts.append(f"{label.n} labelled texts in {label.groups} groups.")
             if label.mass is not None:
-                parts.append(f"{label['mass']:.1%} of the model's next-token probability is on the labels' words.")
+                parts.append(f"{label.mass:.1%} of the model's next-token probability is on the labels' words.")
             if label.cut:
-                parts.append(f"{label['cut']} texts were cut to fit.")
+                parts.append(f"{label.cut} texts were cut to fit.")
         if text := self.rows[0].text:
-            parts.append(f"Perplexity over {text['tokens']:,} tokens of {text['texts']} texts.")
+            parts.append(f"Perplexity over {text.tokens:,} tokens of {text.texts} texts.")
             if text.skipped:
-                parts.append(f"{text['skipped']} texts were left out (a single token, or beyond the token limit).")
+                parts.append(f"{text.skipped} texts were left out (a single token, or beyond the token limit).")
         if (generation := self.rows[0].generation) and generation.cut:
-            parts.append(f"{generation['cut']} prompts lost their beginning to fit.")
+            parts.append(f"{generation.cut} prompts lost their beginning to fit.")
         parts.append("In brackets: 95 % bootstrap intervals over groups.")
         return " ".join(parts)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -101,7 +102,7 @@ def _complete(model: Model, kwargs: dict[str, Any]) -> Batch:
     if ids is not None and ids.shape[1] == 0:
         raise BadInput("a text has no tokens")
     if ids is not None and (vocabulary := getattr(network.config.get_text_config(), "vocab_size", None)):
-        lowest, highest = int(ids.min()), int(ids.max())
+        lowest, highest = map(int, torch.stack(torch.aminmax(ids)).tolist())  # one transfer from the device
         if highest >= max(vocabulary, _embeddings(network)) or lowest < 0:
             raise BadInput(f"token id {lowest if lowest < 0 else highest} is outside the vocabulary of {vocabulary}")
     mask = kwargs.get("attention_mask")
@@ -138,4 +139,11 @@ def _embeddings(network: torch.nn.Module) -> int:
 def takes(network: torch.nn.Module, name: str) -> bool:
     """Whether the network's forward has a parameter of this name."""
     inner = network.get_base_model() if hasattr(network, "get_base_model") else network
-    return name in inspect.signature(inner.forward).parameters
+    if "forward" in inner.__dict__:
+        return name in inspect.signature(inner.forward).parameters  # exchanged on this very module
+    return name in _parameters(type(inner))
+
+
+@cache
+def _parameters(kind: type[torch.nn.Module]) -> frozenset[str]:
+    return frozenset(inspect.signature(kind.forward).parameters) - {"self"}

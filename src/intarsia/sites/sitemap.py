@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -34,6 +35,7 @@ class SiteMap:
     taps: dict[str, Tap] = field(repr=False)
     disabled: dict[str, str] = field(repr=False)
     note: str = ""
+    _expanded: dict[tuple[str, ...], list[str]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def main(self) -> Tower:
@@ -66,6 +68,11 @@ class SiteMap:
             seen["*".join(_split_index(parts))] = None
         return list(seen)
 
+    @cached_property
+    def order(self) -> dict[str, int]:
+        """Site name -> its place in `taps`: the order in which a forward comes by."""
+        return {name: i for i, name in enumerate(self.taps)}
+
     @property
     def _counts(self) -> dict[str, int]:
         return {name: len(tower.blocks) for name, tower in self.towers.items()}
@@ -74,8 +81,14 @@ class SiteMap:
         """The site names that a pattern or several select, without repetition.
 
         Raises `BadInput`: an unknown site (with the nearest names), or one that is disabled here (with the reason)."""
+        patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+        if patterns not in self._expanded:
+            self._expanded[patterns] = self._expand(patterns)
+        return list(self._expanded[patterns])
+
+    def _expand(self, patterns: tuple[str, ...]) -> list[str]:
         names: dict[str, None] = {}
-        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        for pattern in patterns:
             for name in expand(self._long(pattern), self._counts, [*self.taps, *self.disabled]):
                 if name in self.disabled and "*" not in pattern and ":" not in pattern:
                     raise BadInput(f"site '{name}' is not available: {self.disabled[name]}")
@@ -155,11 +168,24 @@ def site_map(network: nn.Module) -> SiteMap:
     """The site map of a transformers network, made on first use and again when its modules have changed.
 
     Raises `BadInput` when no stack of blocks is found, or the network is compiled."""
-    signature = tuple(id(m) for m in network.modules())
+    signature = _signature(network)
     kept = _maps.get(network)
     if kept is None or kept[0] != signature:
         kept = _maps[network] = (signature, _derive(network))
     return kept[1]
+
+
+def _signature(network: nn.Module) -> tuple[int, ...]:
+    """The identities of all modules. A plain walk: `Module.modules` spends ten times as long on making names, and every
+    call of the engine comes by here."""
+    seen: dict[int, None] = {}
+    todo = [network]
+    while todo:
+        module = todo.pop()
+        if id(module) not in seen:
+            seen[id(module)] = None
+            todo.extend(m for m in module._modules.values() if m is not None)
+    return tuple(seen)
 
 
 def of(model: Model | nn.Module) -> SiteMap:

@@ -73,7 +73,7 @@ class Tape:
         return raw
 
     def finished(self) -> bool:
-        return self.stop and self.wanted <= self.read.keys()
+        return self.stop and len(self.read) == len(self.wanted)
 
     def changed_in_place(self) -> bool:
         """Whether the network overwrote a tensor after it was read."""
@@ -114,8 +114,7 @@ def _install(tape: Tape, handles: list[Any]) -> dict[nn.Module, Any]:
     outs: dict[nn.Module, list[str]] = {}
     inner: dict[nn.Module, list[str]] = {}
     through: list[str] = []
-    order = {name: i for i, name in enumerate(tape.sites.taps)}
-    for site in sorted({*tape.wanted, *tape.edits}, key=order.__getitem__):
+    for site in sorted({*tape.wanted, *tape.edits}, key=tape.sites.order.__getitem__):
         tap = tape.sites.taps[site]
         if site.endswith(".resid_mid") and site in tape.edits and tap.kind == "in":
             through.append(site)
