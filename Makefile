@@ -5,9 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RUN ?= runs/python-docs
-# As many threads as there are cores, for everything that computes.
-CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
-export OMP_NUM_THREADS ?= $(CORES)
+# (tests set one thread for themselves: their networks are tiny)
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: demo test test-slow lint bench docs clean

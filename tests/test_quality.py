@@ -146,3 +146,29 @@ def test_exports_have_rows_of_their_own(monkeypatch, tmp_path):
 def test_bad_input(test, settings, says):
     with pytest.raises(BadInput, match=says):
         quality(tiny("llama"), test=test, **settings)
+
+
+def test_paired_gains_equal_a_naive_bootstrap_and_are_narrower():
+    rng = np.random.default_rng(1)
+    labels, true = ["a", "b", "c"], rng.integers(0, 3, 240)
+    groups = [f"g{i // 12}" for i in range(240)]
+    hard = rng.random(240) < np.repeat(rng.random(20), 12)  # some groups are hard for every model
+    weak, strong = np.where(hard, (true + 1) % 3, true), true.copy()
+    wrong = hard & (rng.random(240) < 0.7)
+    strong[wrong] = (true[wrong] + 1) % 3
+
+    def judged(answers):
+        return classification.judge(labels, true, np.eye(3)[answers], np.eye(3)[answers], groups, draws=1000)
+
+    before, after = judged(weak), judged(strong)
+    gained = classification.gains(after, before, draws=1000)
+    value, low, high = gained["accuracy"]
+    assert value == pytest.approx((strong == true).mean() - (weak == true).mean())
+    numbers = group_numbers(groups)
+    draws = []
+    for _ in range(1000):
+        picked = np.concatenate([np.flatnonzero(numbers == g) for g in rng.integers(0, 20, 20)])
+        draws.append((strong[picked] == true[picked]).mean() - (weak[picked] == true[picked]).mean())
+    assert (low, high) == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.02)
+    assert low > 0 and high - low < before.accuracy[2] - before.accuracy[1]
+    assert classification.gains(after, judged(weak).model_copy(update={"truth": [0]})) == {}

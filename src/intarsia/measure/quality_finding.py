@@ -61,6 +61,14 @@ class Quality(Finding):
         kept = ("weighted_f1", "exact_match", "rouge_l", "perplexity")
         return {row.engine: {k: v for k, v in row.cells().items() if k in kept} for row in self.rows}
 
+    def gains(self, reference: Finding) -> dict[str, dict[str, tuple[float, float, float]]]:
+        """How much better this model's label answers are than another's on the same texts, with a paired interval."""
+        if not isinstance(reference, Quality) or not (before := reference.rows[0].label):
+            return {}
+        from intarsia.measure.classification import gains
+
+        return {row.engine: gains(row.label, before) for row in self.rows if row.label}
+
     def tables(self) -> list[Table]:
         """All figures by engine; then per class; then samples of what was generated."""
         first = self.rows[0]

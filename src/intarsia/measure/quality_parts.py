@@ -26,7 +26,9 @@ class LabelQuality(pydantic.BaseModel):
     - ece: expected calibration error of the top probability, ten equal bins (Guo et al. 2017, eq. 3).
     - floor_*: always answering with the set's most frequent label.
     - confusion: [true label, predicted label] counts.
-    - raw_*: the same predictions without calibration, bias and prior."""
+    - raw_*: the same predictions without calibration, bias and prior.
+    - truth, answers, group_of: per text the true label, the answer and the group, as numbers: what a paired comparison
+      with another model needs."""
 
     n: int
     groups: int
@@ -43,6 +45,9 @@ class LabelQuality(pydantic.BaseModel):
     cut: int
     classes: list[ClassQuality]
     confusion: list[list[int]]
+    truth: list[int] = []
+    answers: list[int] = []
+    group_of: list[int] = []
 
 
 class TextQuality(pydantic.BaseModel):

@@ -45,6 +45,13 @@ def headline(entries: Iterable[Entry], order: Iterable[str] = (), title: str = "
                     name, shown = key + against, column.model_copy(update={"name": column.name + against})
                 row[name] = value
                 columns.setdefault(name, shown)
+    references: dict[str, Finding] = {}
+    changes: dict[tuple[int, str, str], dict[str, tuple[float, float, float]]] = {}
+    for entry in sorted(entries, key=lambda e: rank.get(e.on, len(rank))):
+        first = references.setdefault(entry.technique, entry.finding)
+        if first is not entry.finding:
+            for suffix, gained in entry.finding.gains(first).items():
+                changes.setdefault((rank.get(entry.on, len(rank)), entry.on, suffix), {}).update(gained)
     filled = {place: row for place, row in sorted(rows.items(), key=lambda item: item[0][0]) if row}
     return Table(
         title=title,
@@ -52,6 +59,10 @@ def headline(entries: Iterable[Entry], order: Iterable[str] = (), title: str = "
         rows=[
             [f"{state} ({suffix})" if suffix else state, *(row.get(key) for key in columns)]
             for (_, state, suffix), row in filled.items()
+        ],
+        changes=[
+            {i: changes[place][key] for i, key in enumerate(columns, 1) if key in changes.get(place, {})}
+            for place in filled
         ],
     )
 

@@ -23,12 +23,16 @@ class Change:
 
 
 def change(
-    cell: Cell | tuple[float, float, float], base: Cell | tuple[float, float, float], column: Column
+    cell: Cell | tuple[float, float, float],
+    base: Cell | tuple[float, float, float],
+    column: Column,
+    paired: tuple[float, float, float] | None = None,
 ) -> Change | None:
     """The change from `base` to `cell`, or None where there is nothing to compare.
 
     Shares between 0 and 1 that should rise (accuracy, F1) and percentages change by a difference, since "+10%" of a
-    share misleads; all other figures by a ratio. Beyond threefold the ratio itself reads better than a percentage."""
+    share misleads; all other figures by a ratio. Beyond threefold the ratio itself reads better than a percentage.
+    - paired: the change with its interval from a paired comparison; it decides the verdict where there is one."""
     new, old = value_of(cell), value_of(base)
     if not (finite(new) and finite(old)):
         return None
@@ -39,7 +43,9 @@ def change(
         return Change("no change", "=", "same", 0.0)
     if column.better:
         verdict = "better" if (moved > 0) == (column.better == "higher") else "worse"
-        if _overlap(cell, base):
+        if paired is not None:
+            verdict = "unclear" if paired[1] <= 0 <= paired[2] else verdict
+        elif _overlap(cell, base):
             verdict = "unclear"
     share = column.format.endswith("%") or (column.better == "higher" and 0 <= new <= 1 and 0 <= old <= 1)
     if share or old == 0 or (new < 0) != (old < 0):
@@ -48,6 +54,9 @@ def change(
         else:
             text = number(abs(moved), column.format)
         text = ("+" if moved > 0 else "−") + text
+        if paired is not None:
+            low, high = (end * 100 if column.format.endswith("%") else end for end in paired[1:])
+            text += f" ({low:+.1f} to {high:+.1f})".replace("-", "−") if column.format.endswith("%") else ""
     else:
         ratio = new / old
         if ratio >= 3:

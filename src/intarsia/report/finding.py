@@ -28,12 +28,16 @@ class Column(pydantic.BaseModel):
 
 
 class Table(pydantic.BaseModel):
-    """Rows under columns. A numeric cell may be a `(value, low, high)` triple: a value with its interval."""
+    """Rows under columns. A numeric cell may be a `(value, low, high)` triple: a value with its interval.
+
+    - changes: for each row, column number -> a measured change against the first row, with its interval, where one is
+      known better than from the two values (a paired comparison)."""
 
     title: str = ""
     columns: list[Column]
     rows: list[list[Cell | tuple[float, float, float]]]
     note: str = ""
+    changes: list[dict[int, tuple[float, float, float]]] = []
 
 
 class Series(pydantic.BaseModel):
@@ -126,6 +130,12 @@ class Finding(pydantic.BaseModel):
 
         The network itself has the empty suffix; an export for another engine has the engine's name."""
         return {"": self.headline()}
+
+    def gains(self, reference: Finding) -> dict[str, dict[str, tuple[float, float, float]]]:
+        """Paired changes against the same finding about another model: row suffix -> column key -> (change, low, high).
+
+        For figures whose own intervals are much wider than that of their difference. Empty when not comparable."""
+        return {}
 
     def tables(self) -> list[Table]:
         """Its tables, the most important first."""

@@ -181,9 +181,10 @@ def _cell(cell: Cell | tuple[float, float, float], column: Column, numeric: bool
 def _headline(table: Table) -> dict[str, Any]:
     """The headline: each row after the first says how it moved against the first."""
     view = _table(table)
-    for row, shown in zip(table.rows[1:], view["rows"][1:], strict=True):
+    for at, (row, shown) in enumerate(zip(table.rows[1:], view["rows"][1:], strict=True), start=1):
         for i in range(1, min(len(row), len(table.rows[0]), len(table.columns))):
-            shown[i]["change"] = change(row[i], table.rows[0][i], table.columns[i])
+            paired = table.changes[at].get(i) if at < len(table.changes) else None
+            shown[i]["change"] = change(row[i], table.rows[0][i], table.columns[i], paired)
     return view
 
 
