@@ -9,9 +9,7 @@ outputs unchanged): on the grid it came from, 4 bits look better than they are."
 
 from __future__ import annotations
 
-import argparse
 import inspect
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +19,7 @@ import numpy as np
 import torch
 
 import intarsia
+from bench.common import alternate, parser, show, start, write
 from intarsia import compression
 from intarsia.compression.exporting.onnx_genai import export_onnx_genai
 from intarsia.models import Model
@@ -136,14 +135,12 @@ def onnx_speed(path: Path, ids: list[int], steps: int) -> Callable[[], tuple[flo
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer tokens and rounds")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument(
+    arguments = parser(__doc__)
+    arguments.add_argument(
         "--model", default="smollm2-135m", help="a known name or a folder (a Llama with tied embeddings)"
     )
-    options = parser.parse_args()
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+    options = arguments.parse_args()
+    start(options)
     count, rounds, steps = (512, 2, 16) if options.quick else (1024, 4, 32)
     base = intarsia.load(options.model)
     ids = docstrings(base, count)
@@ -182,31 +179,25 @@ def main() -> None:
                 figures["int4_packed_kernel_kl"] = lost([exact], [cached_steps(quantized[4], ids[:320], 64)])[0]
 
         best = {name: [np.inf, np.inf] for name in speeds}
-        for turn in range(rounds + 1):
-            for name, once in speeds.items():
-                seconds = once()
-                if turn:  # the first round warms up
-                    best[name] = [min(a, b) for a, b in zip(best[name], seconds, strict=True)]
+        for name, once in alternate(speeds, rounds):
+            best[name] = [min(a, b) for a, b in zip(best[name], once(), strict=True)]
     for name, (prefill, decode) in best.items():
         figures[f"{name}_prefill_tokens_per_second"] = len(prompt) / prefill
         figures[f"{name}_decode_tokens_per_second"] = 1 / decode
     figures["onnx_decode_over_torch_fp32"] = best["fp32"][1] / best["onnx_int4"][1]
     figures["fp32_bytes"] = sum(p.numel() * p.element_size() for p in base.network.parameters())
 
-    print(f"{'':20}{'MB':>8}{'prefill/s':>11}{'decode/s':>10}{'KL':>9}{'KL off grid':>13}{'top-1 off grid':>16}")
+    rows = []
     for name in best:
-        cells = [
-            figures[f"{name}_bytes"] / 1e6,
-            *(figures[f"{name}_{k}_tokens_per_second"] for k in ("prefill", "decode")),
-        ]
-        row = f"{name:20}{cells[0]:8.1f}{cells[1]:11.0f}{cells[2]:10.1f}"
+        row = [name, f"{figures[f'{name}_bytes'] / 1e6:.1f}"]
+        row += [f"{figures[f'{name}_{part}_tokens_per_second']:.1f}" for part in ("prefill", "decode")]
         if name != "fp32":
-            kl, off, top = (figures[f"{k}"] for k in (f"{name}_kl", f"offgrid_{name}_kl", f"offgrid_{name}_top1"))
-            row += f"{kl:9.4f}{off:13.4f}{top:16.3f}"
-        print(row)
-    print(json.dumps({k: round(v, 4) for k, v in sorted(figures.items())}, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1, sort_keys=True), encoding="utf-8")
+            kl, off, top = (figures[k] for k in (f"{name}_kl", f"offgrid_{name}_kl", f"offgrid_{name}_top1"))
+            row += [f"{kl:.4f}", f"{off:.4f}", f"{top:.3f}"]
+        rows.append(row)
+    columns = ("", "MB", "prefill/s", "decode/s", "KL", "KL off grid", "top-1 off grid")
+    show("Weights on grids", columns, rows)
+    write(figures, options.json)
 
 
 if __name__ == "__main__":

@@ -176,16 +176,15 @@ def site_map(network: nn.Module) -> SiteMap:
 
 
 def _signature(network: nn.Module) -> tuple[int, ...]:
-    """The identities of all modules. A plain walk: `Module.modules` spends ten times as long on making names, and every
-    call of the engine comes by here."""
-    seen: dict[int, None] = {}
-    todo = [network]
-    while todo:
-        module = todo.pop()
-        if id(module) not in seen:
-            seen[id(module)] = None
-            todo.extend(m for m in module._modules.values() if m is not None)
-    return tuple(seen)
+    """The identities of all modules. `Module.modules` would also make their names, which takes several times as long,
+    and every call of the engine comes by here."""
+    found = [network]
+    seen = set()
+    for module in found:  # grows as it is walked
+        if module._modules and id(module) not in seen:
+            seen.add(id(module))
+            found.extend(m for m in module._modules.values() if m is not None)
+    return tuple(map(id, found))
 
 
 def of(model: Model | nn.Module) -> SiteMap:

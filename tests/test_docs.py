@@ -1,0 +1,84 @@
+"""The documentation agrees with the code: a page a technique, the two commands first, and an example that runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from intarsia import catalog
+from intarsia.cli.docs import pages
+from intarsia.data import Text
+from tests.tiny import tiny
+
+ROOT = Path(__file__).parents[1]
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
+
+
+def test_every_technique_has_a_page_and_a_row_in_the_readme():
+    generated, readme = pages(), (ROOT / "README.md").read_text("utf-8")
+    for name, technique in catalog.load().items():
+        if not technique.function.__module__.startswith("intarsia."):
+            continue  # of another package, or declared by another test
+        assert f"# {name}" in generated[f"techniques/{name}.md"]
+        assert f"| `{name}` | {technique.kind} | {technique.summary} |" in readme
+
+
+def test_the_readme_begins_with_exactly_the_two_commands():
+    first = (ROOT / "README.md").read_text("utf-8").splitlines()[:15]
+    commands = [line.removeprefix("$ ").partition("#")[0].strip() for line in first if line.startswith("$ ")]
+    assert commands == ["make demo", "make test"]
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert {"demo", "test"} <= set(targets)
+
+
+def test_every_page_of_the_navigation_exists():
+    written = {p.relative_to(ROOT / "docs").as_posix() for p in (ROOT / "docs").rglob("*.md")}
+    named = set(re.findall(r"[\w/.-]+\.md", (ROOT / "mkdocs.yml").read_text("utf-8")))
+    assert named <= written | set(pages())
+
+
+@pytest.mark.parametrize("path", ["README.md", *sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("docs/*.md"))])
+def test_python_blocks_are_python(path: str):
+    for block in blocks(ROOT / path, "python"):
+        compile(block, path, "exec")
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """The example of CONTRIBUTING.md as a module; what it declares is forgotten afterwards."""
+    catalog.load()
+    monkeypatch.setattr(catalog, "_techniques", dict(catalog._techniques))
+    module = types.ModuleType("intarsia_example")
+    monkeypatch.setitem(sys.modules, "intarsia_example", module)
+    (code,) = blocks(ROOT / "CONTRIBUTING.md", "python")
+    exec(compile(code, "CONTRIBUTING.md", "exec"), module.__dict__)
+    return module
+
+
+def test_the_example_of_contributing_works(example: types.ModuleType):
+    import torch
+
+    model = tiny("llama")
+    before = {name: value.clone() for name, value in model.network.state_dict().items()}
+    pruned = example.prune(model, share=0.5)
+    zeros = sum(int((p == 0).sum()) for p in pruned.network.model.layers.parameters())
+    count = sum(p.numel() for p in pruned.network.model.layers.parameters())
+    assert 0.45 < zeros / count < 0.55
+    assert all(torch.equal(before[name], value) for name, value in model.network.state_dict().items())
+    found = example.norms(pruned, texts=[Text("one text"), Text("another, longer")])
+    assert len(found.norms) == 4 and min(found.norms.values()) > 0
+    assert catalog.find("example.norms").inputs == {"texts": ("list[Text]", True)}
+
+
+def test_declaring_the_example_imports_no_torch():
+    (code,) = blocks(ROOT / "CONTRIBUTING.md", "python")
+    check = f"{code}\nimport sys\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", check], check=True)
