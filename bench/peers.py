@@ -87,7 +87,7 @@ class TransformerLens:
 
 
 class TransformerLensSdpa(TransformerLens):
-    """The bridge with the attention that the others use."""
+    """The bridge with its network asked for the attention that the others use."""
 
     attention = "sdpa"
 
