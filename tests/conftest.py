@@ -1,8 +1,10 @@
-"""Settings for all tests."""
+"""Settings for all tests: one process a core, one thread a process.
+
+The networks are tiny, so a second thread costs more than it gives; and several processes with several threads each
+spin against one another."""
 
 import os
 
-# Tiny networks: a second thread costs more than it gives, and several test processes would fight over the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
@@ -11,13 +13,8 @@ import torch
 torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True)
-def _threads(request):
-    """Tests of real models get the cores there are."""
-    if request.node.get_closest_marker("real") is None:
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
-    yield
-    torch.set_num_threads(before)
+def pytest_collection_modifyitems(items):
+    """Tests of real models run in one process, so that each model is loaded once and memory stays small."""
+    for item in items:
+        if item.get_closest_marker("real"):
+            item.add_marker(pytest.mark.xdist_group("real"))

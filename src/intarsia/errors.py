@@ -27,6 +27,10 @@ class MissingExtra(IntarsiaError):
         super().__init__(f"{what} needs the extra '{extra}': pip install 'intarsia[{extra}]'")
 
 
+class Note(UserWarning):
+    """Worth knowing, and no error: texts that were cut, say. The command line shows it as one line, once."""
+
+
 def did_you_mean(name: str, known: Iterable[str], n: int = 3) -> str:
     """A hint to append to an error message: `' (did you mean a, b?)'`, or `''` when nothing is close."""
     close = difflib.get_close_matches(name, list(known), n=n, cutoff=0.55)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from intarsia.adaptation import lora
 from intarsia.adaptation.conversations import IGNORED, Marked, mark
 from intarsia.adaptation.training import fixed_batches, seeded, train
-from intarsia.errors import BadInput
+from intarsia.errors import BadInput, Note
 from intarsia.measure.likelihood import accepts, check_causal, given
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def prepare(model: Model, records: Sequence[Chat | TextPair], max_tokens: int | 
             raise BadInput(f"no answer begins within {limit} tokens: raise max_tokens or shorten the conversations")
         if cut:
             lost = f"; {whole - len(rows)} of them had no answer left and were dropped" if whole > len(rows) else ""
-            warnings.warn(f"{cut} of {whole} conversations were cut to {limit} tokens{lost}", stacklevel=3)
+            warnings.warn(f"{cut} of {whole} conversations were cut to {limit} tokens{lost}", Note, stacklevel=3)
     return rows, cut
 
 

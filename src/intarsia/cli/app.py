@@ -11,6 +11,7 @@ import click
 
 import intarsia
 from intarsia.cli.base import Group, settings_of
+from intarsia.cli.notes import notes
 from intarsia.errors import IntarsiaError
 
 # Module of each command, imported when it is asked for, so that `intarsia --help` is quick.
@@ -64,13 +65,16 @@ def root() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give the exit code."""
-    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments) or bool(os.environ.get("INTARSIA_DEBUG"))
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    debug = "--debug" in arguments or bool(os.environ.get("INTARSIA_DEBUG"))
     try:
-        result = root.main(
-            args=None if arguments is None else list(arguments), prog_name="intarsia", standalone_mode=False
-        )
+        with notes(quiet="--quiet" in arguments, debug=debug):
+            result = root.main(args=arguments, prog_name="intarsia", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
     except click.Abort as error:
         message = str(error.__cause__ or error.__context__ or "") or "stopped"
         return _say(message, 130)

@@ -75,7 +75,8 @@ class Group(_Common, click.Group):
         name = args[0]
         command = self.get_command(context, name)
         if command is None and not name.startswith("-"):
-            hint = did_you_mean(name, self.list_commands(context))
+            known = self.list_commands(context)
+            hint = did_you_mean(name, known) or f"; there are: {', '.join(known)}"
             context.fail(f"no command '{name}'{hint}")
         return super().resolve_command(context, args)
 
@@ -92,6 +93,17 @@ def console(**options: Any) -> Any:
     if not sys.stdout.isatty():
         options.setdefault("width", 120)
     return Console(highlight=False, soft_wrap=False, **options)
+
+
+def print_table(table: Any) -> None:
+    """A rich table on stdout; where that is no terminal, a line a row, however long, for `grep` and the like."""
+    if sys.stdout.isatty():
+        console().print(table)
+        return
+    lines = console(width=10_000)
+    with lines.capture() as text:
+        lines.print(table)
+    click.echo("\n".join(line.rstrip() for line in text.get().splitlines()))
 
 
 def told(*parts: str) -> None:

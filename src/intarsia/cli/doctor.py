@@ -8,13 +8,14 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 import click
 
 import intarsia
-from intarsia.cli.base import Command, console, print_json, settings_of
+from intarsia.cli.base import Command, print_json, print_table, settings_of
 from intarsia.cli.progress import shown
 from intarsia.progress import track
 
@@ -46,9 +47,9 @@ def doctor() -> None:
         table = Table(box=None, pad_edge=False, show_header=False)
         style = {"ok": "green", "note": "yellow", "broken": "bold red"}
         for check in checks:
-            found = check.found + (f"\n→ {check.mend}" if check.mend else "")
+            found = check.found + (f" → {check.mend}" if check.mend else "")
             table.add_row(Text(check.state, style=style[check.state]), check.name, Text(found))
-        console().print(table)
+        print_table(table)
     if any(check.state == "broken" for check in checks):
         click.get_current_context().exit(1)
 
@@ -93,7 +94,8 @@ def _processor() -> Check:
         words = next((line.split() for line in lines if line.startswith(("flags", "Features"))), [])
         flags = [flag for flag in _FLAGS if flag in words]
     cores = psutil.cpu_count(logical=False) or os.cpu_count()
-    told = f"{platform.processor() or platform.machine()}, {cores} cores, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    told = f"{platform.processor() or platform.machine()}, {_count(cores, 'core')}, {_count(threads, 'thread')}"
     return Check("processor", "ok", told + (f", {' '.join(flags)}" if flags else ""))
 
 
@@ -197,6 +199,10 @@ CHECKS: dict[str, Callable[[], Check]] = {
 }
 
 
+def _count(n: int | None, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")
+
+
 def _extras() -> list[Check]:
     from intarsia.recipes.extras import extras, lacking
 
@@ -206,5 +212,6 @@ def _extras() -> list[Check]:
             mend = f"pip install 'intarsia[{extra}]'"
             out.append(Check(f"extra {extra}", "note", f"not installed: {', '.join(dict.fromkeys(missing))}", mend))
         else:
-            out.append(Check(f"extra {extra}", "ok", ", ".join(names)))
+            found = ", ".join(f"{name} {metadata.version(name)}" for name in dict.fromkeys(names))
+            out.append(Check(f"extra {extra}", "ok", found))
     return out

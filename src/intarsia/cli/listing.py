@@ -8,7 +8,7 @@ import click
 
 from intarsia import catalog as techniques
 from intarsia.cli import options
-from intarsia.cli.base import Command, console, print_json, settings_of
+from intarsia.cli.base import Command, print_json, print_table, settings_of
 from intarsia.errors import BadInput, did_you_mean
 
 
@@ -47,7 +47,7 @@ def catalog(room: str | None) -> None:
         table.add_column(name, no_wrap=name in ("technique", "kind"))
     for t in chosen:
         table.add_row(t.name, t.kind, t.family, t.summary)
-    console().print(table)
+    print_table(table)
 
 
 @click.command(cls=Command, example="intarsia models")
@@ -65,10 +65,10 @@ def models() -> None:
 
     table = Table(box=None, pad_edge=False)
     for name in ("name", "here", "what", "size", "licence", "hub"):
-        table.add_column(name, no_wrap=name == "name")
+        table.add_column(name, no_wrap=name == "name", overflow="fold")
     for name, model in known_models().items():
         table.add_row(name, "yes" if found[name] else "", model.what, model.size, model.licence, model.hub)
-    console().print(table)
+    print_table(table)
 
 
 __all__ = ["catalog", "models", "options", "row"]

@@ -24,7 +24,7 @@ from intarsia.compression.modules import (
     TiedEmbedding,
     TiedHead,
 )
-from intarsia.errors import BadInput
+from intarsia.errors import BadInput, Note
 from intarsia.models import Model
 from intarsia.progress import track
 
@@ -101,12 +101,12 @@ def _plan(network: nn.Module, config: QuantizeConfig) -> tuple[IntarsiaQuantizat
             owners[id(module.weight)] = name
             modules.setdefault(str(grid), []).append(name)
     for (width, wanted), group in sorted(shrunk.items()):
-        warnings.warn(f"rows of {width} are not divisible by group_size {wanted}: {group} is used", stacklevel=4)
+        warnings.warn(f"rows of {width} are not divisible by group_size {wanted}: {group} is used", Note, stacklevel=4)
     for name, parameter in network.named_parameters():
         if parameter.dim() == 3 and "expert" in name:
             kept[name] = "a three-dimensional tensor of experts"
     if any("expert" in reason for reason in kept.values()):
-        warnings.warn("the experts of this network stay as they are: only its other layers shrink", stacklevel=4)
+        warnings.warn("the experts of this network stay as they are: only its other layers shrink", Note, stacklevel=4)
     return IntarsiaQuantizationConfig(modules, ties, config.kernel), dict(sorted(kept.items()))
 
 

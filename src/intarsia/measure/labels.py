@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
-from intarsia.errors import BadInput, did_you_mean
+from intarsia.errors import BadInput, Note, did_you_mean
 
 if TYPE_CHECKING:
     from intarsia.data import LabelledText
@@ -163,6 +163,7 @@ def _default_verbalisers(labels: Sequence[str]) -> dict[str, str]:
         warnings.warn(
             f"labels {', '.join(map(repr, clashing))} come out as the same word; they keep their own spelling "
             "(give verbalisers to choose better ones)",
+            Note,
             stacklevel=3,
         )
         words |= {label: " " + label for label in clashing}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from intarsia.errors import BadInput
+from intarsia.errors import BadInput, Note
 
 if TYPE_CHECKING:
     from intarsia.data import LabelledText
@@ -45,7 +45,7 @@ def encode_prompts(model: Model, task: LabelTask, records: Sequence[LabelledText
                 ids[i] = _fit(tokenizer, task, record, limit)
                 cut += 1
     if cut:
-        warnings.warn(f"{cut} of {len(ids)} texts were cut to fit {limit} tokens", stacklevel=3)
+        warnings.warn(f"{cut} of {len(ids)} texts were cut to fit {limit} tokens", Note, stacklevel=3)
     return Prompts([list(row) for row in ids], cut, limit)
 
 

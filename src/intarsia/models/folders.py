@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from intarsia.errors import BadInput, IntarsiaError, MissingExtra, did_you_mean
+from intarsia.errors import BadInput, IntarsiaError, MissingExtra, Note, did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -244,7 +244,7 @@ def load_processor(folder: Path, *, trust_remote_code: bool = False) -> Processo
         with quiet():
             return tf.AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except Exception as error:
-        warnings.warn(f"the processor in {folder} was left out: {_first_line(error)}", stacklevel=4)
+        warnings.warn(f"the processor in {folder} was left out: {_first_line(error)}", Note, stacklevel=4)
         return None
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from intarsia import catalog
-from intarsia.errors import BadInput
+from intarsia.errors import BadInput, did_you_mean
 from intarsia.recipes.bundle import Bundle, read_json
 from intarsia.recipes.folder import RunFolder
 from intarsia.recipes.headline import Entry, headline
@@ -35,13 +35,13 @@ class Status:
 def status(path: str | Path) -> Status:
     """The state of a run folder, or of a bundle. A bare name is looked for under `runs/` too."""
     start = Path(path).expanduser()
-    if not start.exists() and (Path("runs") / start).exists():
-        start = Path("runs") / start
+    # A folder of that name may be something else: the model that a change was saved to, say.
+    start = next((p for p in (start, Path("runs") / start) if _is_run(p)), None)
+    if start is None:
+        raise BadInput(f"{path}: no bundle and no run there{_nearest(path)}")
     if (start / "manifest.json").is_file():
         return _finished(Bundle.open(start), start)
     place = RunFolder(start)
-    if not place.plan.is_file():
-        raise BadInput(f"{path}: no bundle and no run there")
     catalog.load()
     plan = read_json(place.plan)
     done = {unit["digest"]: place.finished(unit["digest"]) for unit in plan["units"]}
@@ -61,6 +61,15 @@ def status(path: str | Path) -> Status:
             entries.append(Entry(number, record["technique"], record["on"], against, folder.name, finding))
     units = [(unit["title"], done[unit["digest"]] is not None) for unit in plan["units"]]
     return Status(plan["name"], place.path, units, states, entries, None)
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "manifest.json").is_file() or RunFolder(folder).plan.is_file()
+
+
+def _nearest(path: str | Path) -> str:
+    runs = [folder.name for folder in Path("runs").glob("*") if _is_run(folder)]
+    return did_you_mean(str(path), runs)
 
 
 def _finished(bundle: Bundle, path: Path) -> Status:
