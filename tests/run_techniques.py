@@ -99,6 +99,20 @@ def total(model: Model, config: SumConfig, *, texts: list[Any], against: Model |
     )
 
 
+class NormConfig(Config):
+    at: str = pydantic.Field("layers.*.resid_post", description="the sites that are read")
+
+
+@technique("test.norm", kind="look", family="tests", source="none")
+def norm(model: Model, config: NormConfig, *, texts: list[Any]) -> Finding:
+    """The mean size of what is read."""
+    from intarsia.sites import read
+
+    acts = read(model, [record.text for record in texts], config.at)
+    size = sum(float(acts[site].norm(dim=-1).mean()) for site in acts.sites)
+    return Finding(title="Norm", summary=f"{len(acts.sites)} sites, {size:.1f} in all.")
+
+
 class FailConfig(Config):
     how: Literal["bug", "disk", "wrapped disk", "interrupt", "wrong"] = "bug"
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -50,6 +51,12 @@ def test_help_lists_commands_and_rooms(cli):
     assert code == 0
     for word in ("run", "show", "recipes", "catalog", "models", "doctor", "compression", "test", "Example:"):
         assert word in out
+
+
+@pytest.mark.parametrize("arguments", [[], ["recipe"], ["compression"]])
+def test_a_group_alone_shows_its_help(cli, arguments):
+    code, out, errors = cli(*arguments)
+    assert (code, errors) == (0, "") and out.startswith("Usage: intarsia") and "Example:" in out
 
 
 def test_help_imports_no_torch():
@@ -103,6 +110,7 @@ def test_version_and_module(cli):
     [
         (["rnu"], "no command 'rnu' (did you mean run"),
         (["test", "prturb"], "no command 'prturb' (did you mean perturb"),
+        (["test", "xyz"], "no command 'xyz'; there are: "),
         (["run"], "Missing argument 'RECIPE'"),
         (["run", "nosuch"], "no recipe 'nosuch'"),
         (["run", "recipe.yaml", "--oot", "x"], "No such option"),
@@ -148,6 +156,36 @@ def test_catalog(cli):
 def test_models(cli):
     assert "smollm2-135m" in cli("models")[1]
     assert any(row["name"] == "minilm" for row in json.loads(cli("models", "--json")[1]))
+
+
+def test_a_listing_that_is_piped_has_a_line_a_row_and_nothing_cut_off(cli):
+    from intarsia.models.names import known_models
+
+    lines = cli("models")[1].splitlines()
+    assert len(lines) == 1 + len(known_models())
+    for line, (name, model) in zip(lines[1:], known_models().items(), strict=True):
+        assert line.startswith(name) and line.endswith(model.hub)
+
+
+def test_notes_are_said_once_and_other_libraries_stay_silent(cli, place, monkeypatch):
+    import warnings
+
+    from intarsia.errors import Note
+
+    def noisy(seconds):
+        warnings.simplefilter("always")  # as some libraries do when they are imported
+        warnings.warn("three texts\nwere cut", Note, stacklevel=1)
+        warnings.warn("this will be removed in v9", FutureWarning, stacklevel=1)
+
+    monkeypatch.setattr(run_techniques, "time", SimpleNamespace(sleep=noisy))
+    before = warnings.showwarning, list(warnings.filters)
+    for extra, expected in ([], "intarsia: note: three texts were cut\nsaved: noisy\n"), (["--quiet"], ""):
+        arguments = ["test", "perturb", "--model", "model", "--out", "noisy", "--force", *extra]
+        assert cli(*arguments) == (0, "", expected)
+    with pytest.warns(FutureWarning, match="removed in v9"):
+        errors = cli("test", "perturb", "--model", "model", "--out", "noisy", "--force", "--debug")[2]
+    assert errors.count("three texts were cut") == 1
+    assert (warnings.showwarning, list(warnings.filters)) == before
 
 
 def test_recipes(cli):
@@ -223,6 +261,14 @@ def test_run_show_and_json(cli, place):
     assert json.loads(cli("show", "runs/one", "--json")[1])["finished"] is True
     code, out, _ = cli("show", "runs/one/bundle", "--full")
     assert code == 0 and "Sum" in out
+
+
+def test_show_finds_a_run_beside_another_folder_of_its_name(cli, place):
+    assert cli("run", "recipe.yaml", "--out", "runs/twin", "--quiet")[0] == 0
+    (place / "twin").mkdir()
+    assert cli("show", "twin")[0] == 0
+    code, _, errors = cli("show", "twim")
+    assert code == 2 and "did you mean twin" in errors
 
 
 def test_tidy_removes_steps_of_another_version(cli, place):

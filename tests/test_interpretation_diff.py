@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import nn
@@ -22,15 +20,6 @@ TEXTS = [
     "Open file and return a stream. Raise OSError upon failure.",
     "Python is a programming language",
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny tensors gain nothing from more threads, and lose much where the cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def _perturbed(model: Model, layer: int, role: str = "mlp.down_proj", scale: float = 0.3, seed: int = 0) -> Model:
@@ -222,7 +211,7 @@ def test_blocks_survive_json_and_lead_with_the_numbers() -> None:
     for block in blocks:
         if isinstance(block, TokenMap):
             assert len(block.tokens) == len(block.values) == len(block.tips)
-    assert set(found.headline()) == {"diff_agreement", "diff_kl"}
+    assert set(found.headline()) == {"diff_agreement"}
 
 
 def _with_task(model: Model) -> Model:

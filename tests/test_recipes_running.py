@@ -107,7 +107,7 @@ def test_a_figure_given_twice_says_against_what(place):
         return Entry(number, "test.sum", "small", (against,), "f", finding)
 
     table = headline([entry(1, "base", 2.0), entry(2, "tuned", 1.0)])
-    assert [c.name for c in table.columns] == ["model", "distance", "total", "distance vs tuned"]
+    assert [c.name for c in table.columns] == ["model", "distance vs base", "total", "distance vs tuned"]
     assert table.rows[0] == ["small", 2.0, None, 1.0]
 
 
@@ -374,3 +374,19 @@ def test_reading_while_running(place):
         time.sleep(0.02)
     thread.join()
     assert len(seen) > 1 and status(place / "going").bundle is not None
+
+
+def test_the_story_tells_figures_and_how_they_moved():
+    from intarsia.recipes.headline import story
+    from intarsia.report import Column, Table
+
+    columns = [
+        Column(name="model"),
+        Column(name="F1", format=".1%", better="higher"),
+        Column(name="bytes", format="bytes", better="lower"),
+    ]
+    rows = [["base", (0.4, 0.2, 0.6), 400], ["tuned", (0.5, 0.3, 0.7), None], ["small", (0.39, 0.2, 0.6), 100]]
+    told = story(Table(columns=columns, rows=rows, changes=[{}, {1: (0.1, 0.05, 0.15)}, {1: (-0.01, -0.1, 0.1)}]))
+    assert "tuned: F1 50.0% (+10.0 points (+5.0 to +15.0))." in told
+    assert "within error" in told.split("small:")[1] and "100 B" in told
+    assert story(Table(columns=[], rows=[])) == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -35,3 +36,22 @@ def did_you_mean(name: str, known: Iterable[str], n: int = 3) -> str:
     """A hint to append to an error message: `' (did you mean a, b?)'`, or `''` when nothing is close."""
     close = difflib.get_close_matches(name, list(known), n=n, cutoff=0.55)
     return f" (did you mean {', '.join(close)}?)" if close else ""
+
+
+def first_line(error: BaseException, most: int = 300) -> str:
+    """The first line of another library's error that says anything, for a message of one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:most]
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a full disk is behind an error, also where a library wrapped it in one of its own."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "no space left on device" in str(error).lower():
+            return True
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return False

@@ -50,7 +50,7 @@ def run(recipe: str, out: Path | None, settings: tuple[str, ...], dry_run: bool,
     click.echo(f"report: {bundle.report}")
 
 
-@click.command(cls=Command, example="intarsia show runs/python-docs")
+@click.command(cls=Command, example="intarsia run python-docs\nintarsia show python-docs")
 @click.argument("run", metavar="RUN")
 @click.option("--open", "open_page", is_flag=True, help="Open the page in the browser.")
 @click.option("--full", is_flag=True, help="Print every finding in full.")
@@ -126,7 +126,7 @@ def check(file: str, settings: tuple[str, ...]) -> None:
         _list_steps(Recipe.read(file, settings))
 
 
-@recipe.command(cls=Command, example="intarsia recipe tidy runs/python-docs")
+@recipe.command(cls=Command, example="intarsia run python-docs\nintarsia recipe tidy runs/python-docs")
 @click.argument("run", type=click.Path(path_type=Path))
 def tidy(run: Path) -> None:
     """Free the disk of finished steps in RUN that its recipe, as last run, does not need."""

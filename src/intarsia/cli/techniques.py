@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import re
 import typing
 from functools import partial
@@ -167,18 +168,34 @@ def _call(technique: Technique, **given: Any) -> None:
         else:
             told(f"saved: {out}")
         return
-    if html is not None:
-        from intarsia.report import render_finding
-
-        html.write_text(render_finding(result), encoding="utf-8")
+    # The finding first: a page that cannot be written must not cost what was found.
     if settings_of().json:
         click.echo(result.to_json())
     else:
         from intarsia.report import print_finding
 
         print_finding(result, console())
-        if html is not None:
+    if html is not None:
+        from intarsia.report import render_finding
+
+        _write(html, render_finding(result))
+        if not settings_of().json:
             click.echo(f"page: {html}")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write beside and rename: an earlier page stays whole until the new one is."""
+    from intarsia.models.cache import disk_errors
+
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with disk_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(text, encoding="utf-8")
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
 
 
 def _inputs(technique: Technique, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from intarsia.data.fields import KINDS, RecordKind, guess_kind, to_record
 from intarsia.data.records import Record, Text
-from intarsia.errors import BadInput, MissingExtra, did_you_mean
+from intarsia.errors import BadInput, MissingExtra, did_you_mean, first_line
 
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".md", ".parquet")
 
@@ -158,6 +158,6 @@ def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         rows = parquet.ParquetFile(path).read().to_pylist()
     except (OSError, ValueError) as error:
-        raise BadInput(f"{path}: not a readable parquet file: {str(error).splitlines()[0]}") from None
+        raise BadInput(f"{path}: not a readable parquet file: {first_line(error)}") from None
     for number, row in enumerate(rows, 1):
         yield f"{path}: row {number}", row

@@ -143,11 +143,9 @@ class Diff(Finding):
         return {
             "diff_agreement": (
                 self.output.agreement,
-                Column(name="same next token", format=".1%", better="higher", help=f"as {self.before}"),
-            ),
-            "diff_kl": (
-                self.output.kl,
-                Column(name="KL", unit="nats", format=".3f", better="lower", help=f"from {self.before}"),
+                Column(
+                    name="same next token", format=".1%", help="share of positions; as the model it is held against"
+                ),
             ),
         }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from intarsia.errors import BadInput
-from intarsia.interpretation.states import text_of
+from intarsia.interpretation.states import tell_cut, text_of
 from intarsia.measure.labels import LabelTask
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ class Prompt:
     text: str
     cue: int | None = None
     group: str | None = None
+    cut: bool = False
 
 
 def prompts(
@@ -42,7 +43,9 @@ def prompts(
         wanted = all(hasattr(record, "label") for record in records)
     if not wanted or task is None:
         return [Prompt(text_of(record), group=getattr(record, "group", None)) for record in records], False
-    return [_prompt(record, task, after, max_tokens) for record in records], True
+    made = [_prompt(record, task, after, max_tokens) for record in records]
+    tell_cut(sum(prompt.cut for prompt in made), len(made), max_tokens)
+    return made, True
 
 
 def _prompt(record: Any, task: LabelTask, model: Model, max_tokens: int) -> Prompt:
@@ -50,7 +53,8 @@ def _prompt(record: Any, task: LabelTask, model: Model, max_tokens: int) -> Prom
     assert tokenizer is not None  # checked with the models
     text = text_of(record)
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    if len(ids) > max_tokens:
+    cut = len(ids) > max_tokens
+    if cut:
         text = tokenizer.decode(ids[:max_tokens], clean_up_tokenization_spaces=False)
     prompt = task.render(text, getattr(record, "context", ()))
     read = tokenizer(prompt, verbose=False)["input_ids"]
@@ -59,4 +63,4 @@ def _prompt(record: Any, task: LabelTask, model: Model, max_tokens: int) -> Prom
     if whole[: len(read)] != read:
         # The label melts into the prompt's last token, or the tokenizer closes every text with a special token.
         words = ""
-    return Prompt(prompt + words, len(read) - 1, getattr(record, "group", None))
+    return Prompt(prompt + words, len(read) - 1, getattr(record, "group", None), cut)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from intarsia.errors import BadInput
+from intarsia.errors import BadInput, Note
 from intarsia.sites import read, unembed
 
 if TYPE_CHECKING:
@@ -66,11 +67,22 @@ def text_of(record: Any) -> str:
 
 
 def batches(model: Model, texts: Sequence[str], max_tokens: int | None, size: int) -> Iterator[Tokens]:
-    """The texts as padded batches of `size`, in order, each text cut at `max_tokens` (and at the model's context)."""
-    limits = [n for n in (max_tokens, model.context_length) if n]
+    """The texts as padded batches of `size`, in order, each text cut at `max_tokens` (and at the model's context).
+
+    A note says how many texts were cut."""
+    limit = min((n for n in (max_tokens, model.context_length) if n), default=None)
+    cut = 0
     for first in range(0, len(texts), size):
-        batch = model.encode(texts[first : first + size], max_length=min(limits, default=None))
+        batch = model.encode(texts[first : first + size], max_length=limit)
+        cut += sum(bool(encoding.overflowing) for encoding in batch.encodings or ())
         yield Tokens(batch["input_ids"], batch["attention_mask"].bool(), first)
+    tell_cut(cut, len(texts), limit)
+
+
+def tell_cut(cut: int, texts: int, limit: int | None) -> None:
+    """Note that `cut` of the texts were longer than what is read of them."""
+    if cut:
+        warnings.warn(f"{cut} of {texts} texts are read only up to {limit} tokens", Note, stacklevel=3)
 
 
 def is_causal(model: Model) -> bool:

@@ -131,5 +131,5 @@ def _summary(found: Cost) -> str:
         rate = cost.decode or cost.prefill
         verb = "writes" if cost.decode else "reads"
         speed_part = f" and {verb} {rate[0]:,.0f} tokens a second" if rate else ""
-        parts.append(f"{'In torch' if name == 'torch' else f'In {name}'} it takes {bytes_ / 1e6:,.1f} MB{speed_part}")
+        parts.append(f"{'in' if parts else 'In'} {name} it takes {bytes_ / 1e6:,.1f} MB{speed_part}")
     return f"{found.parameters / 1e6:,.1f} M parameters. {'; '.join(parts)}."

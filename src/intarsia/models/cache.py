@@ -22,7 +22,7 @@ from pathlib import Path
 
 import filelock
 
-from intarsia.errors import BadInput, IntarsiaError, did_you_mean
+from intarsia.errors import BadInput, IntarsiaError, did_you_mean, is_disk_full
 from intarsia.progress import tell
 
 KINDS = ("gguf", "wheels")
@@ -178,8 +178,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     except IntarsiaError:
         raise
     except Exception as error:
-        code, text = getattr(error, "errno", None), str(error)
-        if code in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text or "os error 28" in text:
+        code = getattr(error, "errno", None)
+        if is_disk_full(error):
             raise IntarsiaError(
                 f"the disk is full while writing {path}: the half-written files were removed. "
                 "Free some space, or set INTARSIA_CACHE to a folder on another disk"

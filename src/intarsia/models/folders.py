@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from intarsia.errors import BadInput, IntarsiaError, MissingExtra, Note, did_you_mean
+from intarsia.errors import BadInput, IntarsiaError, MissingExtra, Note, did_you_mean, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -194,7 +194,7 @@ def load_network(
     except SafetensorError as error:
         raise BadInput(f"the weights in {folder} are damaged ({error}): copy or download them again") from error
     except ImportError as error:
-        raise IntarsiaError(f"{folder} needs a library that is missing: {_first_line(error)}") from error
+        raise IntarsiaError(f"{folder} needs a library that is missing: {first_line(error)}") from error
     except (ValueError, RuntimeError, KeyError, OSError, TypeError, AttributeError) as error:
         raise BadInput(_not_loadable(folder, error)) from error
     if method and getattr(network, "hf_quantizer", None) is None:
@@ -221,7 +221,7 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     except ImportError as error:
         raise MissingTokenizerLibrary(folder, error) from error
     except Exception as error:
-        raise BadInput(f"the tokenizer in {folder} cannot be loaded: {_first_line(error)}") from error
+        raise BadInput(f"the tokenizer in {folder} cannot be loaded: {first_line(error)}") from error
     return forget_loading(tokenizer)
 
 
@@ -244,7 +244,7 @@ def load_processor(folder: Path, *, trust_remote_code: bool = False) -> Processo
         with quiet():
             return tf.AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except Exception as error:
-        warnings.warn(f"the processor in {folder} was left out: {_first_line(error)}", Note, stacklevel=4)
+        warnings.warn(f"the processor in {folder} was left out: {first_line(error)}", Note, stacklevel=4)
         return None
 
 
@@ -252,13 +252,8 @@ class MissingTokenizerLibrary(MissingExtra):
     """The tokenizer's own library (sentencepiece, tiktoken...) is not installed."""
 
     def __init__(self, folder: Path, error: Exception):
-        IntarsiaError.__init__(self, f"the tokenizer in {folder} needs a library that is missing: {_first_line(error)}")
+        IntarsiaError.__init__(self, f"the tokenizer in {folder} needs a library that is missing: {first_line(error)}")
 
 
 def _not_loadable(folder: Path, error: Exception) -> str:
-    return f"transformers cannot load {folder}: {_first_line(error)}"
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]
+    return f"transformers cannot load {folder}: {first_line(error)}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from intarsia.errors import BadInput
+from intarsia.errors import BadInput, first_line
 from intarsia.models import cache, folders
 from intarsia.models.beats import beats
 from intarsia.models.gguf_header import read_header
@@ -62,7 +62,7 @@ def _convert_quietly(file: Path, to: Path, fields: dict[str, Any], task: str) ->
             tokenizer = tf.AutoTokenizer.from_pretrained(file.parent, **where)
         except (ValueError, KeyError, NotImplementedError, RuntimeError, TypeError, ImportError) as error:
             architecture = fields.get("general.architecture", "unknown")
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            first = first_line(error, 200)
             raise BadInput(f"transformers cannot read {file} (GGUF architecture '{architecture}'): {first}") from error
         if missing := sorted(report["missing_keys"]):
             raise BadInput(f"{file} lacks {len(missing)} weights of {type(network).__name__} (first: {missing[0]})")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from intarsia.errors import BadInput, IntarsiaError
+from intarsia.errors import BadInput, IntarsiaError, first_line, is_disk_full
 from intarsia.models import folders
 from intarsia.models.beats import beats
 
@@ -59,7 +59,7 @@ def fetch(name: str, revision: str | None = None, *, offline: bool = False, code
             tqdm_class=beats(f"downloading {name}"),
         )
     except Exception as error:
-        if getattr(error, "errno", None) == 28 or "No space left" in str(error):
+        if is_disk_full(error):
             raise IntarsiaError(f"the disk is full: {constants.HF_HUB_CACHE} has no room (set HF_HOME)") from error
         raise IntarsiaError(_reason(error, revision)) from error
     return Path(folder)
@@ -84,7 +84,7 @@ def _reason(error: Exception, revision: str | None) -> str:
         return f"it has no revision '{revision}'"
     if isinstance(error, errors.OfflineModeIsEnabled):
         return "not in the hub's cache, and HF_HUB_OFFLINE is set"
-    first = (str(error).strip().splitlines() or [""])[0]
+    first = first_line(error, 120)
     if isinstance(error, errors.HfHubHTTPError):
-        return f"the hub answered: {first[:120]}"
-    return f"the hub cannot be reached: {first[:120] or type(error).__name__}"
+        return f"the hub answered: {first}"
+    return f"the hub cannot be reached: {first}"

@@ -103,6 +103,7 @@ class Model:
             truncation=max_length is not None,
             max_length=max_length,
             add_special_tokens=special,
+            verbose=False,  # whoever feeds a network says what does not fit
         )
         return batch.to(self.device)
 

@@ -30,7 +30,7 @@ from intarsia.errors import BadInput
 from intarsia.models import Identity, Model
 from intarsia.recipes.binding import records_hash
 from intarsia.recipes.folder import RunFolder, dumps, link_tree
-from intarsia.recipes.headline import Entry, headline
+from intarsia.recipes.headline import Entry, headline, story
 from intarsia.recipes.plan import Unit
 from intarsia.recipes.recipe import Recipe
 from intarsia.recipes.steps import BASE
@@ -113,12 +113,12 @@ class Bundle:
     def page(self) -> RunPage:
         """The run's page as data: a pure function of what the bundle holds."""
         manifest = {key: value for key, value in self.manifest.items() if key != "findings"}
-        final = [entry.finding for entry in self.entries if entry.on == self.manifest["final"]]
+        shown = self.headline()
         return RunPage(
             title=self.manifest["name"],
             subtitle=self.manifest["description"],
-            summary=" ".join(dict.fromkeys(f.summary for f in final if f.summary)),
-            headline=self.headline(),
+            summary=story(shown),
+            headline=shown,
             sections=[Section(title=_heading(entry), finding=entry.finding) for entry in self.entries],
             manifest={**manifest, "machine": self.clock["machine"]},
         )
@@ -276,7 +276,7 @@ def _file(unit: Unit) -> str:
 
 def _heading(entry: Entry) -> str:
     against = f" against {', '.join(entry.against)}" if entry.against else ""
-    return f"{entry.on}{against}: {entry.title}"
+    return f"{entry.technique.rpartition('.')[2].capitalize()}: {entry.on}{against}"
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import Any
 
 import filelock
 
-from intarsia.errors import BadInput, IntarsiaError
+from intarsia.errors import BadInput, IntarsiaError, is_disk_full
 
 TMP = ".tmp"
 _LEFTOVER = re.compile(r"\.tmp(\d+|-old)$")
@@ -167,19 +167,6 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(handle)
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether a full disk is behind an error, also where a library wrapped it in one of its own."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if "no space left on device" in str(error).lower():
-            return True
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return False
 
 
 def disk_full(path: Path) -> IntarsiaError:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from intarsia.report import Column, Finding, Table
+from intarsia.report.change import change
+from intarsia.report.format import parts as parts_of
 
 
 @dataclass(frozen=True)
@@ -29,18 +31,22 @@ class Entry:
 def headline(entries: Iterable[Entry], order: Iterable[str] = (), title: str = "") -> Table:
     """One row for each state that was looked at, in the order the run made them (`order`).
 
-    Where two findings give the same figure for one state (a diff against two others), the later column is named for
-    what it was held against."""
+    Where findings were held against different states (a diff against two others), the columns say which."""
     entries = list(entries)
     rank = {state: place for place, state in enumerate(order)}
     columns: dict[str, Column] = {}
     rows: dict[tuple[int, str, str], dict[str, Any]] = {}
+    held: dict[str, set[tuple[str, ...]]] = {}
+    for entry in entries:
+        if entry.against:
+            for key in entry.finding.headline():
+                held.setdefault(key, set()).add(entry.against)
     for entry in entries:
         for suffix, cells in entry.finding.headlines().items():
             row = rows.setdefault((rank.get(entry.on, len(rank)), entry.on, suffix), {})
             for key, (value, column) in cells.items():
                 name, shown = key, column
-                if key in row and row[key] != value:
+                if len(held.get(key, ())) > 1 and entry.against or (key in row and row[key] != value):
                     against = " vs " + ", ".join(entry.against) if entry.against else f" (step {entry.number})"
                     name, shown = key + against, column.model_copy(update={"name": column.name + against})
                 row[name] = value
@@ -65,6 +71,26 @@ def headline(entries: Iterable[Entry], order: Iterable[str] = (), title: str = "
             for place in filled
         ],
     )
+
+
+def story(table: Table) -> str:
+    """The table in a few sentences: each row's figures, and how they moved against the first row."""
+    if not table.rows:
+        return ""
+    first, told = table.rows[0], []
+    for at, row in enumerate(table.rows):
+        parts = []
+        for i, column in enumerate(table.columns[1:], start=1):
+            if row[i] is None:
+                continue
+            value = parts_of(row[i], column)[0] + (f" {column.unit}" if column.unit else "")
+            paired = table.changes[at].get(i) if at < len(table.changes) else None
+            moved = change(row[i], first[i], column, paired) if at and first[i] is not None else None
+            sure = ", within error" if moved and moved.verdict == "unclear" else ""
+            parts.append(f"{column.name} {value}" + (f" ({moved.text}{sure})" if moved else ""))
+        if parts:
+            told.append(f"{row[0]}: {', '.join(parts)}.")
+    return " ".join(told)
 
 
 class Headline(Finding):

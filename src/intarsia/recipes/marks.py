@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from intarsia.errors import BadInput
+from intarsia.errors import BadInput, first_line
 
 Path = tuple[str | int, ...]
 
@@ -74,7 +74,7 @@ def parse(text: str, name: str = "recipe") -> Marked:
         where = f":{mark.line + 1}" if mark else ""
         raise BadInput(f"{name}{where}: not YAML: {error.problem or error.context}") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise BadInput(f"{name}: not YAML: {str(error).splitlines()[0]}") from None
+        raise BadInput(f"{name}: not YAML: {first_line(error)}") from None
     finally:
         loader.dispose()
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from intarsia.data import Dataset
-from intarsia.errors import BadInput, IntarsiaError
+from intarsia.errors import BadInput, IntarsiaError, is_disk_full
 from intarsia.models import Identity, Model
 from intarsia.progress import Listener, listening, tell
 from intarsia.recipes.binding import facts_for, with_task
 from intarsia.recipes.bundle import Bundle, assemble
-from intarsia.recipes.folder import RunFolder, disk_full, dumps, is_disk_full, write_json
+from intarsia.recipes.folder import RunFolder, disk_full, dumps, write_json
 from intarsia.recipes.plan import Unit, plan, weights_id
 from intarsia.recipes.recipe import Recipe
 from intarsia.recipes.steps import BASE

@@ -125,7 +125,8 @@ def draw_heatmap(figure: Figure, width: int) -> str:
 
 def _word(figure: Figure, r: int, c: int) -> str:
     if figure.texts and r < len(figure.texts) and c < len(figure.texts[r]):
-        return clean(figure.texts[r][c]).strip() or "␣"
+        text = clean(figure.texts[r][c])
+        return text.strip() or ("␣" if text else "")  # a token of white space is shown; no text is none
     return ""
 
 

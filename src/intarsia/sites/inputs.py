@@ -58,7 +58,8 @@ def prepare(model: Model, inputs: Inputs, side: str = "right") -> Batch:
 
     - side: where texts of different length are padded.
 
-    Raises `BadInput` for an empty batch, a missing tokenizer, ids outside the vocabulary."""
+    Raises `BadInput` for an empty batch, a missing tokenizer, ids outside the vocabulary, a text longer than the
+    network's context (ids may be longer: a network with rotary positions takes them, at its own risk)."""
     if isinstance(inputs, Batch):
         return inputs
     if isinstance(inputs, Mapping):
@@ -74,12 +75,25 @@ def prepare(model: Model, inputs: Inputs, side: str = "right") -> Batch:
             rows = [rows]
         if isinstance(rows[0], str):
             encoded = model.encode(rows, side=side)
+            _check_length(model, encoded["input_ids"], encoded.get("attention_mask"))
             kwargs = {k: encoded[k] for k in ("input_ids", "attention_mask") if k in encoded}
         else:
             kwargs = _pad_ids(model, rows, side)
     if not any(isinstance(v, Tensor) for v in kwargs.values()):
         raise BadInput(f"no tensor among the inputs ({', '.join(kwargs) or 'none given'})")
     return _complete(model, kwargs)
+
+
+def _check_length(model: Model, ids: Tensor, mask: Tensor | None) -> None:
+    limit = model.context_length
+    if not limit or ids.shape[1] <= limit:
+        return
+    lengths = mask.sum(1) if mask is not None else torch.full((len(ids),), ids.shape[1])
+    row = int(lengths.argmax())
+    raise BadInput(
+        f"text {row + 1} of {len(ids)} has {int(lengths[row])} tokens, and the network's context is {limit}: "
+        f"shorten it, or cut it with model.encode(texts, max_length={limit})"
+    )
 
 
 def _pad_ids(model: Model, rows: Sequence[Sequence[int]], side: str) -> dict[str, Tensor]:

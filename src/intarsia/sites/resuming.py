@@ -35,8 +35,9 @@ def skipping(sites: SiteMap, tower: Tower, last: int, state: Tensor, extras: dic
     try:
         for index in range(last + 1):
             block = tower.blocks[index]
-            shape = sites.wiring[tower.name][index].tuple_output
-            beside = extras.get(f"{tower.prefix}layers.{index}", (None, None)) if shape else None
+            returned = sites.wiring[tower.name][index].tuple_output
+            nothing = (None,) * (returned - 1)
+            beside = extras.get(f"{tower.prefix}layers.{index}", nothing) if returned else None
             given = state if index == last else None
             block.__dict__["forward"] = _passing(given, beside)
             changed.append(block)
@@ -175,6 +176,7 @@ def unembed(model: Model, hidden: Tensor, *, tower: str | None = None) -> Tensor
         raise BadInput(f"{type(model.network).__name__} has no output embedding: its states cannot be read as tokens")
     if hidden.shape[-1] != where.width:
         raise BadInput(f"unembed: states must be [..., {where.width}], were given {list(hidden.shape)}")
+    sites.expand(f"{where.prefix}layers.-1.resid_post")  # says why, where blocks work on something else
     flat = hidden.reshape(-1, 1, where.width)
     ids = torch.zeros(flat.shape[0], 1, dtype=torch.long, device=flat.device)
     kwargs: dict[str, Any] = {"input_ids": ids}

@@ -53,7 +53,7 @@ class SiteMap:
     def block(self, name: str | int) -> tuple[Tower, int]:
         """Tower and index of `layers.7`, `vision.layers.-1`, or of a number (in the main tower)."""
         text = f"{self.main.prefix}layers.{name}" if isinstance(name, int) else name
-        site = expand(f"{text}.resid_post", self._counts, self.taps)
+        site = expand(f"{text}.resid_post", self._counts, [*self.taps, *self.disabled])
         prefix, _, rest = site[0].rpartition("layers.")
         if len(site) != 1:
             raise BadInput(f"'{name}' names {len(site)} blocks, one is wanted")
@@ -204,7 +204,10 @@ def _derive(network: nn.Module) -> SiteMap:
     wiring: dict[str, list[BlockWiring]] = {}
     for tower in towers:
         blocks = wiring[tower.name] = [wire(tower, i, record) for i in range(len(tower.blocks))]
-        taps[f"{tower.prefix}embed"] = Tap(tower.blocks[0], "in")
+        if "resid_pre" in blocks[0].taps:
+            taps[f"{tower.prefix}embed"] = Tap(tower.blocks[0], "in")
+        else:
+            disabled[f"{tower.prefix}embed"] = blocks[0].missing["resid_pre"]
         for index, block in enumerate(blocks):
             for site in BLOCK_SITES:
                 name = f"{tower.prefix}layers.{index}.{site}"
@@ -212,7 +215,7 @@ def _derive(network: nn.Module) -> SiteMap:
                     taps[name] = block.taps[site]
                 elif site in block.missing:
                     disabled[name] = block.missing[site]
-        if (norm := final_norm_tap(tower, record)) is not None:
+        if "resid_post" in blocks[-1].taps and (norm := final_norm_tap(tower, record)) is not None:
             taps[f"{tower.prefix}final_norm"] = norm
     if any(tower.head_root is not None for tower in towers):
         taps["logits"] = Tap(network, "network", item="logits")

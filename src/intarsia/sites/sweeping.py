@@ -25,7 +25,7 @@ from intarsia.sites.inputs import Batch, Inputs, prepare, takes
 from intarsia.sites.probe import first_output, first_tensor
 from intarsia.sites.reading import read
 from intarsia.sites.resuming import unembed
-from intarsia.sites.sitemap import SiteMap, of
+from intarsia.sites.sitemap import of
 from intarsia.sites.towers import Tower
 
 if TYPE_CHECKING:
@@ -106,7 +106,12 @@ def sweep(
     position = target_at % length
 
     with torch.no_grad():
-        base = _TargetRun(model, sites, tower, batch, position)
+        base = _TargetRun(model, tower, batch, position)
+        if max_new_tokens > 1 and not base.caching:
+            raise BadInput(
+                f"sweep: {type(model.network).__name__} keeps more than keys and values between tokens: only the next "
+                "token can be had (max_new_tokens=1)"
+            )
         sources_count, froms = states.shape[0], range(len(from_layers))
         cells = [(t, s, f) for t in range(len(to_layers)) for s in range(sources_count) for f in froms]
         vectors = _vectors(states.to(base.dtype), from_layers, to_layers, mapping, tower.width)
@@ -140,18 +145,27 @@ class _TargetRun:
     """The target prompt run once, with everything the cells share: the prefix's cache, what each block was called with,
     and the unpatched states."""
 
-    def __init__(self, model: Model, sites: SiteMap, tower: Tower, batch: Batch, position: int):
-        network: nn.Module = model.network
+    def __init__(self, model: Model, tower: Tower, batch: Batch, position: int):
         self.tower = tower
+        self.caching = takes(model.network, "past_key_values")
+        if not (self.caching and self._run(model.network, batch, position)):
+            self.caching = False
+            self._run(model.network, batch, position)
+        self.dtype = first_output(self.outputs[0]).dtype  # type: ignore[union-attr]
+
+    def _run(self, network: nn.Module, batch: Batch, position: int) -> bool:
+        """Record the run. With caching, False when the cache is not made of keys and values (Mamba and its kin)."""
+        tower = self.tower
         ids = batch.kwargs["input_ids"]
-        self.caching = takes(network, "past_key_values") and hasattr(network, "can_generate")
         self.prefix: Any = None
         start = position if self.caching else 0
         self.offset = position - start
         prefix_cache = None
         if self.caching and position > 0:
             root = tower.root if tower.root.get_input_embeddings() is not None else network
-            prefix_cache = root(input_ids=ids[:, :position], use_cache=True).past_key_values
+            prefix_cache = getattr(root(input_ids=ids[:, :position], use_cache=True), "past_key_values", None)
+            if not _keyed(prefix_cache):
+                return False
             self.prefix = copy.deepcopy(prefix_cache)
         calls, handles = [], []
 
@@ -172,17 +186,21 @@ class _TargetRun:
                 kwargs |= {"use_cache": True, "past_key_values": prefix_cache}
                 if takes(tower.root, "position_ids"):
                     kwargs["position_ids"] = torch.arange(start, ids.shape[1], device=ids.device)[None]
+            elif takes(tower.root, "use_cache"):
+                kwargs["use_cache"] = False
             result = tower.root(**kwargs)
         finally:
             for handle in handles:
                 handle.remove()
         self.calls = calls
         self.cache = getattr(result, "past_key_values", None) if self.caching else None
+        if self.caching and not _keyed(self.cache):
+            return False
         if self.prefix is None and self.cache is not None:
             self.prefix = copy.deepcopy(self.cache)  # empty layers of the right kinds (sliding windows)
             for layer in self.prefix.layers:
                 layer.reset()
-        self.dtype = first_output(self.outputs[0]).dtype  # type: ignore[union-attr]
+        return True
 
     def cells(self, patch: Tensor, at_layer: list[int], keep_cache: bool) -> tuple[Tensor, Any]:
         """Final states [cell, token, width] of cells sorted by target layer, and their cache when it is kept."""
@@ -208,6 +226,8 @@ class _TargetRun:
 
     def _block(self, index: int, block: nn.Module, stream: Tensor) -> tuple[Tensor, Any]:
         args, kwargs = self.calls[index]
+        args = tuple(_widen("", value, stream.shape[0]) for value in args)
+        kwargs = {name: _widen(name, value, stream.shape[0]) for name, value in kwargs.items()}
         layer = None
         if self.caching:
             name = next((k for k in ("past_key_values", "past_key_value", "layer_past") if k in kwargs), None)
@@ -247,6 +267,21 @@ class _OneLayer:
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.layer.get_seq_length() if self.layer.is_initialized else 0
+
+
+def _keyed(cache: Any) -> bool:
+    """Whether a cache holds nothing but keys and values."""
+    return all(hasattr(layer, "keys") for layer in getattr(cache, "layers", (None,)))
+
+
+def _widen(name: str, value: Any, count: int) -> Any:
+    """An argument of a block called with one row, for `count` rows: masks [1, head, query, key] have to be as many
+    where a block checks that (XGLM); ALiBi's slopes are laid out [batch * head, 1, token] (BLOOM)."""
+    if not isinstance(value, Tensor):
+        return value
+    if value.dim() == 4 and value.shape[0] == 1:
+        return value.expand(count, -1, -1, -1)
+    return value.repeat(count, 1, 1) if name == "alibi" and value.dim() == 3 else value
 
 
 def _expand(layer: Any, count: int) -> None:

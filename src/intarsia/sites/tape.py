@@ -6,10 +6,11 @@ the order given, then the reading: what is read is what the network goes on with
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from intarsia.errors import BadInput
@@ -28,7 +29,11 @@ class Stop(Exception):
 
 @dataclass
 class Tape:
-    """What was read so far, and what is still wanted."""
+    """What was read so far, and what is still wanted.
+
+    - calls: how often each tower has begun to run; shapes: the rows and tokens it runs on now, and the tokens of its
+      first run (known when there are edits).
+    - versions: of the tensors read, to notice when the network overwrites one."""
 
     sites: SiteMap
     batch: Batch
@@ -39,6 +44,7 @@ class Tape:
     read: dict[str, Tensor] = field(default_factory=dict)
     extras: dict[str, tuple] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
 
     def tower_of(self, site: str) -> Tower:
@@ -49,21 +55,38 @@ class Tape:
         """Whether this is a step after the prompt was read (counted, never guessed from a shape)."""
         return self.calls.get(tower.name, 0) > 1
 
+    def edited(self, edits: Sequence[Edit], shown: Tensor, tower: Tower) -> Tensor:
+        """`shown` [batch, token, ...] after the edits; `shown` itself when none of them selects anything."""
+        decoding = self.decoding(tower)
+        _, tokens, prompt = self.shapes.get(tower.name, (0, 0, 0))
+        if decoding and tokens > prompt and shown.shape[1] == tokens:
+            # Generation without a cache reads the prompt again at each step, so it is edited again.
+            parts = shown[:, :prompt], shown[:, prompt:]
+            new = self._apply(edits, parts[0], tower, False), self._apply(edits, parts[1], tower, True)
+            return shown if new[0] is parts[0] and new[1] is parts[1] else torch.cat(new, dim=1)
+        return self._apply(edits, shown, tower, decoding)
+
+    def _apply(self, edits: Sequence[Edit], shown: Tensor, tower: Tower, decoding: bool) -> Tensor:
+        mask = self.batch.mask_for(tower, shown.shape[1])
+        if decoding:
+            mask = mask.new_ones(shown.shape[0], shown.shape[1])
+        elif mask.shape[0] != shown.shape[0]:
+            mask = mask.repeat_interleave(shown.shape[0] // mask.shape[0], dim=0)
+        for edit in edits:
+            shown = apply(edit, shown, mask, decoding)
+        return shown
+
     def visit(self, site: str, tap: Tap, raw: Tensor, tower: Tower) -> Tensor:
         """Edit and read one site; returns the raw tensor to go on with."""
         if raw.dim() < 2 + (tap.layout == "stream"):
             return raw  # the module serves another purpose too (a final norm that also norms the pooled token)
         edits = self.edits.get(site, ())
-        size = raw.shape[0] if tap.layout != "flat" else self.batch.size
+        size = raw.shape[0]
+        if tap.layout == "flat":
+            size = self.shapes[tower.name][0] if tower.name in self.shapes else self.batch.size
         if edits:
-            shown = old = tap.view(raw, size)
-            mask = self.batch.mask_for(tower, shown.shape[1])
-            if self.decoding(tower):
-                mask = mask.new_ones(shown.shape[0], shown.shape[1])
-            elif mask.shape[0] != shown.shape[0]:
-                mask = mask.repeat_interleave(shown.shape[0] // mask.shape[0], dim=0)
-            for edit in edits:
-                shown = apply(edit, shown, mask, self.decoding(tower))
+            old = tap.view(raw, size)
+            shown = self.edited(edits, old, tower)
             if shown is not old:
                 raw = tap.unview(shown, raw, size)
         if site in self.wanted and site not in self.read:
@@ -126,7 +149,7 @@ def _install(tape: Tape, handles: list[Any]) -> dict[nn.Module, Any]:
 
     if tape.edits:
         for tower in {id(t): t for t in map(tape.tower_of, tape.edits)}.values():
-            handles.append(tower.blocks[0].register_forward_pre_hook(_counter(tape, tower)))
+            handles.append(tower.blocks[0].register_forward_pre_hook(_counter(tape, tower), with_kwargs=True))
     # A resid_mid edit needs the stream before the block as it was edited, so its stash comes after the edits.
     for module, names in ins.items():
         handles.append(module.register_forward_pre_hook(_on_input(tape, names), with_kwargs=True))
@@ -144,8 +167,11 @@ def _install(tape: Tape, handles: list[Any]) -> dict[nn.Module, Any]:
 
 
 def _counter(tape: Tape, tower: Tower) -> Any:
-    def hook(module: nn.Module, args: tuple) -> None:
+    def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
         tape.calls[tower.name] = tape.calls.get(tower.name, 0) + 1
+        rows, tokens = first_tensor(args, kwargs).shape[:2]  # type: ignore[union-attr]
+        prompt = tape.shapes[tower.name][2] if tower.name in tape.shapes else tokens
+        tape.shapes[tower.name] = (rows, tokens, prompt)
 
     return hook
 
@@ -219,7 +245,7 @@ def _write_mid(tape: Tape, site: str, handles: list[Any]) -> None:
     via = tape.sites.wiring[tower.name][index].mid_via
     stash: dict[str, Tensor] = {}
     edits = tape.edits.pop(site)
-    reader = Tape(tape.sites, tape.batch, set(), {site: edits}, calls=tape.calls)
+    reader = Tape(tape.sites, tape.batch, set(), {site: edits}, calls=tape.calls, shapes=tape.shapes)
 
     def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
         stash["stream"] = first_tensor(args, kwargs)  # type: ignore[assignment]

@@ -1,7 +1,7 @@
 """Towers: the stacks of blocks inside a network, found from the network itself.
 
 A tower is one list of transformer blocks (`nn.ModuleList` whose members are transformers' `GradientCheckpointingLayer`;
-where a network has none, a list of several modules of one class that looks like blocks). A network with one tower names
+where a network has none, a list of modules of one class that looks like blocks). A network with one tower names
 its sites `layers.N...`; composite networks prefix the tower's name: `vision.`, `text.`, `encoder.`, `decoder.`."""
 
 from __future__ import annotations
@@ -62,8 +62,7 @@ def find_towers(network: nn.Module) -> list[Tower]:
     if not lists:
         raise BadInput(
             f"no stack of blocks found in {type(network).__name__}: looked for a ModuleList of transformers' "
-            "GradientCheckpointingLayer, then for one of several modules of the same class that hold an attention or "
-            "mixer module"
+            "GradientCheckpointingLayer, then for one of modules of one class that hold an attention or mixer module"
         )
     names = _tower_names([path for path, _ in lists])
     return [_tower(network, name, path, blocks) for name, (path, blocks) in zip(names, lists, strict=True)]
@@ -74,8 +73,8 @@ def _block_lists(network: nn.Module) -> list[tuple[str, tuple[nn.Module, ...]]]:
 
     named = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
     found = [(n, tuple(m)) for n, m in named if all(isinstance(b, GradientCheckpointingLayer) for b in m)]
-    if not found:
-        found = [(n, tuple(m)) for n, m in named if len(m) > 1 and len({type(b) for b in m}) == 1 and _blocklike(m[0])]
+    alike = [(n, tuple(m)) for n, m in named if len({type(b) for b in m}) == 1 and _blocklike(m[0])]
+    found = found or [(n, m) for n, m in alike if len(m) > 1] or alike
     paths = [n for n, _ in found]
     return [(n, b) for n, b in found if not any(n != p and n.startswith(p + ".") for p in paths)]
 

@@ -9,17 +9,19 @@ A form is accepted only when the sums hold on real numbers; what could not be ex
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from intarsia.sites.probe import Call, Probe
+from intarsia.sites.names import BLOCK_SITES
+from intarsia.sites.probe import ROWS, Call, Probe
 from intarsia.sites.taps import Tap
 from intarsia.sites.towers import Tower
 
-_ATTENTION = re.compile(r"Attention|Attn|Mixer|SSM|Mamba|ShortConv|GatedDelta|RecurrentBlock|TimeMix", re.IGNORECASE)
+_ATTENTION = re.compile(r"Attention|Attn|Mixer|SSM|Mamba|ShortConv|GatedDelta|RecurrentBlock|TimeMix")
 _CROSS = re.compile(r"cross|encdec|encoder_attn", re.IGNORECASE)
 
 
@@ -30,29 +32,38 @@ class BlockWiring:
     - form: `pre-norm`, `parallel`, `post-norm` or `unknown`.
     - mid_via: in pre-norm blocks, what is between `resid_pre` and `resid_mid`: sites whose sum is the difference, in
       order. `resid_mid` is edited through the last of them.
-    - tuple_output: whether the block returns a tuple with the stream first."""
+    - tuple_output: how many things the block returns when that is a tuple with the stream first, else 0."""
 
     taps: dict[str, Tap] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     form: str = "unknown"
     mid_via: tuple[str, ...] = ()
-    tuple_output: bool = False
+    tuple_output: int = 0
 
 
 def wire(tower: Tower, index: int, record: Probe) -> BlockWiring:
     """The wiring of block `index` of `tower`."""
     block = tower.blocks[index]
     result = BlockWiring()
+    calls = record.calls.get((tower.name, index), [])
+    runs = [c for c in calls if c.path == ""]
+    whole = runs[0] if runs else None
+    reason = ""
+    if len(runs) > 1:
+        reason = f"{type(block).__name__} runs {len(runs)} times in one forward, shared by layers that a hook cannot part"
+    elif whole is not None and whole.taken is not None and (whole.taken.dim() != 3 or whole.taken.shape[0] % ROWS):
+        reason = f"{type(block).__name__} does not work on [batch, token, width]: it is given {list(whole.taken.shape)}"
+    if reason:
+        result.missing = dict.fromkeys(BLOCK_SITES, reason)
+        return result
     result.taps["resid_pre"] = Tap(block, "in")
     result.taps["resid_post"] = Tap(block, "out")
-    calls = record.calls.get((tower.name, index), [])
-    whole = next((c for c in calls if c.path == ""), None)
     if whole is None or whole.taken is None or whole.given is None:
         reason = record.error or "the block was not reached by the probe"
         for site in ("resid_mid", "attn_out", "mlp_out", "z", "mlp_act"):
             result.missing[site] = f"wiring unknown: {reason}"
         return result
-    result.tuple_output = isinstance(whole.output, tuple)
+    result.tuple_output = len(whole.output) if isinstance(whole.output, tuple) else 0
     inner = sorted((c for c in calls if c.path), key=lambda c: c.order)
     _Wirer(tower, whole, inner, record, result).solve()
     return result
@@ -61,11 +72,15 @@ def wire(tower: Tower, index: int, record: Probe) -> BlockWiring:
 class _Wirer:
     def __init__(self, tower: Tower, whole: Call, inner: list[Call], record: Probe, result: BlockWiring):
         assert whole.taken is not None and whole.given is not None
-        self.tower, self.inner, self.record, self.result = tower, inner, record, result
-        self.x, self.y = whole.taken, whole.given
+        self.tower, self.record, self.result = tower, record, result
+        # What is called more than once (one dropout after attention and after the MLP) is no place of its own.
+        times = Counter(id(c.module) for c in inner)
+        self.inner = [c for c in inner if times[id(c.module)] == 1]
+        self.x, self.y, self.stream = whole.taken, whole.given, whole.source
+        self._tokens = self.x.shape[:-1].numel()
         coarse = self.x.dtype in (torch.bfloat16, torch.float16)
         self.tolerance = 3e-2 if coarse else 2e-4
-        roots = _outermost([c.path for c in inner if _ATTENTION.search(type(c.module).__name__)])
+        roots = _outermost([c.path for c in self.inner if _ATTENTION.search(type(c.module).__name__)])
         self.cross_roots = [p for p in roots if _CROSS.search(p) or _CROSS.search(self._class(p))]
         self.self_roots = [p for p in roots if p not in self.cross_roots]
 
@@ -91,15 +106,17 @@ class _Wirer:
         are fed by them included (Gemma's sandwich)."""
         inside = [c for c in calls if any(_within(c.path, r) for r in roots) and self.streamlike(c.given) is not None]
         fed = [
-            c for c in calls if _is_norm(c.module) and any(_same(c.taken, i.given) for i in inside) and c not in inside
+            c
+            for c in calls
+            if _is_norm(c.module) and any(_same(c.source, i.target) for i in inside) and c not in inside
         ]
         ordered = sorted(inside, key=lambda c: (c.path.count("."), -c.order)) + fed
         seen: set[int] = set()
         distinct = []
         for call in ordered:
-            assert call.given is not None
-            if call.given.data_ptr() not in seen:
-                seen.add(call.given.data_ptr())
+            assert call.target is not None
+            if call.target.data_ptr() not in seen:
+                seen.add(call.target.data_ptr())
                 distinct.append(call)
         return distinct
 
@@ -131,7 +148,7 @@ class _Wirer:
 
     def _reads_stream_norm(self, path: str) -> bool:
         call = next(c for c in self.inner if c.path == path)
-        return _is_norm(call.module) and _same(call.taken, self.x)
+        return _is_norm(call.module) and _same(call.source, self.stream)
 
     def _pre_norm(self, attention: list[Call], cross: list[Call], mlp: list[Call], scales: list[float]) -> bool:
         gained = self.y
@@ -245,8 +262,9 @@ class _Wirer:
         linears = self._linears(roots)
         if routed:
             self.result.missing["mlp_act"] = "a mixture of experts has its neurons inside one fused module"
-        elif linears and linears[-1].taken is not None and linears[-1].taken.shape[:-1] == self.x.shape[:-1]:
-            self.result.taps["mlp_act"] = Tap(linears[-1].module, "in")
+        elif linears and (taken := linears[-1].taken) is not None and taken.shape[:-1].numel() == self._tokens:
+            layout = "stream" if taken.shape[:-1] == self.x.shape[:-1] else "flat"
+            self.result.taps["mlp_act"] = Tap(linears[-1].module, "in", layout=layout)  # type: ignore[arg-type]
         else:
             self.result.missing["mlp_act"] = "no down projection was found"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from intarsia.errors import BadInput, IntarsiaError, MissingExtra
+from intarsia.errors import BadInput, IntarsiaError, MissingExtra, first_line
 
 
 class OnnxGenAI:
@@ -39,9 +39,7 @@ class OnnxGenAI:
         try:
             self._model = genai.Model(config)
         except Exception as error:
-            raise IntarsiaError(
-                f"{self.path} does not open in ONNX Runtime GenAI: {str(error).splitlines()[0]}"
-            ) from None
+            raise IntarsiaError(f"{self.path} does not open in ONNX Runtime GenAI: {first_line(error)}") from None
 
     def _start(self, ids: list[int], room: int):  # type: ignore[no-untyped-def]
         ids = [int(i) for i in ids]
