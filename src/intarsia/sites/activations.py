@@ -65,16 +65,24 @@ class Activations(Mapping[str, Tensor]):
     def last(self, site: str) -> Tensor:
         """The value at each row's last real token: [batch, ...]."""
         tensor = self[site]
-        mask = self.mask if tensor.shape[1] == self.mask.shape[1] else None
-        if mask is None:
-            return tensor[:, -1]
-        width = mask.shape[1]
-        last = width - 1 - mask.long().flip(1).argmax(dim=1)
+        tower = "decoder" if site == "logits" and self.batch.decoder_mask is not None else site.partition(".")[0]
+        mask = self.batch.mask_for(tower, tensor.shape[1]).to(tensor.device)
+        last = mask.shape[1] - 1 - mask.long().flip(1).argmax(dim=1)
         return tensor[torch.arange(len(last), device=last.device), last]
 
     def rows(self, index: Any) -> Activations:
-        """Some rows only: a slice or a list of row numbers."""
-        return replace(self, tensors={k: v[index] for k, v in self.tensors.items()}, batch=self.batch.rows(index))
+        """Some rows only: a slice, a list of row numbers, or one number."""
+        index, size = [index] if isinstance(index, int) else index, self.batch.size
+
+        def cut(value: Any) -> Any:
+            return value[index] if isinstance(value, Tensor) and value.shape[:1] == (size,) else value
+
+        return replace(
+            self,
+            tensors={k: cut(v) for k, v in self.tensors.items()},
+            batch=self.batch.rows(index),
+            extras={k: tuple(map(cut, v)) for k, v in self.extras.items()},
+        )
 
     def replace(self, site: str, tensor: Tensor) -> Activations:
         """The same with another tensor at one site (to resume from an edited state)."""

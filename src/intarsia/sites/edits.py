@@ -111,12 +111,14 @@ def _spread(value: Any, old: Tensor, rows: Tensor, cols: Tensor, each: int | Non
     raise BadInput(f"edit of '{site}': a value of shape {tuple(value.shape)} does not fit {where} of {tuple(tail)}")
 
 
-def select(edit: Edit, mask: Tensor, decoding: bool) -> tuple[Tensor, Tensor, int | None] | None:
-    """Row and token indices an edit writes, given the real tokens [batch, token]; None when there are none.
+def select(edit: Edit, mask: Tensor, decoding: bool, beams: int = 1) -> tuple[Tensor, Tensor, int | None] | None:
+    """Row and token indices an edit writes, given the real tokens [batch * beams, token]; None when there are none.
 
-    The third value is the number of positions a row, or None when rows differ."""
+    The third value is the number of positions a row, or None when rows differ. `edit.rows` count without beams."""
     batch, width = mask.shape
-    rows = range(batch) if edit.rows is None else [_row(r, batch, edit) for r in edit.rows]
+    rows = range(batch)
+    if edit.rows is not None:
+        rows = [_row(r, batch // beams, edit) * beams + beam for r in edit.rows for beam in range(beams)]
     if decoding:
         if edit.when == "prefill" or not (edit.at is None or edit.at == -1):
             return None
@@ -150,9 +152,9 @@ def _row(row: int, batch: int, edit: Edit) -> int:
     return row % batch
 
 
-def apply(edit: Edit, old: Tensor, mask: Tensor, decoding: bool) -> Tensor:
+def apply(edit: Edit, old: Tensor, mask: Tensor, decoding: bool, beams: int = 1) -> Tensor:
     """`old` [batch, token, ...] with the edit written in, as a new tensor; `old` itself when nothing is selected."""
-    chosen = select(edit, mask, decoding)
+    chosen = select(edit, mask, decoding, beams)
     if chosen is None:
         return old
     rows, cols, each = chosen

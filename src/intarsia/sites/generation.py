@@ -53,7 +53,7 @@ def generate(
     if batch.mask is not None:
         if not getattr(network.config, "is_encoder_decoder", False):
             batch = _left(batch)
-            kwargs["input_ids"] = batch.kwargs["input_ids"]
+            kwargs |= {k: batch.kwargs[k] for k in _BY_TOKEN if k in kwargs}
         kwargs["attention_mask"] = batch.mask.long()  # type: ignore[union-attr]
     decoder = kwargs.get("decoder_input_ids")
     if getattr(network.config, "is_encoder_decoder", False):
@@ -79,9 +79,14 @@ def generate(
     return Generation(ids, texts)
 
 
+_BY_TOKEN = ("input_ids", "inputs_embeds", "token_type_ids", "mm_token_type_ids")
+
+
 def _left(batch: Batch) -> Batch:
     """The batch with its padding on the left, where generation needs it."""
-    mask, ids = batch.mask, batch.kwargs["input_ids"]
+    mask = batch.mask
     assert mask is not None
     order = mask.long().argsort(dim=1, stable=True)  # padding first, tokens in the order they had
-    return replace(batch, mask=mask.gather(1, order), kwargs={**batch.kwargs, "input_ids": ids.gather(1, order)})
+    rows = torch.arange(len(order), device=order.device)[:, None]
+    moved = {k: v[rows, order] for k, v in batch.kwargs.items() if k in _BY_TOKEN and v is not None}
+    return replace(batch, mask=mask[rows, order], kwargs={**batch.kwargs, **moved})

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from intarsia.errors import BadInput
-from intarsia.sites.towers import Tower
 
 if TYPE_CHECKING:
     from intarsia.models import Model
@@ -35,12 +34,13 @@ class Batch:
     @property
     def size(self) -> int:
         """The number of rows."""
-        return next(v.shape[0] for v in self.kwargs.values() if isinstance(v, Tensor))
+        text = next((self.kwargs[k] for k in ("input_ids", "inputs_embeds") if k in self.kwargs), None)
+        return next(v.shape[0] for v in (text, *self.kwargs.values()) if isinstance(v, Tensor))
 
-    def mask_for(self, tower: Tower, tokens: int) -> Tensor:
-        """[batch, token] bool: the real tokens of a tower's stream (vision towers have no padding)."""
-        mask = self.decoder_mask if tower.name == "decoder" else self.mask
-        if mask is None or mask.shape[1] != tokens or tower.name in ("vision", "audio", "qformer"):
+    def mask_for(self, tower: str, tokens: int) -> Tensor:
+        """[batch, token] bool: the real tokens of a tower's stream, by its name (vision towers have no padding)."""
+        mask = self.decoder_mask if tower == "decoder" else self.mask
+        if mask is None or mask.shape[1] != tokens or tower in ("vision", "audio", "qformer"):
             device = next(v.device for v in self.kwargs.values() if isinstance(v, Tensor))
             return torch.ones(self.size, tokens, dtype=torch.bool, device=device)
         return mask
@@ -130,8 +130,9 @@ def _complete(model: Model, kwargs: dict[str, Any]) -> Batch:
         if given is None and decoder_ids is not None:
             given = torch.ones_like(decoder_ids)
         decoder_mask = given.bool() if given is not None else None
-    if mask is None and ids is not None:
-        mask = torch.ones_like(ids)
+    embeds = kwargs.get("inputs_embeds")
+    if mask is None and (ids is not None or embeds is not None):
+        mask = torch.ones_like(ids) if ids is not None else embeds.new_ones(embeds.shape[:2], dtype=torch.long)
     elif (
         mask is not None
         and "position_ids" not in kwargs

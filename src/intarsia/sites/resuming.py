@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from intarsia.errors import BadInput
 from intarsia.sites.activations import Activations
-from intarsia.sites.edits import Edit
+from intarsia.sites.edits import Edit, Replace
 from intarsia.sites.inputs import Batch, Inputs, prepare, takes
 from intarsia.sites.reading import _read_one, call
 from intarsia.sites.sitemap import SiteMap, of
@@ -27,24 +27,27 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def skipping(sites: SiteMap, tower: Tower, last: int, state: Tensor, extras: dict[str, tuple]) -> Iterator[None]:
-    """Inside, blocks 0..last of `tower` do not run: block `last` gives `state`, those below what they are given.
+def skipping(sites: SiteMap, tower: Tower, last: int, state: Tensor | None, extras: dict[str, tuple]) -> Iterator[None]:
+    """Inside, blocks 0..last of `tower` do not run: block `last` gives `state` (None: what it is given), those below
+    what they are given.
 
     - extras: what tuple-returning blocks give beside the stream, by `layers.N`; for those missing, Nones."""
-    changed = []
-    try:
-        for index in range(last + 1):
-            block = tower.blocks[index]
-            returned = sites.wiring[tower.name][index].tuple_output
-            nothing = (None,) * (returned - 1)
-            beside = extras.get(f"{tower.prefix}layers.{index}", nothing) if returned else None
-            given = state if index == last else None
-            block.__dict__["forward"] = _passing(given, beside)
-            changed.append(block)
-        yield
-    finally:
-        for block in changed:
-            del block.__dict__["forward"]
+    before: dict[nn.Module, Any] = {}
+    with sites.lock:
+        try:
+            for index, block in enumerate(tower.blocks[: last + 1]):
+                returned = sites.wiring[tower.name][index].tuple_output
+                nothing = (None,) * (returned - 1)
+                beside = extras.get(f"{tower.prefix}layers.{index}", nothing) if returned else None
+                before[block] = block.__dict__.get("forward")  # others exchange it too (offloading, a resume around us)
+                block.__dict__["forward"] = _passing(state if index == last else None, beside)
+            yield
+        finally:
+            for block, forward in before.items():
+                if forward is None:
+                    del block.__dict__["forward"]
+                else:
+                    block.__dict__["forward"] = forward
 
 
 def _passing(state: Tensor | None, beside: tuple | None) -> Any:
@@ -91,8 +94,6 @@ def resume(
     if state.dim() != 3 or state.shape[0] != batch.size or state.shape[-1] != width:
         raise BadInput(f"resume: the state must be [{batch.size}, token, {width}], was given {list(state.shape)}")
     if last < 0:
-        from intarsia.sites.edits import Replace
-
         edits = [Replace(f"{tower.prefix}embed", at=None, value=state), *edits]
         if batch.mask is not None and not bool(batch.mask.all()):
             raise BadInput("resume after 'embed' needs rows without padding")
@@ -105,9 +106,7 @@ def resume(
         stack.enter_context(torch.set_grad_enabled(grad))
         stack.enter_context(skipping(sites, tower, last, state, extras))
         for other in _upstream(sites, tower):
-            zeros = None if other.name == "encoder" else _no_state(other)
-            if zeros is not None:
-                stack.enter_context(zeros)
+            stack.enter_context(skipping(sites, other, len(other.blocks) - 1, None, {}))
         tape = stack.enter_context(recording(sites, batch, names, list(edits), stop=bool(names)))
         output = call(model, sites, batch, names, forward)
     if names:
@@ -146,22 +145,6 @@ def _upstream(sites: SiteMap, tower: Tower) -> list[Tower]:
     others = [t for t in sites.towers.values() if t is not tower]
     crossed = any("cross_out" in w.taps for w in sites.wiring[tower.name])
     return [] if crossed or tower.head_root is None else [t for t in others if t.name == "vision"]
-
-
-def _no_state(tower: Tower) -> contextlib.AbstractContextManager[None]:
-    @contextlib.contextmanager
-    def passing() -> Iterator[None]:
-        changed = []
-        try:
-            for block in tower.blocks:
-                block.__dict__["forward"] = _passing(None, None)
-                changed.append(block)
-            yield
-        finally:
-            for block in changed:
-                del block.__dict__["forward"]
-
-    return passing()
 
 
 def unembed(model: Model, hidden: Tensor, *, tower: str | None = None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,7 +28,8 @@ class SiteMap:
     - towers: its stacks of blocks by name (`""` when there is only one).
     - wiring: per tower, each block's taps and form.
     - taps: site name -> how to reach it.
-    - disabled: site name -> why it cannot be used here."""
+    - disabled: site name -> why it cannot be used here.
+    - lock: held while the engine has hooks on the network, for these would see the forwards of other threads too."""
 
     network: nn.Module = field(repr=False)
     towers: dict[str, Tower]
@@ -35,6 +37,7 @@ class SiteMap:
     taps: dict[str, Tap] = field(repr=False)
     disabled: dict[str, str] = field(repr=False)
     note: str = ""
+    lock: Any = field(default_factory=threading.RLock, repr=False, compare=False)
     _expanded: dict[tuple[str, ...], list[str]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -162,6 +165,7 @@ def _shorten(names: list[str]) -> str:
 
 
 _maps: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], SiteMap]] = weakref.WeakKeyDictionary()
+_deriving = threading.RLock()
 
 
 def site_map(network: nn.Module) -> SiteMap:
@@ -171,7 +175,10 @@ def site_map(network: nn.Module) -> SiteMap:
     signature = _signature(network)
     kept = _maps.get(network)
     if kept is None or kept[0] != signature:
-        kept = _maps[network] = (signature, _derive(network))
+        with _deriving:
+            kept = _maps.get(network)
+            if kept is None or kept[0] != signature:
+                kept = _maps[network] = (signature, _derive(network))
     return kept[1]
 
 

@@ -167,7 +167,8 @@ class _TargetRun:
             if not _keyed(prefix_cache):
                 return False
             self.prefix = copy.deepcopy(prefix_cache)
-        calls, handles = [], []
+        calls: list[tuple[tuple, dict[str, Any]]] = []
+        handles: list[Any] = []
 
         def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
             calls.append((args, dict(kwargs)))

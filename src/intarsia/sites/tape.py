@@ -67,13 +67,16 @@ class Tape:
         return self._apply(edits, shown, tower, decoding)
 
     def _apply(self, edits: Sequence[Edit], shown: Tensor, tower: Tower, decoding: bool) -> Tensor:
-        mask = self.batch.mask_for(tower, shown.shape[1])
-        if decoding:
-            mask = mask.new_ones(shown.shape[0], shown.shape[1])
-        elif mask.shape[0] != shown.shape[0]:
-            mask = mask.repeat_interleave(shown.shape[0] // mask.shape[0], dim=0)
+        mask = self.batch.mask_for(tower.name, shown.shape[1])
+        beams, odd = divmod(shown.shape[0], mask.shape[0])
+        if odd:
+            beams = 1  # rows that are none of the batch's own
+        if decoding or odd:
+            mask = mask.new_ones(shown.shape[:2])
+        elif beams > 1:
+            mask = mask.repeat_interleave(beams, dim=0)
         for edit in edits:
-            shown = apply(edit, shown, mask, decoding)
+            shown = apply(edit, shown, mask, decoding, beams)
         return shown
 
     def visit(self, site: str, tap: Tap, raw: Tensor, tower: Tower) -> Tensor:
@@ -91,8 +94,12 @@ class Tape:
                 raw = tap.unview(shown, raw, size)
         if site in self.wanted and site not in self.read:
             shown = tap.view(raw, size)
-            self.read[site] = shown.clone() if self.clone else shown
+            shown = shown.clone() if self.clone else shown
+            self.read[site] = shown
             self.versions[site] = shown._version
+            if shown is not raw and shown.requires_grad and torch.is_grad_enabled():
+                # What was read must lie on the way to what follows, or it would have no gradient.
+                raw = tap.unview(shown.clone() if self.clone else shown, raw, size)
         return raw
 
     def finished(self) -> bool:
@@ -112,7 +119,10 @@ def recording(
     stop: bool = False,
     clone: bool = False,
 ) -> Iterator[Tape]:
-    """Hooks on inside, off after, also when the body raises. `Stop` is swallowed."""
+    """Hooks on inside, off after, also when the body raises. `Stop` is swallowed.
+
+    - read: the sites to read; edits: what to write. `stop` ends the forward when all of `read` is there.
+    - clone: read copies, for networks that overwrite their tensors."""
     by_site: dict[str, list[Edit]] = {}
     for edit in edits:
         for name in sites.expand(edit.site):
@@ -121,15 +131,13 @@ def recording(
             by_site.setdefault(name, []).append(edit)
     tape = Tape(sites, batch, set(read), by_site, stop, clone)
     handles: list[Any] = []
-    try:
-        with contextlib.ExitStack() as stack:
-            handlers = _install(tape, handles)
-            stack.enter_context(intercepting(handlers))
-            with contextlib.suppress(Stop):
+    with sites.lock:
+        try:
+            with intercepting(_install(tape, handles)), contextlib.suppress(Stop):
                 yield tape
-    finally:
-        for handle in handles:
-            handle.remove()
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 def _install(tape: Tape, handles: list[Any]) -> dict[nn.Module, Any]:
@@ -148,7 +156,9 @@ def _install(tape: Tape, handles: list[Any]) -> dict[nn.Module, Any]:
             group.setdefault(tap.module, []).append(site)
 
     if tape.edits:
-        for tower in {id(t): t for t in map(tape.tower_of, tape.edits)}.values():
+        for tower in {t.name: t for t in map(tape.tower_of, tape.edits)}.values():
+            if f"{tower.prefix}embed" not in tape.sites:
+                continue  # its blocks are no layers: how often they run says nothing
             handles.append(tower.blocks[0].register_forward_pre_hook(_counter(tape, tower), with_kwargs=True))
     # A resid_mid edit needs the stream before the block as it was edited, so its stash comes after the edits.
     for module, names in ins.items():
@@ -214,8 +224,8 @@ def _on_attention(tape: Tape, names: list[str]) -> Any:
         for name, tap, tower in taps:
             raw = getattr(call, str(tap.item))
             new = tape.visit(name, tap, raw, tower)
-            # An edit that changes nothing must not change the kernel either.
-            if new is not raw and not new.equal(raw):
+            # An edit that changes nothing must not change the kernel either; a gradient is wanted through what was read.
+            if new is not raw and ((new.requires_grad and torch.is_grad_enabled()) or not new.equal(raw)):
                 setattr(call, str(tap.item), new)
         if tape.finished():
             raise Stop

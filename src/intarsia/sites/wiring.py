@@ -50,7 +50,7 @@ def wire(tower: Tower, index: int, record: Probe) -> BlockWiring:
     whole = runs[0] if runs else None
     reason = ""
     if len(runs) > 1:
-        reason = f"{type(block).__name__} runs {len(runs)} times in one forward, shared by layers that a hook cannot part"
+        reason = f"{type(block).__name__} runs {len(runs)} times a forward: layers that share it cannot be told apart"
     elif whole is not None and whole.taken is not None and (whole.taken.dim() != 3 or whole.taken.shape[0] % ROWS):
         reason = f"{type(block).__name__} does not work on [batch, token, width]: it is given {list(whole.taken.shape)}"
     if reason:
