@@ -190,10 +190,14 @@ def test_real_model_shrinks(tmp_path):
         model = intarsia.load("smollm2-135m")
     except intarsia.IntarsiaError as error:
         pytest.skip(f"SmolLM2 is not available: {error}")
-    ids = model.encode(["def add(a, b):\n    return a + b\n\nThe capital of France is Paris."])
+    from intarsia.data import load_data
+
+    texts = [record.text for record in load_data("python-docs")["text"][:3]]
+    ids = model.encode(["\n\n".join(texts)], max_length=256)
     with torch.no_grad():
         truth = model.network(**ids).logits.log_softmax(-1)
-        for bits, most, worst in ((8, 140e6, 0.01), (4, 96e6, 0.3)):
+        # Rounding alone costs about 0.005 and 0.26 nats a token on such text (docs/benchmarks.md).
+        for bits, most, worst in ((8, 140e6, 0.02), (4, 96e6, 0.4)):
             small = quantized(model, bits=bits)
             folder = small.save(tmp_path / str(bits))
             assert sum(f.stat().st_size for f in folder.glob("*.safetensors")) < most

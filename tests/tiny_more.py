@@ -95,7 +95,9 @@ CAUSAL = {
     "mamba": ("Mamba", _MAMBA),
     "mamba2": (
         "Mamba2",
-        dict(_BASE, hidden_size=32, num_hidden_layers=3, state_size=4, num_heads=8, head_dim=8, n_groups=1),
+        dict(
+            _BASE, hidden_size=32, num_hidden_layers=3, state_size=4, num_heads=8, head_dim=8, n_groups=1, chunk_size=8
+        ),
     ),
     "falcon_mamba": ("FalconMamba", _MAMBA),
     "recurrent_gemma": (
@@ -125,7 +127,15 @@ CAUSAL = {
     ),
     "bamba": (
         "Bamba",
-        dict(_GQA, attn_layer_indices=[1], mamba_n_heads=8, mamba_d_head=8, mamba_d_state=4, mamba_n_groups=1),
+        dict(
+            _GQA,
+            attn_layer_indices=[1],
+            mamba_n_heads=8,
+            mamba_d_head=8,
+            mamba_d_state=4,
+            mamba_n_groups=1,
+            mamba_chunk_size=8,
+        ),
     ),
     "lfm2": ("Lfm2", dict(_GQA, full_attn_idxs=[1], block_multiple_of=8)),
     "deepseek_v3": (

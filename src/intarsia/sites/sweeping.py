@@ -105,7 +105,7 @@ def sweep(
         raise BadInput(f"sweep: target position {target_at} is outside the target, which has {length} tokens")
     position = target_at % length
 
-    with torch.no_grad():
+    with torch.no_grad(), sites.lock:
         base = _TargetRun(model, tower, batch, position)
         if max_new_tokens > 1 and not base.caching:
             raise BadInput(

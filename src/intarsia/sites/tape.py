@@ -224,7 +224,7 @@ def _on_attention(tape: Tape, names: list[str]) -> Any:
         for name, tap, tower in taps:
             raw = getattr(call, str(tap.item))
             new = tape.visit(name, tap, raw, tower)
-            # An edit that changes nothing must not change the kernel either; a gradient is wanted through what was read.
+            # An edit that changes nothing must not change the kernel; but a gradient has to pass through what is read.
             if new is not raw and ((new.requires_grad and torch.is_grad_enabled()) or not new.equal(raw)):
                 setattr(call, str(tap.item), new)
         if tape.finished():
