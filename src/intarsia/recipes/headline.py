@@ -46,7 +46,7 @@ def headline(entries: Iterable[Entry], order: Iterable[str] = (), title: str = "
             row = rows.setdefault((rank.get(entry.on, len(rank)), entry.on, suffix), {})
             for key, (value, column) in cells.items():
                 name, shown = key, column
-                if len(held.get(key, ())) > 1 and entry.against or (key in row and row[key] != value):
+                if (len(held.get(key, ())) > 1 and entry.against) or (key in row and row[key] != value):
                     against = " vs " + ", ".join(entry.against) if entry.against else f" (step {entry.number})"
                     name, shown = key + against, column.model_copy(update={"name": column.name + against})
                 row[name] = value

@@ -65,14 +65,12 @@ def generate(
         pad = getattr(tokenizer, "pad_token_id", None)
         settings["pad_token_id"] = pad if pad is not None else getattr(tokenizer, "eos_token_id", None) or 0
     settings.setdefault("do_sample", False)
-    state = torch.get_rng_state()
-    try:
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
         if settings["do_sample"]:
             torch.manual_seed(seed)
         with torch.no_grad(), recording(sites, batch, edits=list(edits)):
             output = network.generate(**kwargs, max_new_tokens=max_new_tokens, **settings)
-    finally:
-        torch.set_rng_state(state)
     ids = output if isinstance(output, Tensor) else output.sequences
     ids = ids[:, prompt:]
     texts = tokenizer.batch_decode(ids, skip_special_tokens=True) if tokenizer is not None else None

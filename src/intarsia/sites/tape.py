@@ -28,11 +28,20 @@ class Stop(Exception):
 
 
 @dataclass
+class Runs:
+    """How often a tower has run within the call, the rows and tokens it now runs on, the tokens of its first run."""
+
+    count: int = 0
+    rows: int = 0
+    tokens: int = 0
+    prompt: int = 0
+
+
+@dataclass
 class Tape:
     """What was read so far, and what is still wanted.
 
-    - calls: how often each tower has begun to run; shapes: the rows and tokens it runs on now, and the tokens of its
-      first run (known when there are edits).
+    - runs: by tower, what it has run on so far (known when there are edits).
     - versions: of the tensors read, to notice when the network overwrites one."""
 
     sites: SiteMap
@@ -43,25 +52,20 @@ class Tape:
     clone: bool = False
     read: dict[str, Tensor] = field(default_factory=dict)
     extras: dict[str, tuple] = field(default_factory=dict)
-    calls: dict[str, int] = field(default_factory=dict)
-    shapes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    runs: dict[str, Runs] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
 
     def tower_of(self, site: str) -> Tower:
         prefix = site.rpartition("layers.")[0] if "layers." in site else site.rpartition(".")[0] + "."
         return self.sites.towers.get(prefix.removesuffix("."), self.sites.main)
 
-    def decoding(self, tower: Tower) -> bool:
-        """Whether this is a step after the prompt was read (counted, never guessed from a shape)."""
-        return self.calls.get(tower.name, 0) > 1
-
     def edited(self, edits: Sequence[Edit], shown: Tensor, tower: Tower) -> Tensor:
         """`shown` [batch, token, ...] after the edits; `shown` itself when none of them selects anything."""
-        decoding = self.decoding(tower)
-        _, tokens, prompt = self.shapes.get(tower.name, (0, 0, 0))
-        if decoding and tokens > prompt and shown.shape[1] == tokens:
+        runs = self.runs.get(tower.name, Runs())
+        decoding = runs.count > 1  # a step after the prompt was read: counted, never guessed from a shape
+        if decoding and shown.shape[1] == runs.tokens > runs.prompt:
             # Generation without a cache reads the prompt again at each step, so it is edited again.
-            parts = shown[:, :prompt], shown[:, prompt:]
+            parts = shown[:, : runs.prompt], shown[:, runs.prompt :]
             new = self._apply(edits, parts[0], tower, False), self._apply(edits, parts[1], tower, True)
             return shown if new[0] is parts[0] and new[1] is parts[1] else torch.cat(new, dim=1)
         return self._apply(edits, shown, tower, decoding)
@@ -86,7 +90,7 @@ class Tape:
         edits = self.edits.get(site, ())
         size = raw.shape[0]
         if tap.layout == "flat":
-            size = self.shapes[tower.name][0] if tower.name in self.shapes else self.batch.size
+            size = self.runs[tower.name].rows if tower.name in self.runs else self.batch.size
         if edits:
             old = tap.view(raw, size)
             shown = self.edited(edits, old, tower)
@@ -178,10 +182,10 @@ def _install(tape: Tape, handles: list[Any]) -> dict[nn.Module, Any]:
 
 def _counter(tape: Tape, tower: Tower) -> Any:
     def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        tape.calls[tower.name] = tape.calls.get(tower.name, 0) + 1
-        rows, tokens = first_tensor(args, kwargs).shape[:2]  # type: ignore[union-attr]
-        prompt = tape.shapes[tower.name][2] if tower.name in tape.shapes else tokens
-        tape.shapes[tower.name] = (rows, tokens, prompt)
+        runs = tape.runs.setdefault(tower.name, Runs())
+        runs.count += 1
+        runs.rows, runs.tokens = first_tensor(args, kwargs).shape[:2]  # type: ignore[union-attr]
+        runs.prompt = runs.prompt or runs.tokens
 
     return hook
 
@@ -255,7 +259,7 @@ def _write_mid(tape: Tape, site: str, handles: list[Any]) -> None:
     via = tape.sites.wiring[tower.name][index].mid_via
     stash: dict[str, Tensor] = {}
     edits = tape.edits.pop(site)
-    reader = Tape(tape.sites, tape.batch, set(), {site: edits}, calls=tape.calls, shapes=tape.shapes)
+    reader = Tape(tape.sites, tape.batch, set(), {site: edits}, runs=tape.runs)
 
     def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
         stash["stream"] = first_tensor(args, kwargs)  # type: ignore[assignment]

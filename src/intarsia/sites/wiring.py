@@ -258,7 +258,7 @@ class _Wirer:
                 result.missing[site] = "this attention does not go through transformers' attention interface"
 
     def _mlp_inside(self, roots: list[str]) -> None:
-        routed = any(_is_router(c, self.tower.config) for c in self.inner)
+        routed = any(_is_router(c) for c in self.inner)
         linears = self._linears(roots)
         if routed:
             self.result.missing["mlp_act"] = "a mixture of experts has its neurons inside one fused module"
@@ -282,7 +282,7 @@ class _Wirer:
 
     def _routers(self) -> None:
         for call in self.inner:
-            if _is_router(call, self.tower.config):
+            if _is_router(call):
                 # The logits are only reported; routing follows the weights and the chosen experts.
                 self.result.taps["router"] = Tap(call.module, "out", 0, "flat", writable=False)
                 self.result.taps["router_weights"] = Tap(call.module, "out", 1, "flat")
@@ -335,7 +335,7 @@ def _is_linear(module: nn.Module) -> bool:
     return known or (isinstance(weight, Tensor) and weight.dim() == 2 and hasattr(module, "in_features"))
 
 
-def _is_router(call: Call, config: Any) -> bool:
+def _is_router(call: Call) -> bool:
     output = call.output
     if not (isinstance(output, tuple) and len(output) == 3 and all(isinstance(o, Tensor) for o in output)):
         return False
