@@ -59,6 +59,9 @@ def headline(entries: Iterable[Entry], order: Iterable[str] = (), title: str = "
             for suffix, gained in entry.finding.gains(first).items():
                 changes.setdefault((rank.get(entry.on, len(rank)), entry.on, suffix), {}).update(gained)
     filled = {place: row for place, row in sorted(rows.items(), key=lambda item: item[0][0]) if row}
+    # What the first row has too can be compared at a glance, so it comes first.
+    reference = next(iter(filled.values()), {})
+    columns = dict(sorted(columns.items(), key=lambda item: item[0] not in reference))
     return Table(
         title=title,
         columns=[Column(name="model"), *columns.values()],
