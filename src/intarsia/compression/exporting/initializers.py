@@ -87,6 +87,9 @@ def overwrite(folder: Path, module_of: Callable[[str], list[nn.Module]]) -> int:
             for key, array in zip((name, f"{base}_scale", f"{base}_zp"), whole.stored(bits, block), strict=True):
                 _write(data, tensors[key], np.ascontiguousarray(array))
             done += 1
+    # The builder appends the git revision of whatever directory it runs in; the same model must give the same bytes.
+    model.producer_version = model.producer_version.partition("+")[0]
+    (folder / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
     return done
 
 
