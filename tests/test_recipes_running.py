@@ -107,8 +107,8 @@ def test_a_figure_given_twice_says_against_what(place):
         return Entry(number, "test.sum", "small", (against,), "f", finding)
 
     table = headline([entry(1, "base", 2.0), entry(2, "tuned", 1.0)])
-    assert [c.name for c in table.columns] == ["model", "distance vs base", "total", "distance vs tuned"]
-    assert table.rows[0] == ["small", 2.0, None, 1.0]
+    assert [c.name for c in table.columns] == ["model", "distance vs base", "distance vs tuned", "total"]
+    assert table.rows[0] == ["small", 2.0, 1.0, None]
 
 
 def test_two_runs_agree_byte_for_byte(place, undisturbed):
