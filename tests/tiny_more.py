@@ -9,7 +9,7 @@ import torch
 import transformers as tf
 
 from intarsia.models import Model, wrap
-from tests.tiny import VOCAB, tokenizer
+from tests.tiny import _VISION_TOWER, VOCAB, tokenizer
 
 _BASE = dict(vocab_size=VOCAB, pad_token_id=0, bos_token_id=1, eos_token_id=2)
 _GPT = dict(_BASE, n_embd=32, n_layer=3, n_head=4, n_positions=64)
@@ -36,14 +36,7 @@ _BART = dict(
     decoder_start_token_id=2,
     forced_eos_token_id=None,
 )
-_VISION = dict(
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    image_size=16,
-    patch_size=4,
-)
+_VISION = {k: v for k, v in _VISION_TOWER.items() if k != "projection_dim"}
 _MAMBA = dict(_BASE, hidden_size=32, num_hidden_layers=3, state_size=4, time_step_rank=4)
 
 # family -> (kind of network, config class, model class, config)
