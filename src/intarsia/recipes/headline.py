@@ -34,6 +34,10 @@ def headline(entries: Iterable[Entry], order: Iterable[str] = (), title: str = "
     Where findings were held against different states (a diff against two others), the columns say which."""
     entries = list(entries)
     rank = {state: place for place, state in enumerate(order)}
+
+    def place_of(entry: Entry, suffix: str) -> tuple[int, str, str]:
+        return rank.get(entry.on, len(rank)), entry.on, suffix
+
     columns: dict[str, Column] = {}
     rows: dict[tuple[int, str, str], dict[str, Any]] = {}
     held: dict[str, set[tuple[str, ...]]] = {}
@@ -43,7 +47,7 @@ def headline(entries: Iterable[Entry], order: Iterable[str] = (), title: str = "
                 held.setdefault(key, set()).add(entry.against)
     for entry in entries:
         for suffix, cells in entry.finding.headlines().items():
-            row = rows.setdefault((rank.get(entry.on, len(rank)), entry.on, suffix), {})
+            row = rows.setdefault(place_of(entry, suffix), {})
             for key, (value, column) in cells.items():
                 name, shown = key, column
                 if (len(held.get(key, ())) > 1 and entry.against) or (key in row and row[key] != value):
@@ -53,11 +57,11 @@ def headline(entries: Iterable[Entry], order: Iterable[str] = (), title: str = "
                 columns.setdefault(name, shown)
     references: dict[str, Finding] = {}
     changes: dict[tuple[int, str, str], dict[str, tuple[float, float, float]]] = {}
-    for entry in sorted(entries, key=lambda e: rank.get(e.on, len(rank))):
+    for entry in sorted(entries, key=lambda e: place_of(e, "")[0]):
         first = references.setdefault(entry.technique, entry.finding)
         if first is not entry.finding:
             for suffix, gained in entry.finding.gains(first).items():
-                changes.setdefault((rank.get(entry.on, len(rank)), entry.on, suffix), {}).update(gained)
+                changes.setdefault(place_of(entry, suffix), {}).update(gained)
     filled = {place: row for place, row in sorted(rows.items(), key=lambda item: item[0][0]) if row}
     # What the first row has too can be compared at a glance, so it comes first.
     reference = next(iter(filled.values()), {})

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from intarsia.sites.inputs import Batch, takes
-from intarsia.sites.probe import first_output, first_tensor
+from intarsia.sites.probe import first_output
+from intarsia.sites.taps import Tap
 from intarsia.sites.towers import Tower
 
 
@@ -110,11 +111,7 @@ class TargetRun:
                 kwargs = {**kwargs, name: cache}
             else:
                 args = tuple(cache if a is self.cache else a for a in args)
-        old = first_tensor(args, kwargs)
-        if args and args[0] is old:
-            args = (stream, *args[1:])
-        else:
-            kwargs = {**kwargs, **{k: stream for k, v in kwargs.items() if v is old}}
+        args, kwargs = Tap(block, "in").put_input(stream, args, kwargs)
         output = first_output(block(*args, **kwargs))
         assert output is not None
         return output, layer
@@ -126,8 +123,7 @@ class _OneLayer:
     def __init__(self, prefix: Any, index: int, count: int):
         self.layer = copy.copy(prefix.layers[index])
         if self.layer.is_initialized:
-            self.layer.keys = self.layer.keys.expand(count, -1, -1, -1)
-            self.layer.values = self.layer.values.expand(count, -1, -1, -1)
+            _expand(self.layer, count)
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
 
