@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from intarsia.interpretation import divergence, similarity
+from intarsia.interpretation import divergence
+from intarsia.interpretation.model_diff import similarity
 
 
 def _log_p(seed: int, rows: int = 7, width: int = 23, scale: float = 4.0) -> torch.Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any, Literal
@@ -36,7 +36,8 @@ class Technique:
     """One row of the catalog.
 
     `inputs` are the function's parameters beside the model and the config: name -> (annotation as text, required).
-    A recipe binds them by name: an input annotated `Model` to a state of the run, any other to a split of the data."""
+    A recipe binds them by name: an input annotated `Model` to a state of the run, any other to a split of the data.
+    `place` is where a survey of the field puts it; `example` holds settings and inputs that show it at work."""
 
     name: str
     kind: Kind
@@ -49,6 +50,8 @@ class Technique:
     function: Callable[..., Any]
     inputs: dict[str, tuple[str, bool]] = field(default_factory=dict)
     extra: str | None = None
+    place: str = ""
+    example: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def room(self) -> str:
@@ -69,12 +72,17 @@ def technique(
     needs: str = "weights",
     gives: str | None = None,
     extra: str | None = None,
+    place: str = "",
+    example: Mapping[str, Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a function `(model, config, *, inputs...)` as the technique `name` (`room.verb`).
 
     - kind: `change` (Model -> Model), `look` (Models and data -> Finding), `learn` (facts or texts -> a fitted object).
     - source: the paper and section the method comes from.
     - extra: the optional dependency group it needs, if any.
+    - place: where a survey of the field puts the method ("fine-tuning · local · perturbation").
+    - example: settings and inputs of a call worth showing, by name. The documentation prints it, as Python and as a
+      command line, and the tests run it on a tiny model.
 
     The function stays callable by hand in two ways: with a ready config, `quantize(model, QuantizeConfig(bits=4))`, or
     with the settings themselves, `quantize(model, bits=4)`. Module-level imports of the declaring module should be
@@ -113,6 +121,8 @@ def technique(
             function=call,
             inputs=inputs,
             extra=extra,
+            place=place,
+            example=example or {},
         )
         call.technique = row  # type: ignore[attr-defined]
         _techniques[name] = row

@@ -23,30 +23,38 @@ def row(technique: techniques.Technique) -> dict[str, Any]:
         "needs": technique.needs,
         "gives": technique.gives,
         "extra": technique.extra,
+        "place": technique.place,
         "inputs": {name: {"type": kind, "required": need} for name, (kind, need) in technique.inputs.items()},
         "config": technique.config.model_json_schema(),
     }
 
 
-@click.command(cls=Command, example="intarsia catalog compression")
+@click.command(cls=Command, example="intarsia catalog --family interpretation")
 @click.argument("room", required=False)
-def catalog(room: str | None) -> None:
-    """List every technique, or those of one ROOM."""
+@click.option("--family", metavar="NAME", help="Only techniques of this family; a room's name gives the whole room.")
+def catalog(room: str | None, family: str | None) -> None:
+    """List every technique, or those of one ROOM or family."""
     known = techniques.load()
+    if family is not None:
+        if family in {t.room for t in known.values()}:
+            room, family = room or family, None
+        elif family not in (families := sorted({t.family for t in known.values()})):
+            raise BadInput(f"no family '{family}'{did_you_mean(family, families)}; there are: {', '.join(families)}")
     if room is not None and room not in {t.room for t in known.values()}:
         rooms = sorted({t.room for t in known.values()})
         raise BadInput(f"no room '{room}'{did_you_mean(room, rooms)}; there are: {', '.join(rooms)}")
-    chosen = [t for t in known.values() if room in (None, t.room)]
+    chosen = [t for t in known.values() if room in (None, t.room) and family in (None, t.family)]
     if settings_of().json:
         print_json([row(t) for t in chosen])
         return
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for name in ("technique", "kind", "family", "what it does"):
+    placed = any(t.place for t in chosen)
+    for name in ("technique", "kind", "family", "what it does", *(["place in the field"] if placed else [])):
         table.add_column(name, no_wrap=name in ("technique", "kind"))
     for t in chosen:
-        table.add_row(t.name, t.kind, t.family, t.summary)
+        table.add_row(t.name, t.kind, t.family, t.summary, *([t.place] if placed else []))
     print_table(table)
 
 

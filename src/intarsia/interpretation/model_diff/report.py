@@ -9,18 +9,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from intarsia.interpretation import diff_summary
-from intarsia.interpretation.diff_finding import KL_BINS, Change, Diff, InputChange, Interval, OutputDiff, TokenChange
 from intarsia.interpretation.divergence import share_carrying
+from intarsia.interpretation.model_diff import summary as diff_summary
+from intarsia.interpretation.model_diff.finding import (
+    KL_BINS,
+    Change,
+    Diff,
+    InputChange,
+    Interval,
+    OutputDiff,
+    TokenChange,
+)
 from intarsia.interpretation.states import Vocabulary
 from intarsia.interpretation.wording import one_line, visible
 from intarsia.measure.intervals import bootstrap, group_numbers, sum_by_group
 from intarsia.report import TokenMap
 
 if TYPE_CHECKING:
-    from intarsia.interpretation.diff import DiffConfig
-    from intarsia.interpretation.model_diff import Output
-    from intarsia.interpretation.prompts import Prompt
+    from intarsia.interpretation.model_diff.compare import Output
+    from intarsia.interpretation.model_diff.prompts import Prompt
+    from intarsia.interpretation.model_diff.technique import DiffConfig
     from intarsia.models import Model
 
 

@@ -152,6 +152,6 @@ def lens(model: Model, config: LensConfig, *, texts: list[Any], seed: int = 0) -
     attention sink, and its state is unlike all others.
 
     `texts`: strings or records with `.text`. Raises `BadInput` for a network without a head over its vocabulary."""
-    from intarsia.interpretation.logit_lens import look
+    from intarsia.interpretation.lenses.reading import look
 
     return look(model, config, texts, seed)

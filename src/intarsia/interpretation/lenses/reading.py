@@ -10,7 +10,7 @@ from torch import Tensor
 
 from intarsia.errors import BadInput
 from intarsia.interpretation import divergence, states
-from intarsia.interpretation.lens import Lens, LensConfig, LensLayer, LensPicture
+from intarsia.interpretation.lenses.lens import Lens, LensConfig, LensLayer, LensPicture
 from intarsia.interpretation.wording import percent
 from intarsia.progress import track
 

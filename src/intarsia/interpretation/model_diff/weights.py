@@ -10,7 +10,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from intarsia.interpretation.diff_finding import WeightDiff
+from intarsia.interpretation.model_diff.finding import WeightDiff
 
 Getter = Callable[[], Tensor]
 

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from intarsia.errors import BadInput
-from intarsia.interpretation import diff_report, divergence, similarity, states, weights
-from intarsia.interpretation.diff import DiffConfig
-from intarsia.interpretation.diff_finding import Diff, LayerDiff, WeightDiff
-from intarsia.interpretation.prompts import prompts
+from intarsia.interpretation import divergence, states
+from intarsia.interpretation.model_diff import report as diff_report
+from intarsia.interpretation.model_diff import similarity, weights
+from intarsia.interpretation.model_diff.finding import Diff, LayerDiff, WeightDiff
+from intarsia.interpretation.model_diff.prompts import prompts
+from intarsia.interpretation.model_diff.technique import DiffConfig
 from intarsia.progress import track
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from intarsia.catalog import Config, technique
-from intarsia.interpretation.diff_finding import Diff
+from intarsia.interpretation.model_diff.finding import Diff
 from intarsia.models import Model
 
 
@@ -51,6 +51,6 @@ def diff(model: Model, config: DiffConfig, *, against: Model, texts: list[Any], 
     position where the label is read (the cue) is reported apart.
 
     Raises `BadInput` when the tokenizers differ."""
-    from intarsia.interpretation.model_diff import compare
+    from intarsia.interpretation.model_diff.compare import compare
 
     return compare(against, model, config, texts, seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from intarsia.interpretation.diff_finding import Diff, OutputDiff
+from intarsia.interpretation.model_diff.finding import Diff, OutputDiff
 from intarsia.interpretation.wording import percent
 
 
