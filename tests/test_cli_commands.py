@@ -83,10 +83,10 @@ def test_every_technique_has_help_with_its_settings_and_an_example(cli, name):
 def test_every_example_is_a_command_line_that_is_understood(name):
     import shlex
 
-    from intarsia.cli import techniques
+    from intarsia.cli import examples, techniques
 
     technique = catalog.find(name)
-    for line in techniques.example(technique).splitlines():
+    for line in examples.example(technique).splitlines():
         words = shlex.split(line)
         if words[0] == "intarsia":
             made = techniques.command(catalog.find(f"{words[1]}.{words[2]}"))

@@ -31,6 +31,29 @@ def test_every_technique_has_a_page_and_a_row_in_the_readme():
         assert f"| `{name}` | {technique.kind} | {technique.summary} |" in readme
 
 
+def shown() -> list[str]:
+    return [n for n, t in catalog.load().items() if t.example and t.function.__module__.startswith("intarsia.")]
+
+
+@pytest.mark.parametrize("name", shown())
+def test_the_example_of_a_technique_runs(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys):
+    import intarsia as ia
+
+    (code,) = re.findall(r"```python\n(.*?)```", pages()[f"techniques/{name}.md"], re.DOTALL)
+    seeds = iter(range(10))  # a second model of an example is another one
+    monkeypatch.setattr(ia, "load", lambda source: tiny("llama", seed=next(seeds)))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, name, "exec"), {})
+    assert capsys.readouterr().out.strip()
+
+
+def test_every_way_of_looking_inside_has_its_place_and_an_example():
+    for name, technique in catalog.load().items():
+        if technique.room == "interpretation":
+            assert technique.place, name
+            assert technique.example, name
+
+
 def test_the_readme_begins_with_exactly_the_two_commands():
     first = (ROOT / "README.md").read_text("utf-8").splitlines()[:15]
     commands = [line.removeprefix("$ ").partition("#")[0].strip() for line in first if line.startswith("$ ")]

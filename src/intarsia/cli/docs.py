@@ -41,7 +41,7 @@ def catalog_page(known: list[Technique]) -> str:
 
 def technique_page(technique: Technique) -> str:
     """The page of one technique: what it does, its settings, how it is called in each of the three ways."""
-    from intarsia.cli.techniques import example
+    from intarsia.cli.examples import example, python_example
     from intarsia.recipes.binding import data_inputs, fact_inputs, model_inputs
 
     lines = [
@@ -52,6 +52,7 @@ def technique_page(technique: Technique) -> str:
         f"- **Kind**: {technique.kind}, gives a {technique.gives}",
         f"- **Family**: {technique.family}",
         f"- **Source**: {technique.source}",
+        *([f"- **Place in the field**: {technique.place}"] if technique.place else []),
         f"- **Needs**: {technique.needs}" + (f", the extra `{technique.extra}`" if technique.extra else ""),
         "",
     ]
@@ -78,19 +79,12 @@ def technique_page(technique: Technique) -> str:
             kind = options.kind_of(field.annotation)
             lines.append(f"| `{name}` | {kind} | {_cell(shown)} | {_cell(field.description or '')} |")
         lines.append("")
+    lines += ["## Use", ""]
+    if python := python_example(technique):
+        lines += ["```python", python, "```", ""]
+    lines += ["```console", *(f"$ {line}" for line in example(technique).splitlines()), "```", ""]
     if technique.kind != "learn":
-        lines += [
-            "## Use",
-            "",
-            "```console",
-            *(f"$ {line}" for line in example(technique).splitlines()),
-            "```",
-            "",
-            "```yaml",
-            *_step(technique),
-            "```",
-            "",
-        ]
+        lines += ["```yaml", *_step(technique), "```", ""]
     return "\n".join(lines)
 
 

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import os
 import re
-import typing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-from pydantic_core import PydanticUndefined
 
 from intarsia import catalog
 from intarsia.catalog import Technique
 from intarsia.cli import options
 from intarsia.cli.base import Command, Group, console, print_json, settings_of, told
+from intarsia.cli.examples import example
 from intarsia.cli.progress import shown
 from intarsia.errors import BadInput, MissingExtra
 
-EXAMPLE_MODEL = "smollm2-135m"
-EXAMPLE_DATA = "python-docs"
-EXAMPLE_CHAT = '{"messages": [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4"}]}'
-
 
 def rooms() -> list[str]:
-    """The rooms of the catalog that have techniques the command line can run."""
-    return sorted({t.room for t in catalog.load().values() if t.kind != "learn"})
+    """The rooms of the catalog."""
+    return sorted({t.room for t in catalog.load().values()})
 
 
 def room_help(name: str) -> str:
@@ -44,7 +40,7 @@ def room_help(name: str) -> str:
 
 def room(name: str) -> click.Group:
     """The group of a room's techniques."""
-    inside = [t for t in catalog.load().values() if t.room == name and t.kind != "learn"]
+    inside = [t for t in catalog.load().values() if t.room == name]
     first = inside[0].name.replace(".", " ", 1)
     group = Group(name, help=room_help(name), example=f"intarsia {first} --help")
     for technique in inside:
@@ -84,14 +80,15 @@ def command(technique: Technique) -> click.Command:
                 help="Of every random choice.",
             )
         )
-    if technique.kind == "change":
+    if technique.kind != "look":
+        what = {"change": "the model", "learn": "what was fitted"}[technique.kind]
         parameters += [
             click.Option(
-                ["--out", "out_"], required=True, type=click.Path(path_type=Path), help="Where to save the model."
+                ["--out", "out_"], required=True, type=click.Path(path_type=Path), help=f"Where to save {what}."
             ),
             click.Option(["--force", "force_"], is_flag=True, help="Replace what is at --out."),
         ]
-    else:
+    if technique.kind == "look":
         parameters.append(
             click.Option(["--html", "html_"], type=click.Path(path_type=Path), help="Write a page to this file.")
         )
@@ -105,38 +102,6 @@ def command(technique: Technique) -> click.Command:
         short_help=technique.summary,
         example=example(technique),
     )
-
-
-def example(technique: Technique) -> str:
-    """A line that runs, after lines that make what it needs and nobody has."""
-    from intarsia.recipes.binding import data_inputs, model_inputs
-
-    before: list[str] = []
-    words = ["intarsia", *technique.name.split(".", 1), "--model", EXAMPLE_MODEL]
-    others = [name for name, needed in model_inputs(technique).items() if needed]
-    if others:
-        before.append(f"intarsia compression quantize --model {EXAMPLE_MODEL} --out small")
-        words[-1] = "small"
-    for name in others:
-        words += [f"--{name.replace('_', '-')}", EXAMPLE_MODEL]
-    chats = [name for name in data_inputs(technique) if "Chat" in technique.inputs[name][0]]
-    if chats:
-        before.append(f"echo '{EXAMPLE_CHAT}' > chats.jsonl")
-        words += [f"--{chats[0].replace('_', '-')}", "chats.jsonl"]
-    elif data_inputs(technique):
-        words += ["--data", EXAMPLE_DATA]
-    for name, field in technique.config.model_fields.items():
-        if options.default_of(field) is PydanticUndefined:
-            words += [f"--{options.flag(name, {*options.RESERVED, *technique.inputs})}", _sample(field.annotation)]
-    if technique.kind == "change":
-        words += ["--out", technique.name.rpartition(".")[2] + "-model"]
-    return "\n".join([*before, " ".join(words)])
-
-
-def _sample(annotation: Any) -> str:
-    if typing.get_origin(annotation) is typing.Literal:
-        return str(typing.get_args(annotation)[0])
-    return "1" if annotation in (int, float) else "NAME"
 
 
 def _help(technique: Technique) -> str:
@@ -160,13 +125,16 @@ def _call(technique: Technique, **given: Any) -> None:
     with shown():
         model, inputs = _inputs(technique, given)
         result = technique.function(model, config, **inputs)
-        if technique.kind == "change":
+        if technique.kind != "look":
             result.save(out, force=bool(force))
     if technique.kind == "change":
         if settings_of().json:
             print_json({"model": str(out), "changes": list(result.identity.changes)})
         else:
             told(f"saved: {out}")
+        return
+    if technique.kind == "learn":
+        _told_learned(result, out)
         return
     # The finding first: a page that cannot be written must not cost what was found.
     if settings_of().json:
@@ -181,6 +149,19 @@ def _call(technique: Technique, **given: Any) -> None:
         _write(html, render_finding(result))
         if not settings_of().json:
             click.echo(f"page: {html}")
+
+
+def _told_learned(result: Any, out: Any) -> None:
+    """What a fit found about itself, where it says so, and where it lies."""
+    finding = getattr(result, "finding", None)
+    if settings_of().json:
+        print_json({"saved": str(out), **({"finding": json.loads(finding.to_json())} if finding is not None else {})})
+        return
+    if finding is not None:
+        from intarsia.report import print_finding
+
+        print_finding(finding, console())
+    told(f"saved: {out}")
 
 
 def _write(path: Path, text: str) -> None:

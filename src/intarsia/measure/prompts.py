@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from intarsia.errors import BadInput, Note
@@ -42,16 +42,25 @@ def encode_prompts(model: Model, task: LabelTask, records: Sequence[LabelledText
     if limit is not None:
         for i, record in enumerate(records):
             if len(ids[i]) > limit:
-                ids[i] = _fit(tokenizer, task, record, limit)
+                ids[i] = _ids(tokenizer, task, fitted(tokenizer, task, record, limit))
                 cut += 1
     if cut:
         warnings.warn(f"{cut} of {len(ids)} texts were cut to fit {limit} tokens", Note, stacklevel=3)
     return Prompts([list(row) for row in ids], cut, limit)
 
 
-def _fit(tokenizer: Any, task: LabelTask, record: LabelledText, limit: int) -> list[int]:
+def _ids(tokenizer: Any, task: LabelTask, record: LabelledText) -> list[int]:
+    return list(tokenizer(task.render(record.text, record.context), verbose=False)["input_ids"])
+
+
+def fitted(tokenizer: Any, task: LabelTask, record: LabelledText, limit: int) -> LabelledText:
+    """The record as it fits `limit` tokens of prompt: without its oldest turns, then without the end of its text."""
+
+    def cut(text: str, turns: Sequence[str]) -> LabelledText:
+        return replace(record, text=text, context=tuple(turns))
+
     def ids_of(text: str, turns: Sequence[str]) -> list[int]:
-        return list(tokenizer(task.render(text, turns), verbose=False)["input_ids"])
+        return _ids(tokenizer, task, cut(text, turns))
 
     turns = list(record.context)
     ids = ids_of(record.text, turns)
@@ -59,7 +68,7 @@ def _fit(tokenizer: Any, task: LabelTask, record: LabelledText, limit: int) -> l
         turns.pop(0)
         ids = ids_of(record.text, turns)
     if len(ids) <= limit:
-        return ids
+        return cut(record.text, turns)
     text = record.text
     # Where each token of the text ends, to cut between tokens; the loop takes up what changes at the new seam.
     ends = [end for _, end in tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
@@ -67,9 +76,10 @@ def _fit(tokenizer: Any, task: LabelTask, record: LabelledText, limit: int) -> l
     ]] if tokenizer.is_fast else list(range(1, len(text) + 1))  # fmt: skip
     keep = min(len(ends), max(len(ends) - (len(ids) - limit), 0)) if tokenizer.is_fast else len(ends) - 1
     while True:
-        ids = ids_of(text[: ends[keep - 1]].rstrip() if keep else "", turns)
+        short = text[: ends[keep - 1]].rstrip() if keep else ""
+        ids = ids_of(short, turns)
         if len(ids) <= limit:
-            return ids
+            return cut(short, turns)
         if keep == 0:
             raise BadInput(
                 f"the label task's template alone takes {len(ids)} tokens, and there is room for {limit}: "

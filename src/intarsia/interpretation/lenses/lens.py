@@ -143,6 +143,8 @@ class Lens(Finding):
     kind="look",
     family="lenses",
     source="nostalgebraist 2020 (logit lens); measures: Ghandeharioun et al. 2024 (Patchscopes), section 4.1",
+    place="prompting · base model · representation engineering",
+    example={"texts": ["The Eiffel Tower is in Paris.", "Water boils at 100 degrees."]},
 )
 def lens(model: Model, config: LensConfig, *, texts: list[Any], seed: int = 0) -> Lens:
     """The logit lens: at which layer the next token is already decided, and what the layers before it would say.

@@ -35,6 +35,8 @@ class DiffConfig(Config):
     kind="look",
     family="model comparison",
     source="CKA: Kornblith et al. 2019, unbiased as in Nguyen et al. 2021, section 3; lens: nostalgebraist 2020",
+    place="prompting · assistant model · role of fine-tuning",
+    example={"texts": ["The Eiffel Tower is in Paris.", "Water boils at 100 degrees."]},
 )
 def diff(model: Model, config: DiffConfig, *, against: Model, texts: list[Any], seed: int = 0) -> Diff:
     """Compare two models on the same texts: what changed in their predictions, where inside, and in which weights.

@@ -1,0 +1,119 @@
+"""A technique's example, from its declaration: as a command line with what it needs, and as Python."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import typing
+from typing import Any
+
+from pydantic_core import PydanticUndefined
+
+from intarsia.catalog import Technique
+from intarsia.cli import options
+
+EXAMPLE_MODEL = "smollm2-135m"
+EXAMPLE_DATA = "python-docs"
+EXAMPLE_CHAT = '{"messages": [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4"}]}'
+
+
+def example(technique: Technique) -> str:
+    """A line that runs, after lines that make what it needs and nobody has."""
+    from intarsia.recipes.binding import data_inputs, model_inputs
+
+    before: list[str] = []
+    words = ["intarsia", *technique.name.split(".", 1), "--model", EXAMPLE_MODEL]
+    others = [name for name, needed in model_inputs(technique).items() if needed]
+    if others:
+        before.append(f"intarsia compression quantize --model {EXAMPLE_MODEL} --out small")
+        words[-1] = "small"
+    for name in others:
+        words += [f"--{name.replace('_', '-')}", EXAMPLE_MODEL]
+    chats = [name for name in data_inputs(technique) if "Chat" in technique.inputs[name][0]]
+    given = {name: technique.example[name] for name in data_inputs(technique) if name in technique.example}
+    if given:
+        for name, records in given.items():
+            file = f"{name}.txt" if all(isinstance(r, str) for r in records) else f"{name}.jsonl"
+            for i, record in enumerate(records):
+                before.append(f"echo {shlex.quote(_line(record))} {'>>' if i else '>'} {file}")
+            words += [f"--{name.replace('_', '-')}", file]
+    elif chats:
+        before.append(f"echo '{EXAMPLE_CHAT}' > chats.jsonl")
+        words += [f"--{chats[0].replace('_', '-')}", "chats.jsonl"]
+    elif data_inputs(technique):
+        words += ["--data", EXAMPLE_DATA]
+    for name, field in technique.config.model_fields.items():
+        flag = options.flag(name, {*options.RESERVED, *technique.inputs})
+        if name in technique.example:
+            value = technique.example[name]
+            if isinstance(value, bool):
+                words.append(f"--{'' if value else 'no-'}{flag}")
+            else:
+                text = options.shown(value) if isinstance(value, list | tuple) else str(value)
+                words += [f"--{flag}", shlex.quote(text)]
+        elif options.default_of(field) is PydanticUndefined:
+            words += [f"--{flag}", _sample(field.annotation)]
+    if technique.kind != "look":
+        words += ["--out", technique.name.rpartition(".")[2] + {"change": "-model", "learn": ""}[technique.kind]]
+    return "\n".join([*before, " ".join(words)])
+
+
+def python_example(technique: Technique) -> str:
+    """The technique's own example as Python that runs; empty when it declares none."""
+    from intarsia.recipes.binding import model_inputs
+
+    if not technique.example:
+        return ""
+    given = {name: repr(EXAMPLE_MODEL) for name, needed in model_inputs(technique).items() if needed}
+    arguments = [f"{name}=ia.load({value})" for name, value in given.items()]
+    kinds: set[str] = set()
+    for name, value in technique.example.items():
+        many = isinstance(value, list | tuple) and not isinstance(value, str)
+        kinds |= {type(v).__name__ for v in value if dataclasses.is_dataclass(v)} if many else set()
+        if many and len(value) > 1:
+            inside = "".join(f"\n        {_python(v)}," for v in value)
+            arguments.append(f"{name}=[{inside}\n    ]")
+        else:
+            arguments.append(f"{name}=" + (f"[{', '.join(map(_python, value))}]" if many else repr(value)))
+    word = {"change": "changed", "look": "finding", "learn": "fitted"}[technique.kind]
+    lines = ["import intarsia as ia"]
+    if kinds:
+        lines.append(f"from intarsia.data import {', '.join(sorted(kinds))}")
+    lines += [
+        f"from intarsia.{technique.room} import {technique.function.__name__}",
+        "",
+        f'model = ia.load("{EXAMPLE_MODEL}")',
+        f"{word} = {technique.function.__name__}(",
+        "    model,",
+        *(f"    {argument}," for argument in arguments),
+        ")",
+        f"print({word})",
+    ]
+    return "\n".join(lines)
+
+
+def _python(record: Any) -> str:
+    """A record as one would write it: without the fields that are as they are by default."""
+    if not dataclasses.is_dataclass(record) or isinstance(record, type):
+        return repr(record)
+    written = [f"{f.name}={getattr(record, f.name)!r}" for f in dataclasses.fields(record) if _said(record, f)]
+    return f"{type(record).__name__}({', '.join(written)})"
+
+
+def _line(record: Any) -> str:
+    """A record as a line of a data file."""
+    if isinstance(record, str):
+        return record
+    fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if _said(record, f)}
+    return json.dumps(fields, ensure_ascii=False)
+
+
+def _said(record: Any, field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING or getattr(record, field.name) != field.default
+
+
+def _sample(annotation: Any) -> str:
+    if typing.get_origin(annotation) is typing.Literal:
+        return str(typing.get_args(annotation)[0])
+    return "1" if annotation in (int, float) else "NAME"
