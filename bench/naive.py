@@ -29,8 +29,9 @@ def source_state(network: nn.Module, block: nn.Module, ids: Tensor, position: in
     return kept[0]
 
 
-def writing(block: nn.Module, position: int, state: Tensor) -> Any:
-    """A hook that writes `state` at `position` in the block's first call; the handle to remove it."""
+def writing(block: nn.Module, position: int, state: Tensor, rows: Any = slice(None)) -> Any:
+    """A hook that writes `state` at `position` in the block's first call (into all rows, or some); the handle
+    to remove it."""
     done: list[bool] = []
 
     def hook(module: nn.Module, args: tuple, output: Any) -> Any:
@@ -38,7 +39,7 @@ def writing(block: nn.Module, position: int, state: Tensor) -> Any:
             return None  # a later call is a generated token, which is not patched
         done.append(True)
         stream = first(output).clone()
-        stream[:, position] = state
+        stream[rows, position] = state
         return (stream, *output[1:]) if isinstance(output, tuple) else stream
 
     return block.register_forward_hook(hook)
@@ -72,6 +73,45 @@ def cell(
     finally:
         handle.remove()
     return ids[0, target.shape[1] :]
+
+
+def batch(
+    network: nn.Module, blocks: Iterable[nn.Module], source: Tensor, target: Tensor, pairs: list[tuple[int, int]],
+    source_at: int = -1, target_at: int = -1, new_tokens: int = 0,
+) -> Tensor:  # fmt: skip
+    """Many cells at once, whole prompts as one batch with a hook for each layer: the last token's logits of each, or
+    the ids that are generated greedily with the network's cache."""
+    blocks, rows = list(blocks), len(pairs)
+    states = source.new_zeros(0)
+
+    def keeping(where: list[int]) -> Any:
+        def hook(module: nn.Module, args: tuple, output: Any) -> None:
+            nonlocal states
+            stream = first(output)
+            states = states if len(states) else stream.new_zeros(rows, stream.shape[-1])
+            states[where] = stream[where, source_at]
+
+        return hook
+
+    by_low, by_high = ({k[i]: [r for r, p in enumerate(pairs) if p[i] == k[i]] for k in pairs} for i in (0, 1))
+    handles = [blocks[low].register_forward_hook(keeping(where)) for low, where in by_low.items()]
+    prompts = target.expand(rows, -1)
+    try:
+        with torch.no_grad():
+            network(input_ids=source.expand(rows, -1), use_cache=False, logits_to_keep=1)
+            for handle in handles:
+                handle.remove()
+        handles += [writing(blocks[high], target_at, states[where], where) for high, where in by_high.items()]
+        with torch.no_grad():
+            if not new_tokens:
+                return network(input_ids=prompts, use_cache=False, logits_to_keep=1).logits[:, -1]
+            ids = network.generate(
+                input_ids=prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=new_tokens, do_sample=False
+            )
+    finally:
+        for handle in handles:
+            handle.remove()
+    return ids[:, target.shape[1] :]
 
 
 def sample(depth: int, count: int) -> list[tuple[int, int]]:

@@ -5,6 +5,7 @@ Peers exchange forwards, wrap modules and change configs; on a twin that touches
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import torch
@@ -139,10 +140,11 @@ PEERS = {
 }
 
 
-def available(network: nn.Module, tokenizer: Any) -> dict[str, Peer]:
-    """The peers that are installed and start; the others are named with the reason."""
+def available(network: nn.Module, tokenizer: Any, names: Iterable[str] = PEERS) -> dict[str, Peer]:
+    """Of the named peers, those that are installed and start; the others are named with the reason."""
     found: dict[str, Peer] = {}
-    for name, make in PEERS.items():
+    for name in names:
+        make = PEERS[name]
         try:
             found[name] = make(network, tokenizer)
         except Exception as error:

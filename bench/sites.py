@@ -147,25 +147,25 @@ def bench_sweep(model: Model, peers: dict[str, Peer], new_tokens: int, samples: 
     tracer = peers.get("nnsight")
     for i, pair in enumerate(cells):
         if i % every == 0 and len(ours) < rounds:
-            ours.append(_seconds(at_once))
-        naive.append(_seconds(lambda p=pair: cell(model.network, blocks, source, target, p, new_tokens=new_tokens)))
+            ours.append(seconds(at_once))
+        naive.append(seconds(lambda p=pair: cell(model.network, blocks, source, target, p, new_tokens=new_tokens)))
         if isinstance(tracer, NNsight) and not new_tokens:
-            traced.append(_seconds(lambda p=pair: _nnsight_cell(tracer, source, target, p)))
-    seconds = {"intarsia": Timing(tuple(ours)).median, "one by one": statistics.median(naive) * depth**2}
+            traced.append(seconds(lambda p=pair: nnsight_cell(tracer, source, target, p)))
+    total = {"intarsia": Timing(tuple(ours)).median, "one by one": statistics.median(naive) * depth**2}
     if traced:
-        seconds["nnsight, one by one"] = statistics.median(traced) * depth**2
+        total["nnsight, one by one"] = statistics.median(traced) * depth**2
     what = f"{new_tokens} generated tokens" if new_tokens else "next token"
     show(
         f"Sweep of {depth} x {depth} cells, {what}, source {source.shape[1]} and target {target.shape[1]} tokens; "
         f"one by one scaled up from {len(cells)} cells",
         ("", "seconds", "over intarsia"),
-        [[n, f"{s:.2f}", f"{s / seconds['intarsia']:.1f}"] for n, s in seconds.items()],
+        [[n, f"{s:.2f}", f"{s / total['intarsia']:.1f}"] for n, s in total.items()],
     )
     key = "sweep_generate" if new_tokens else "sweep"
-    figures = {f"{key}_speedup_one_by_one": seconds["one by one"] / seconds["intarsia"]}
+    figures = {f"{key}_speedup_one_by_one": total["one by one"] / total["intarsia"]}
     if traced:
-        figures[f"{key}_speedup_nnsight_one_by_one"] = seconds["nnsight, one by one"] / seconds["intarsia"]
-    return figures | {f"{key}_{_key(n)}_seconds": s for n, s in seconds.items()}
+        figures[f"{key}_speedup_nnsight_one_by_one"] = total["nnsight, one by one"] / total["intarsia"]
+    return figures | {f"{key}_{_key(n)}_seconds": s for n, s in total.items()}
 
 
 def check_cells(model: Model, whole: Any, source: Tensor, target: Tensor, cells: list, new_tokens: int) -> None:
@@ -179,12 +179,14 @@ def check_cells(model: Model, whole: Any, source: Tensor, target: Tensor, cells:
             assert same([alone], [whole.logits[0, pair[0], pair[1]]]), f"cell {pair}: other logits than one by one"
 
 
-def _nnsight_cell(tracer: NNsight, source: Tensor, target: Tensor, pair: tuple[int, int]) -> Tensor:
+def nnsight_cell(tracer: NNsight, source: Tensor, target: Tensor, pair: tuple[int, int]) -> Tensor:
+    """The last token's logits of one cell, through nnsight."""
     state = tracer.state({"input_ids": source}, pair[0], -1)
     return tracer.patch({"input_ids": target}, pair[1], -1, state)[0, -1]
 
 
-def _seconds(once: Callable[[], Any]) -> float:
+def seconds(once: Callable[[], Any]) -> float:
+    """How long one call takes."""
     begin = time.perf_counter()
     once()
     return time.perf_counter() - begin

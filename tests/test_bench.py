@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import types
 
 import pytest
 import torch
 
 from bench import common, naive
+from bench.patchscopes import __main__ as patchscopes
+from bench.patchscopes import speed
 from bench.peers import twin
 from bench.sites import same
 from intarsia.sites import sweep
@@ -107,7 +111,13 @@ def test_the_naive_sweep_equals_the_engines(family, target_at):
     logits = sweep(model, source, target, target_at=target_at, keep_logits=True).logits
     ids = sweep(model, source, target, target_at=target_at, max_new_tokens=4).ids
     unpatched = model.network(input_ids=target).logits[0, -1].detach()
-    for pair in naive.sample(len(blocks), 8):
+    pairs = naive.sample(len(blocks), 8)
+    low, high = zip(*pairs, strict=True)
+    batched = naive.batch(model.network, blocks, source, target, pairs, target_at=target_at)
+    assert same([batched], [logits[0, low, high]])
+    batched = naive.batch(model.network, blocks, source, target, pairs, target_at=target_at, new_tokens=4)
+    assert torch.equal(batched, ids[0, low, high])
+    for pair in pairs:
         alone = naive.cell(model.network, blocks, source, target, pair, target_at=target_at)
         if target_at == -1 or pair[1] < len(blocks) - 1:  # else nothing reads what was patched
             assert not same([alone], [unpatched])
@@ -115,3 +125,42 @@ def test_the_naive_sweep_equals_the_engines(family, target_at):
         longer = naive.cell(model.network, blocks, source, target, pair, target_at=target_at, new_tokens=4)
         assert torch.equal(longer, ids[0, pair[0], pair[1]][: len(longer)])
     assert not any(m._forward_hooks for m in model.network.modules())
+
+
+def test_the_parts_of_the_patchscopes_benchmark_run_in_order_into_one_file(tmp_path, monkeypatch, capsys):
+    assert patchscopes.parts("multihop, speed") == ["speed", "multihop"]
+    for bad in ("", "speed,lens"):
+        with pytest.raises(argparse.ArgumentTypeError, match="give some of speed, lenses"):
+            patchscopes.parts(bad)
+    table = ("A title", ("", "figure"), [["one", "2"]])
+    ran = []
+
+    def module(name):
+        def part(key, figure):
+            return lambda options: (ran.append(key), ({figure: 1.5}, [table]))[1]
+
+        keys = ("contamination", "attributes", "multihop") if name.endswith("tasks") else (name.rsplit(".")[-1],)
+        return types.SimpleNamespace(**{f"run_{k}": part(k, "same" if k == "multihop" else k) for k in keys})
+
+    monkeypatch.setattr(patchscopes.importlib, "import_module", module)
+    monkeypatch.setattr(patchscopes, "start", lambda options: None)
+    path = tmp_path / "figures.json"
+    patchscopes.main(["--only", "multihop,lenses", "--json", str(path)])
+    assert ran == ["lenses", "multihop"]
+    assert json.loads(path.read_text()) == {"lenses": 1.5, "same": 1.5}
+    assert "A title" in capsys.readouterr().out
+
+
+def test_the_ways_of_the_speed_benchmark_say_the_same_on_a_tiny_network():
+    model = tiny("llama")
+    source, target = torch.tensor([[1, 30, 40]]), torch.tensor([[1, 70, 80, 90]])
+    for new_tokens in (0, 3):
+        totals, taken = speed.measure(model, None, source, target, new_tokens, cells=4, batch=5, rounds=1)
+        assert set(totals) == {"intarsia", "one by one", "naive batch"} and min(totals.values()) > 0
+        assert taken == {"intarsia": 16, "one by one": 4, "naive batch": 5}
+    broken = lambda *args, **kwargs: types.SimpleNamespace(  # noqa: E731
+        ids=torch.zeros(1, 4, 4, 3, dtype=torch.long), logits=torch.zeros(1, 4, 4, 300)
+    )
+    for new_tokens in (0, 3):
+        with pytest.raises(AssertionError, match="than one by one"):
+            speed.measure(model, None, source, target, new_tokens, cells=4, batch=5, rounds=1, ours=broken)

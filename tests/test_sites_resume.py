@@ -171,3 +171,17 @@ def test_bad_sweeps_say_what_is_wrong(kwargs, says):
 def test_a_target_must_generate():
     with pytest.raises(BadInput, match="causal language model"):
         sweep(tiny("bert"), torch.tensor([[20, 30]]), torch.tensor([[50, 60]]))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_resuming_from_the_embeddings_takes_padded_rows(family, side):
+    model, x = tiny(family), inputs(family, side=side)
+    acts = read(model, x, "embed")
+    assert "embed" in acts and "layers.0.resid_post" not in acts
+    after = resume(model, acts, after="embed", state=acts["embed"] * 2).logits
+    for row in range(2):
+        real = x["attention_mask"][row].bool()
+        alone = read(model, x["input_ids"][row, real][None], "embed")
+        wanted = resume(model, alone, after="embed", state=alone["embed"] * 2).logits[0]
+        torch.testing.assert_close(after[row, real], wanted, rtol=1e-4, atol=1e-4)

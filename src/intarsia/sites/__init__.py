@@ -6,10 +6,11 @@ from intarsia.sites.activations import Activations
 from intarsia.sites.edits import Add, Apply, Edit, Replace, Scale
 from intarsia.sites.generation import Generation, generate
 from intarsia.sites.inputs import Batch
+from intarsia.sites.linearizing import linearized
 from intarsia.sites.reading import read, run
 from intarsia.sites.resuming import batch_of, resume, unembed
 from intarsia.sites.sitemap import SiteMap, site_map
-from intarsia.sites.sweeping import Sweep, sweep
+from intarsia.sites.sweeping import Sweep, source_states, sweep
 
 __all__ = [
     "Activations",
@@ -24,10 +25,12 @@ __all__ = [
     "Sweep",
     "batch_of",
     "generate",
+    "linearized",
     "read",
     "resume",
     "run",
     "site_map",
+    "source_states",
     "sweep",
     "unembed",
 ]

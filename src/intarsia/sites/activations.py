@@ -31,6 +31,9 @@ class Activations(Mapping[str, Tensor]):
             raise BadInput(f"'{site}' was not read{did_you_mean(site, self.tensors)}")
         return self.tensors[site]
 
+    def __contains__(self, site: object) -> bool:
+        return site in self.tensors
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
 

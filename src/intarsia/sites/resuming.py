@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from intarsia.errors import BadInput
 from intarsia.sites.activations import Activations
-from intarsia.sites.edits import Edit, Replace
+from intarsia.sites.edits import Apply, Edit
 from intarsia.sites.inputs import Batch, Inputs, prepare, takes
 from intarsia.sites.reading import _read_one, call
 from intarsia.sites.sitemap import SiteMap, of
@@ -94,9 +94,9 @@ def resume(
     if state.dim() != 3 or state.shape[0] != batch.size or state.shape[-1] != width:
         raise BadInput(f"resume: the state must be [{batch.size}, token, {width}], was given {list(state.shape)}")
     if last < 0:
-        edits = [Replace(f"{tower.prefix}embed", at=None, value=state), *edits]
-        if batch.mask is not None and not bool(batch.mask.all()):
-            raise BadInput("resume after 'embed' needs rows without padding")
+        # Padding keeps what it had: nothing reads it.
+        given = state
+        edits = [Apply(f"{tower.prefix}embed", function=lambda old: given.to(old)), *edits]
     elif not extras and sites.wiring[tower.name][0].tuple_output:
         names = [f"{tower.prefix}layers.{last}.resid_post"]
         extras = _read_one(model, sites, batch, names, [], False, {}).extras
