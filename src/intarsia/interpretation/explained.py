@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +28,7 @@ from intarsia.measure import LabelTask
 from intarsia.measure import trie as tries
 from intarsia.measure.likelihood import left_padded
 from intarsia.measure.prompts import fitted
-from intarsia.sites import Activations, Edit, Replace, read, run
+from intarsia.sites import Apply, Edit, Replace, read, run
 from intarsia.sites.inputs import takes
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Explained:
     - features: positions in it of the text's own tokens (a template, earlier turns and special tokens stay in place).
     - tokens: those tokens as text. words: for each word of the text, the indices of its features.
     - choices, choice: what the model may say, and the index of what is explained.
+    - forwards, backwards: texts run through the network so far, and those of them with a graph: what a method costs.
     - removal: what taking a token away means: it cannot be attended to (`attention`), another neutral token stands in
       its place (`token`), or the text is shorter (`delete`)."""
 
@@ -79,6 +80,7 @@ class Explained:
         self.words = [list(w) for w in words] if words is not None else [[i] for i in range(len(self.features))]
         self.tokens = list(tokens) if tokens is not None else _as_text(model, [self.ids[i] for i in self.features])
         self._values: dict[bytes, Tensor] = {}
+        self.forwards = self.backwards = 0
         self.choice = int(self.log_probs().argmax()) if choice is None else choice
 
     @property
@@ -117,26 +119,40 @@ class Explained:
         """[n]: log probability of the explained choice at embeddings [n, token, width], with a graph."""
         return self._of_states(embeddings, [], [])[0]
 
-    def value_with(self, at: Sequence[str], edits: Sequence[Edit] = ()) -> tuple[Tensor, Activations]:
-        """The explained log probability [1] with a graph, and the activations at sites it was computed through.
+    def value_with(
+        self, at: Sequence[str], edits: Sequence[Edit] = (), count: int = 1
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The explained log probability [count] with a graph, and the activations at sites (and `logits`) that it was
+        computed through.
 
-        The text is followed by the tail of the choice: the token axis is that much longer than the prompt."""
-        return self._of_states(None, list(at), list(edits))
+        The text is followed by the tail of the choice: the token axis is that much longer than the prompt. `count`
+        runs it that many times in one batch, for edits of single rows."""
+        return self._of_states(None, list(at), list(edits), count)
 
-    def _of_states(self, embeddings: Tensor | None, at: list[str], edits: list[Edit]) -> tuple[Tensor, Any]:
+    def _of_states(
+        self, embeddings: Tensor | None, at: list[str], edits: list[Edit], count: int = 1
+    ) -> tuple[Tensor, Any]:
         tail = self.choices[self.choice].tail
         ids = self._ids(tail)
-        count = 1 if embeddings is None else len(embeddings)
+        count = count if embeddings is None else len(embeddings)
+        self.forwards += count
+        self.backwards += count * torch.is_grad_enabled()
         if embeddings is not None:
             after = read(self.model, ids, self._site("embed"))[self._site("embed")][:, len(self.ids) :]
             whole = torch.cat([embeddings.to(after.dtype), after.expand(count, -1, -1)], dim=1)
             edits = [*edits, Replace(self._site("embed"), value=whole)]
+        elif torch.is_grad_enabled():
+            edits = [Apply(self._site("embed"), function=_differentiable), *edits]
         inputs = {"input_ids": ids.expand(count, -1), "attention_mask": torch.ones_like(ids).expand(count, -1)}
-        if not at:
-            output = run(self.model, inputs, edits, grad=True, **self._keep(tail))
-            return self._log_prob(output.logits, self.choices[self.choice]), None
-        acts = read(self.model, inputs, [*at, "logits"], edits=edits, grad=True)
-        return self._log_prob(acts["logits"], self.choices[self.choice]), acts
+        if at and "logits" in self.model.sites:
+            acts = read(self.model, inputs, [*at, "logits"], edits=edits, grad=torch.is_grad_enabled())
+            return self._log_prob(acts["logits"], self.choices[self.choice]), acts
+        kept: dict[str, Tensor] = {}  # a classifier's head is no site: its whole forward runs, and what passes is kept
+        for site in self.model.sites.expand(at) if at else []:
+            edits = [*edits, Apply(site, function=partial(_keep_passing, kept, site))]
+        output = run(self.model, inputs, edits, grad=torch.is_grad_enabled(), **self._keep(tail))
+        kept["logits"] = output.logits
+        return self._log_prob(output.logits, self.choices[self.choice]), kept
 
     def log_probs_of(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """[n, choices] float64: log probability of every choice after other prompts, given as token ids."""
@@ -152,6 +168,7 @@ class Explained:
         """One forward for each different tail; `inputs(tail)` gives what the network is fed."""
         values = torch.empty(count, len(self.choices), dtype=torch.float64)
         for tail in dict.fromkeys(c.tail for c in self.choices):
+            self.forwards += count
             output = run(self.model, inputs(tail), **self._keep(tail))
             for i, choice in enumerate(self.choices):
                 if choice.tail == tail:
@@ -171,11 +188,12 @@ class Explained:
         stays[:, self.features] = keep
         ids, mask = full.expand(len(keep), -1).clone(), torch.ones(len(keep), len(full), dtype=torch.long)
         positions = torch.arange(len(full)).expand(len(keep), -1)
-        if self.removal == "token":
+        if self.removal != "delete":
+            # Unattended tokens are exchanged too: the prompt's last one is where the choice is read off.
             ids[~stays] = neutral_token(self.model)
-        elif self.removal == "attention":
+        if self.removal == "attention":
             mask = stays.long()
-        else:
+        elif self.removal == "delete":
             order = stays.long().argsort(dim=1, stable=True)  # what is deleted goes left, as padding
             ids, mask = ids.gather(1, order), stays.long().gather(1, order)
             positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -249,6 +267,16 @@ def explain_text(
     name = target if target is not None else model.tokenizer.decode(following)
     choices = [Choice(name, tuple(following[:-1]), steps)]
     return _made(model, ids, features, choices, None, words, tokens, record.text, removal)
+
+
+def _differentiable(tensor: Tensor) -> Tensor:
+    """Gradients begin at the embeddings, also where the network's own parameters are frozen."""
+    return tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+
+
+def _keep_passing(kept: dict[str, Tensor], site: str, tensor: Tensor) -> Tensor:
+    kept[site] = tensor
+    return tensor
 
 
 def neutral_token(model: Model) -> int:

@@ -126,6 +126,13 @@ class LabelTask(pydantic.BaseModel):
         share = [(counts[label] + 1) / total for label in labels] if prior else None
         return cls.parse({"template": template, "labels": labels, "verbalisers": words, "prior": share, **settings})
 
+    @classmethod
+    def zero_shot(cls, labels: Sequence[str], template: str = DEFAULT_TEMPLATE) -> LabelTask:
+        """A task from the labels' own names and a prompt, for a model that was not tuned to any.
+
+        Raises `BadInput` for fewer than two labels or a template without `{text}`."""
+        return cls.parse({"template": template, "verbalisers": _default_verbalisers(list(labels))})
+
     def attach(self, model: Model) -> None:
         """Write the task into `model.extras`."""
         model.extras[KEY] = self.model_dump(mode="json")

@@ -2,5 +2,6 @@
 
 from intarsia.interpretation.model_diff.finding import Diff
 from intarsia.interpretation.model_diff.technique import DiffConfig, diff
+from intarsia.interpretation.model_diff.tuning_effect import TuningEffect, TuningEffectConfig, tuning_effect
 
-__all__ = ["Diff", "DiffConfig", "diff"]
+__all__ = ["Diff", "DiffConfig", "TuningEffect", "TuningEffectConfig", "diff", "tuning_effect"]

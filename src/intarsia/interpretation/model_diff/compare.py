@@ -12,6 +12,7 @@ from intarsia.errors import BadInput
 from intarsia.interpretation import divergence, states
 from intarsia.interpretation.model_diff import report as diff_report
 from intarsia.interpretation.model_diff import similarity, weights
+from intarsia.interpretation.model_diff.facts import check_facts, facts_diff
 from intarsia.interpretation.model_diff.finding import Diff, LayerDiff, WeightDiff
 from intarsia.interpretation.model_diff.prompts import prompts
 from intarsia.interpretation.model_diff.technique import DiffConfig
@@ -25,7 +26,9 @@ CHUNK = 128  # positions whose logits are held at a time
 TOP = 5
 
 
-def compare(before: Model, after: Model, config: DiffConfig, records: Sequence[Any], seed: int) -> Diff:
+def compare(
+    before: Model, after: Model, config: DiffConfig, records: Sequence[Any], facts: Sequence[Any] | None, seed: int
+) -> Diff:
     """Compare two models on the same texts; see `interpretation.diff`."""
     for model in (before, after):
         states.check_readable(model, WHO)
@@ -36,6 +39,7 @@ def compare(before: Model, after: Model, config: DiffConfig, records: Sequence[A
     chosen = states.choose(records, config.max_texts, seed, WHO)
     items, as_prompts = prompts(chosen, before, after, config.as_prompts, config.max_tokens)
     check_tokenizers(before, after, [item.text for item in items])
+    check_facts(before, after, facts or [], config.facts_lens)
 
     limit = None if as_prompts else config.max_tokens
     parts = list(states.batches(after, [item.text for item in items], limit, config.batch_size))
@@ -76,6 +80,7 @@ def compare(before: Model, after: Model, config: DiffConfig, records: Sequence[A
         parted_at=inside.parted_at(),
         weights=found,
         unmatched=unmatched,
+        facts=facts_diff(before, after, facts, config.facts_top, config.facts_lens) if facts else None,
         **inside.cka(),
     )
     return diff_report.complete(finding, before, after, config, items, output, seed)

@@ -8,6 +8,7 @@ from typing import Any
 import pydantic
 from pydantic import Field
 
+from intarsia.interpretation.model_diff.facts import FactsDiff
 from intarsia.interpretation.wording import percent, visible
 from intarsia.report import Block, Cell, Column, Figure, Finding, Series, Table, TokenMap
 
@@ -118,6 +119,7 @@ class Diff(Finding):
     inputs: list[InputChange] = Field(default_factory=list)
     weights: list[WeightDiff] = Field(default_factory=list)
     unmatched: int = 0
+    facts: FactsDiff | None = None
 
     @property
     def identical(self) -> bool:
@@ -391,8 +393,9 @@ class Diff(Finding):
         )
 
     def blocks(self) -> list[Block]:
+        facts = self.facts.blocks() if self.facts else []
         order = [
-            self.numbers(), self.stream_figure(), *self.maps, self.histogram(), self.lens_figure(),
+            self.numbers(), *facts, self.stream_figure(), *self.maps, self.histogram(), self.lens_figure(),
             self.change_table(), *self.token_tables(), self.weight_figure(), self.weight_table(),
             self.module_figure(), self.cka_figure(), self.layer_table(),
         ]  # fmt: skip

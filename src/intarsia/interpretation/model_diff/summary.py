@@ -17,7 +17,8 @@ def summarise(finding: Diff) -> str:
         if finding.weights:
             compared.append(f"all {len(finding.weights)} weight tensors")
         return f"The two models are identical: {', '.join(compared)} are exactly equal."
-    sentences = [*_cue(finding), *_predictions(finding), *_inside(finding), *_weights(finding)]
+    facts = [finding.facts.sentence()] if finding.facts is not None else []
+    sentences = [*_cue(finding), *_predictions(finding), *facts, *_inside(finding), *_weights(finding)]
     return " ".join(sentences)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from intarsia.catalog import Config, technique
+from intarsia.data import TextPair
 from intarsia.interpretation.model_diff.finding import Diff
 from intarsia.models import Model
 
@@ -26,6 +27,10 @@ class DiffConfig(Config):
         128, ge=0, description="positions whose lens is compared at every layer, drawn by the seed"
     )
     weights: bool = Field(True, description="compare the weights too")
+    facts_top: int = Field(5, ge=1, description="a fact is readable where it ranks among that many tokens")
+    facts_lens: Literal["sink", "logit", "identity"] = Field(
+        "sink", description="the lens that reads facts out of the layers"
+    )
     maps: int = Field(4, ge=0, description="texts shown as token maps, the most changed first")
     examples: int = Field(10, ge=0, description="rows in each table of examples")
 
@@ -36,9 +41,14 @@ class DiffConfig(Config):
     family="model comparison",
     source="CKA: Kornblith et al. 2019, unbiased as in Nguyen et al. 2021, section 3; lens: nostalgebraist 2020",
     place="prompting · assistant model · role of fine-tuning",
-    example={"texts": ["The Eiffel Tower is in Paris.", "Water boils at 100 degrees."]},
+    example={
+        "texts": ["The Eiffel Tower is in Paris.", "Water boils at 100 degrees."],
+        "facts": [TextPair("The Eiffel Tower is in", " Paris"), TextPair("The Colosseum is in", " Rome")],
+    },
 )
-def diff(model: Model, config: DiffConfig, *, against: Model, texts: list[Any], seed: int = 0) -> Diff:
+def diff(
+    model: Model, config: DiffConfig, *, against: Model, texts: list[Any], facts: list[Any] | None = None, seed: int = 0
+) -> Diff:
     """Compare two models on the same texts: what changed in their predictions, where inside, and in which weights.
 
     `model` is the state after, `against` the state before. Per position: KL(before || after) of the next-token
@@ -52,7 +62,11 @@ def diff(model: Model, config: DiffConfig, *, against: Model, texts: list[Any], 
     was trained at one position of one prompt, so labelled texts are by default compared inside that prompt, and the
     position where the label is read (the cue) is reported apart.
 
-    Raises `BadInput` when the tokenizers differ."""
+    `facts`: prompts and what should follow them (`TextPair`). Each is read out of every layer of both models, through
+    the blocks above it (a Patchscope), so that one sees which facts are no longer said, which of those are still there
+    inside, and from which layer on.
+
+    Raises `BadInput` when the tokenizers differ, or for facts and a model that predicts no next token."""
     from intarsia.interpretation.model_diff.compare import compare
 
-    return compare(against, model, config, texts, seed)
+    return compare(against, model, config, texts, facts, seed)

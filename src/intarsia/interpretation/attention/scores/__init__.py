@@ -1,0 +1,1 @@
+"""The computation behind each attention method: `(explained, settings, seed) -> Scored`."""

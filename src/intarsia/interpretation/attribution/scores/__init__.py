@@ -1,0 +1,1 @@
+"""The computation behind each attribution method: `(explained, settings, seed) -> Scored`."""
