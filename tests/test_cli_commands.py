@@ -93,6 +93,11 @@ def test_every_example_is_a_command_line_that_is_understood(name):
             made.make_context(made.name, words[3:])
 
 
+def test_words_of_a_command_may_be_joined_by_hyphens(cli):
+    code, out, _ = cli("interpretation", "leave-one-out", "--help")
+    assert code == 0 and "Leave one out" in out
+
+
 @pytest.mark.parametrize("command", [*app.COMMANDS])
 def test_every_command_has_help_with_an_example(cli, command):
     code, out, _ = cli(command, "--help")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from intarsia.data import Chat, LabelledText, Text, TextPair, load_data, read, shared_data
+from intarsia.data import Chat, LabelledText, RationaleText, Text, TextPair, load_data, read, shared_data
 from intarsia.errors import BadInput, MissingExtra
 
 
@@ -201,3 +201,29 @@ def test_dialogue_sets(name, counts):
     data = load_data(folder)
     assert tuple(len(data[split]) for split in ("train", "dev", "test")) == counts
     assert len(data.facts["labels"]) == 7 and data["test"][0].group is not None
+
+
+def test_rationales_are_characters_or_words(tmp_path):
+    line = '{"text": "A bad, bad film", "label": "bad", "rationale": %s}'
+    rows = [line % "[[2, 5], [7, 10]]", line % '["bad", "film"]', line % "[]", line % "null", line % '"I felt so"']
+    spans = [((2, 5), (7, 10)), ((2, 5), (11, 15)), ()]
+    found = read(write(tmp_path, "a.jsonl", "\n".join(rows)))
+    assert found[:3] == [RationaleText("A bad, bad film", "bad", rationale=s) for s in spans]
+    assert found[3:] == [LabelledText("A bad, bad film", "bad")] * 2  # none, and prose
+    table = write(tmp_path, "b.csv", 'text,label,evidence\n"A bad film",bad,"[[2, 5]]"\n"A bad film",bad,\n')
+    assert read(table) == [RationaleText("A bad film", "bad", rationale=((2, 5),)), LabelledText("A bad film", "bad")]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ('["good"]', "'good' does not occur in the text"),
+        ("[[2, 99]]", "[2, 99] is no [start, end] in a text of 10 characters"),
+        ("[[5, 2]]", "is no [start, end]"),
+        ("[[1]]", "is no [start, end]"),
+        ('{"a": 1}', "must be a list of [start, end] or of words, is an object"),
+    ],
+)
+def test_bad_rationales(tmp_path, value, words):
+    row = '{"text": "A bad film", "label": "bad", "rationale": VALUE}'.replace("VALUE", value)
+    fails(lambda: read(write(tmp_path, "a.jsonl", row)), "a.jsonl: line 1", "rationale", words)

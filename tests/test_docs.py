@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 import types
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from intarsia import catalog
-from intarsia.cli.docs import pages
+from intarsia.cli.docs import overview, pages
 from intarsia.data import Text
 from tests.tiny import tiny
 
@@ -22,17 +23,20 @@ def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
 
 
-def test_every_technique_has_a_page_and_a_row_in_the_readme():
+def own() -> dict[str, catalog.Technique]:
+    """Without those of other packages, or declared by other tests."""
+    return {n: t for n, t in catalog.load().items() if t.function.__module__.startswith("intarsia.")}
+
+
+def test_every_technique_has_a_page_and_its_place_in_the_readme():
     generated, readme = pages(), (ROOT / "README.md").read_text("utf-8")
-    for name, technique in catalog.load().items():
-        if not technique.function.__module__.startswith("intarsia."):
-            continue  # of another package, or declared by another test
+    for name in own():
         assert f"# {name}" in generated[f"techniques/{name}.md"]
-        assert f"| `{name}` | {technique.kind} | {technique.summary} |" in readme
+    assert overview(list(own().values())) in readme
 
 
 def shown() -> list[str]:
-    return [n for n, t in catalog.load().items() if t.example and t.function.__module__.startswith("intarsia.")]
+    return [name for name, technique in own().items() if technique.example]
 
 
 @pytest.mark.parametrize("name", shown())
@@ -68,10 +72,27 @@ def test_every_page_of_the_navigation_exists():
     assert named <= written | set(pages())
 
 
-@pytest.mark.parametrize("path", ["README.md", *sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("docs/*.md"))])
+@pytest.mark.parametrize(
+    "path", ["README.md", *sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("docs/**/*.md"))]
+)
 def test_python_blocks_are_python(path: str):
     for block in blocks(ROOT / path, "python"):
         compile(block, path, "exec")
+
+
+WRITTEN = ["README.md", *sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("docs/**/*.md"))]
+
+
+@pytest.mark.parametrize("path", WRITTEN)
+def test_command_lines_are_understood(path: str):
+    from intarsia.cli.techniques import command, rooms
+
+    for block in blocks(ROOT / path, "console"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            if words[:1] == ["intarsia"] and len(words) > 2 and words[1] in rooms() and "--help" not in words:
+                made = command(catalog.find(f"{words[1]}.{words[2]}"))
+                made.make_context(made.name, words[3:])
 
 
 @pytest.fixture

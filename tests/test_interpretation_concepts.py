@@ -103,7 +103,7 @@ def test_a_concept_survives_saving_and_knows_its_model(tmp_path) -> None:
     with pytest.raises(BadInput, match="not empty"):
         found.save(tmp_path / "c")
     found.save(tmp_path / "c", force=True)
-    with pytest.raises(BadInput, match="no concept there"):
+    with pytest.raises(BadInput, match="no concept directions there"):
         Concept.load(tmp_path)
     (tmp_path / "c" / "concept.json").write_text("{}", "utf-8")
     with pytest.raises(BadInput, match="cannot be read"):

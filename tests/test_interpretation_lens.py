@@ -15,7 +15,7 @@ TEXTS = ["Return the sum of the start value and an iterable.", "def f(x): pass",
 
 def test_lens_matches_the_naive_one() -> None:
     model = tiny("llama")
-    found = lens(model, texts=TEXTS, batch_size=3, max_tokens=64)
+    found = lens(model, texts=TEXTS, batch_size=3, max_tokens=64, method="logit")
     sums: dict[str, list[float]] = {}
     settled = [0] * 4
     count = 0

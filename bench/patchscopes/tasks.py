@@ -135,7 +135,7 @@ def run_multihop(options: argparse.Namespace) -> tuple[Figures, list[Table]]:
 
     model = intarsia.load("smollm2-135m")
     found = multihop(
-        model, queries=12 if options.quick else 40, asked=150 if options.quick else 616, grid=3 if options.quick else 4,
+        model, queries=12 if options.quick else 24, asked=100 if options.quick else 300, grid=3 if options.quick else 4,
         max_new_tokens=TOKENS if options.quick else 15, contamination=DEFAULT,
     )  # fmt: skip
     figures: Figures = {"multihop_known": found.known, "multihop_asked": found.asked}

@@ -65,9 +65,12 @@ class Command(_Common, click.Command):
 
 
 class Group(_Common, click.Group):
-    """A group whose unknown commands get a hint."""
+    """A group whose unknown commands get a hint. `leave-one-out` is understood as `leave_one_out`."""
 
     command_class = Command
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        return super().get_command(context, name) or super().get_command(context, name.replace("-", "_"))
 
     def resolve_command(
         self, context: click.Context, args: list[str]

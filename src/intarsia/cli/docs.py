@@ -39,6 +39,17 @@ def catalog_page(known: list[Technique]) -> str:
     return "\n".join(lines)
 
 
+def overview(known: list[Technique]) -> str:
+    """The README's table: a row a family, with the names of its techniques."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for t in known:
+        rows.setdefault((t.room, t.family), []).append(t.name.partition(".")[2])
+    lines = ["| room | family | techniques |", "|---|---|---|"]
+    for (room, family), names in sorted(rows.items()):
+        lines.append(f"| {room} | {family} | {', '.join(f'`{name}`' for name in names)} |")
+    return "\n".join(lines)
+
+
 def technique_page(technique: Technique) -> str:
     """The page of one technique: what it does, its settings, how it is called in each of the three ways."""
     from intarsia.cli.examples import example, python_example

@@ -2,13 +2,14 @@
 
 from intarsia.data.loading import load_data, shared_data
 from intarsia.data.readers import read
-from intarsia.data.records import Chat, Dataset, LabelledText, Record, Text, TextPair
+from intarsia.data.records import Chat, Dataset, LabelledText, RationaleText, Record, Text, TextPair
 from intarsia.data.splits import dedup, shuffled, split
 
 __all__ = [
     "Chat",
     "Dataset",
     "LabelledText",
+    "RationaleText",
     "Record",
     "Text",
     "TextPair",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from intarsia.data.records import Chat, LabelledText, Record, Text, TextPair
+from intarsia.data.records import Chat, LabelledText, RationaleText, Record, Text, TextPair
 from intarsia.errors import BadInput, did_you_mean
 
 RecordKind = Literal["text", "label", "chat", "pair"]
@@ -17,6 +17,7 @@ LABEL = ("label", "emotion", "class", "category", "sentiment", "topic")
 MESSAGES = ("messages", "conversations", "conversation", "dialogue")
 PROMPT = ("prompt", "instruction", "question", "source")
 TARGET = ("target", "completion", "response", "output", "answer")
+RATIONALE = ("rationale", "rationales", "evidence")
 GROUP = ("group", "dialogue_id", "conversation_id", "scene_id", "document_id", "module")
 _ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "prompter": "user"}
 _WANTED = {"text": (TEXT,), "label": (TEXT, LABEL), "chat": (MESSAGES,), "pair": (PROMPT, TARGET)}
@@ -45,7 +46,9 @@ def to_record(row: Mapping[str, Any], kind: RecordKind, where: str) -> Record:
         case "text":
             return Text(_text(row, TEXT, where), group)
         case "label":
-            return LabelledText(_text(row, TEXT, where), _label(row, where), group, _context(row, where))
+            known = (_text(row, TEXT, where), _label(row, where), group, _context(row, where))
+            spans = _rationale(row, known[0], where)
+            return LabelledText(*known) if spans is None else RationaleText(*known, spans)
         case "chat":
             return Chat(_messages(row, where), group)
         case "pair":
@@ -106,6 +109,33 @@ def _context(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
         raise BadInput(f"{where}: 'context' must be a text or a list of texts, is {_type(value)}")
     return tuple(value)
+
+
+def _rationale(row: Mapping[str, Any], text: str, where: str) -> tuple[tuple[int, int], ...] | None:
+    """Spans of the text from `[start, end]` pairs, or from words of it (each where it first stands).
+
+    None where there are none, or where the rationale is prose and not a list."""
+    if (column := _column(list(row), RATIONALE)) is None or (value := row[column]) is None:
+        return None
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)  # a column of a CSV file
+        except ValueError:
+            return None
+    if not isinstance(value, list):
+        raise BadInput(f"{where}: '{column}' must be a list of [start, end] or of words, is {_type(value)}")
+    spans = []
+    for part in value:
+        if isinstance(part, str):
+            if (at := text.find(part)) < 0 or not part:
+                raise BadInput(f"{where}: '{column}': '{part}' does not occur in the text")
+            spans.append((at, at + len(part)))
+            continue
+        whole = isinstance(part, list | tuple) and len(part) == 2 and all(type(n) is int for n in part)
+        if not whole or not 0 <= part[0] < part[1] <= len(text):
+            raise BadInput(f"{where}: '{column}': {part} is no [start, end] in a text of {len(text)} characters")
+        spans.append((part[0], part[1]))
+    return tuple(spans)
 
 
 def _messages(row: Mapping[str, Any], where: str) -> tuple[dict[str, str], ...]:

@@ -28,6 +28,13 @@ class LabelledText:
 
 
 @dataclass(frozen=True)
+class RationaleText(LabelledText):
+    """A labelled text with the places that people marked as the reason: character spans (start, end) of `text`."""
+
+    rationale: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
 class Chat:
     """A conversation for instruction tuning: messages `{"role": "system"|"user"|"assistant", "content": str}`."""
 
@@ -44,7 +51,7 @@ class TextPair:
     group: str | None = None
 
 
-Record = Text | LabelledText | Chat | TextPair
+Record = Text | LabelledText | RationaleText | Chat | TextPair
 
 
 @dataclass

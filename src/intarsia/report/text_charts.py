@@ -12,11 +12,14 @@ from intarsia.report.format import MISSING, clean, finite, interval, number
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from intarsia.report.heatmap import Shade
+
 SPARKS = "▁▂▃▄▅▆▇█"
 SHADES = "·░▒▓█"
 BELOW = "·.-=≡"  # the same five steps for values below zero
 EIGHTHS = " ▏▎▍▌▋▊▉"
 MOST_ROWS = 60
+WORD = 10  # cells of a word in a heatmap
 
 
 def lines(figure: Figure, width: int) -> Iterator[RenderableType]:
@@ -47,7 +50,8 @@ def lines(figure: Figure, width: int) -> Iterator[RenderableType]:
     up = f"{figure.y or 'y'} {number(low, figure.format)} … {number(high, figure.format)}"
     yield Text(clean(across + up) + (" (log)" if figure.log_y else ""), style="dim")
     for mark in figure.marks:
-        yield Text(clean(f"- - {mark.text or 'mark'}: {mark.axis} = {number(mark.value, figure.format)}"), style="dim")
+        value = number(mark.value, figure.format if mark.axis == "y" else "")
+        yield Text(clean(f"- - {mark.text or 'mark'}: {mark.axis} = {value}"), style="dim")
 
 
 def bars(figure: Figure, width: int) -> Iterator[RenderableType]:
@@ -135,7 +139,7 @@ def scatter(figure: Figure, width: int) -> Iterator[RenderableType]:
 
 
 def heatmap(figure: Figure, width: int) -> Iterator[RenderableType]:
-    """A character a cell, darker for more; long rows are thinned to the width there is."""
+    """A character a cell, darker for more; long rows are thinned to the width there is. Cells with words show them."""
     from rich.text import Text
 
     from intarsia.report.heatmap import shade_of
@@ -150,6 +154,10 @@ def heatmap(figure: Figure, width: int) -> Iterator[RenderableType]:
     names += [str(r) for r in range(len(names), len(matrix))]
     label = max(map(len, names))
     room = max(8, width - label - 2)
+    if figure.texts:
+        yield from _worded(figure, shade, names, label, room)
+        yield _heat_legend(figure, shade)
+        return
     wide = 2 if across * 2 <= room else 1
     every = max(1, math.ceil(across / room))
     step = max(1, math.ceil(len(matrix) / MOST_ROWS))
@@ -166,15 +174,58 @@ def heatmap(figure: Figure, width: int) -> Iterator[RenderableType]:
             _cut(figure.column_names[min(across, len(figure.column_names)) - 1], 20),
         )
         yield Text(f"{'':>{label}}  {first} … {last}", style="dim")
+    yield _heat_legend(figure, shade)
+
+
+def _heat_legend(figure: Figure, shade: Shade) -> RenderableType:
+    from rich.text import Text
+
+    what = f"{clean(figure.y)}: " if figure.y else ""
+    high = number(shade.high, figure.format)
     if shade.diverging:
-        most = number(shade.high, figure.format)
-        yield Text(
-            f"{BELOW[-1]} {number(-shade.high, figure.format)}  {SHADES[0]} 0  {SHADES[-1]} {most}; blank: missing",
-            style="dim",
-        )
-    else:
-        low, high = number(shade.low, figure.format), number(shade.high, figure.format)
-        yield Text(f"{SHADES[0]} {low}  {SHADES[-1]} {high}; blank: missing", style="dim")
+        low = number(-shade.high, figure.format)
+        return Text(f"{what}{BELOW[-1]} {low}  {SHADES[0]} 0  {SHADES[-1]} {high}; blank: missing", style="dim")
+    low = number(shade.low, figure.format)
+    return Text(f"{what}{SHADES[0]} {low}  {SHADES[-1]} {high}; blank: missing", style="dim")
+
+
+def _worded(figure: Figure, shade: Shade, names: list[str], label: int, room: int) -> Iterator[RenderableType]:
+    """A word a cell behind the shade of its value; columns that do not fit stand in further blocks below."""
+    from rich.cells import cell_len, set_cell_size
+    from rich.text import Text
+
+    matrix, texts = figure.matrix or [], figure.texts or []
+    across = max(map(len, matrix))
+    heads = [*figure.column_names[:across], *map(str, range(len(figure.column_names), across))]
+    words = [
+        [
+            clean(row[c]).strip().replace("\n", "↵") or ("␣" if row[c] else "") if c < len(row) else ""
+            for c in range(across)
+        ]
+        for row in texts
+    ]
+    longest = max((cell_len(word) for row in words for word in row), default=1)
+    wide = max(3, min(WORD, max(longest, *(cell_len(_cut(head, WORD)) for head in heads))))
+    fit = max(1, room // (wide + 2))
+    step = max(1, math.ceil(len(matrix) / MOST_ROWS))
+    for start in range(0, across, fit):
+        if start:
+            yield Text("")
+        columns = range(start, min(start + fit, across))
+        head = "".join(" " + set_cell_size(_cut(heads[c].strip() or "␣", wide), wide) + " " for c in columns)
+        yield Text(f"{'':>{label}}  {head}".rstrip(), style="bold")
+        for r in range(0, len(matrix), step):
+            line = Text(f"{names[r]:>{label}}  ")
+            for c in columns:
+                value = matrix[r][c] if c < len(matrix[r]) else None
+                steps = BELOW if shade.diverging and finite(value) and value < 0 else SHADES
+                level = min(4, int(shade.strength(value) * 5)) if finite(value) else 0
+                style = "red" if shade.diverging and steps is SHADES else "cyan"
+                line.append(steps[level] if finite(value) else " ", style=style)
+                word = words[r][c] if r < len(words) else ""
+                strong = "bold" if level >= 4 else "" if level >= 1 else "dim"
+                line.append(set_cell_size(_cut(word, wide), wide) + " ", style=strong)
+            yield line
 
 
 def _usable(value: object, figure: Figure) -> bool:

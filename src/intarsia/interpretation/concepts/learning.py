@@ -14,7 +14,7 @@ from intarsia.interpretation import places, states
 from intarsia.interpretation.concepts.concept import ConceptConfig, ConceptLayer, LearnConcept
 from intarsia.interpretation.concepts.vectors import Concept
 from intarsia.interpretation.erasure import leace, ledoit_wolf
-from intarsia.interpretation.lenses.maps import facts_of
+from intarsia.interpretation.fitted import facts_of
 from intarsia.interpretation.probing import classifier
 from intarsia.interpretation.uncertainty.judging import auroc, interval
 from intarsia.progress import track

@@ -4,13 +4,13 @@ The module imports torch only when it works, so that the class can stand in the 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from intarsia.errors import BadInput, first_line
+from intarsia.errors import BadInput
 from intarsia.interpretation.concepts.concept import LearnConcept
+from intarsia.interpretation.fitted import Layout
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from intarsia.interpretation.erasure import Eraser
     from intarsia.models import Model
 
-TENSORS, NOTE, FORMAT = "concept.safetensors", "concept.json", 1
+LAYOUT = Layout("concept directions", "interpretation.concept", "concept")
 NAMES = ("direction", "gap", "middle", "read", "write", "mean")
 
 
@@ -71,60 +71,27 @@ class Concept:
 
     def check(self, model: Model) -> Concept:
         """Itself, or `BadInput` when it was learnt on another network."""
-        from intarsia.interpretation.lenses.maps import facts_of
-
-        mine, theirs = self.model, facts_of(model)
-        if mine["weights"] != theirs["weights"]:
-            raise BadInput(
-                f"this concept was learnt on {mine['source']} ({mine['architecture']}, {mine['layers']} layers), "
-                f"and the model is {theirs['source']} ({theirs['architecture']}, {theirs['layers']} layers) with other "
-                "weights: "
-                "learn it anew with interpretation.concept"
-            )
+        LAYOUT.check(self.model, model)
         return self
 
     def save(self, path: str | Path, force: bool = False) -> Path:
         """Write the folder `path`, whole or not at all; returns it.
 
         Raises `BadInput` when there is something already and not `force`."""
-        from safetensors.torch import save_file
-
-        from intarsia.models import cache
-
-        path = Path(path).expanduser().absolute()
-        if path.is_file():
-            raise BadInput(f"cannot save to {path}: it is a file, a folder is wanted")
-        if path.is_dir() and any(path.iterdir()) and not force:
-            raise BadInput(f"{path} is not empty: give another folder, or force (--force) to replace it")
-        note: dict[str, Any] = {"format": FORMAT, "method": self.method, "at": self.at, "model": self.model}
-        if self.finding is not None:
-            note["finding"] = json.loads(self.finding.to_json())
-        with cache.beside(path, replace=force) as part:
-            save_file({name: getattr(self, name).contiguous() for name in NAMES}, part / TENSORS)
-            (part / NOTE).write_text(json.dumps(note, ensure_ascii=False, indent=1), "utf-8")
-            cache.share_modes(part)
-        return path
+        note = {"method": self.method, "at": self.at, "model": self.model}
+        return LAYOUT.save(path, {name: getattr(self, name) for name in NAMES}, note, self.finding, force)
 
     @classmethod
     def load(cls, path: str | Path) -> Concept:
         """Read a folder that `save` wrote. Raises `BadInput` for anything else."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        return LAYOUT.load(path, cls._made, LearnConcept)
 
-        path = Path(path).expanduser()
-        if not (path / NOTE).is_file() or not (path / TENSORS).is_file():
-            raise BadInput(f"{path}: no concept there (wants {NOTE} and {TENSORS}, as interpretation.concept saves)")
-        try:
-            note, tensors = json.loads((path / NOTE).read_text("utf-8")), load_file(path / TENSORS)
-            if note["format"] != FORMAT:
-                raise ValueError(f"format {note['format']}, this version reads {FORMAT}")
-            fields = {name: tensors[name] for name in NAMES} | {name: note[name] for name in ("method", "at", "model")}
-            if tensors["direction"].dim() != 2 or tensors["read"].shape != tensors["direction"].shape:
-                raise ValueError(f"the direction must be [layer, width], is {list(tensors['direction'].shape)}")
-            finding = LearnConcept.from_json(json.dumps(note["finding"])) if note.get("finding") else None
-        except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
-            raise BadInput(f"{path}: the concept cannot be read: {first_line(error)}") from None
-        return cls(**fields, finding=finding)  # type: ignore[arg-type]
+    @classmethod
+    def _made(cls, tensors: dict[str, Tensor], note: dict[str, Any], finding: LearnConcept | None) -> Concept:
+        if tensors["direction"].dim() != 2 or tensors["read"].shape != tensors["direction"].shape:
+            raise ValueError(f"the direction must be [layer, width], is {list(tensors['direction'].shape)}")
+        columns = {name: tensors[name] for name in NAMES}
+        return cls(**columns, method=note["method"], at=note["at"], model=note["model"], finding=finding)
 
     def __str__(self) -> str:
         return str(self.finding) if self.finding is not None else f"a concept of {self.model['source']} ({self.method})"

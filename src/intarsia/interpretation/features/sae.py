@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from intarsia.errors import BadInput, IntarsiaError, Note, first_line
+from intarsia.interpretation.fitted import new_folder
 from intarsia.report import Finding
 
 if TYPE_CHECKING:
@@ -138,21 +139,13 @@ class SAE:
         Raises `BadInput` when there is something already and not `force`."""
         from safetensors.torch import save_file
 
-        from intarsia.models import cache
-
-        path = Path(path).expanduser().absolute()
-        if path.is_file():
-            raise BadInput(f"cannot save to {path}: it is a file, a folder is wanted")
-        if path.is_dir() and any(path.iterdir()) and not force:
-            raise BadInput(f"{path} is not empty: give another folder, or force (--force) to replace it")
         tensors = {("scaling_factor" if n == "scaling" else n): v.contiguous() for n, v in self.weights.items()}
-        with cache.beside(path, replace=force) as part:
+        with new_folder(path, force) as part:
             save_file(tensors, part / WEIGHTS)
             (part / CONFIG).write_text(json.dumps(self._config(), ensure_ascii=False, indent=1), "utf-8")
             if self.finding is not None:
                 self.finding.write(part / FOUND)
-            cache.share_modes(part)
-        return path
+        return Path(path).expanduser().absolute()
 
     def _config(self) -> dict[str, Any]:
         layer, kind = _layer_and_kind(self.site)

@@ -1,8 +1,9 @@
-"""`interpretation.lens`: the logit lens, what each layer would predict if it were the last one."""
+"""`interpretation.lens`: what each layer would predict, read by one of several lenses."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pydantic
 from pydantic import Field
@@ -11,8 +12,29 @@ from intarsia.catalog import Config, technique
 from intarsia.models import Model
 from intarsia.report import Block, Cell, Column, Figure, Finding, Series, Table
 
+Method = Literal["auto", "logit", "affine", "tuned", "future", "identity", "sink", "ensemble"]
+
+WORDS = {
+    "logit": "the logit lens (final norm and head, nothing else)",
+    "affine": "an affine lens (least squares onto the final state)",
+    "tuned": "a tuned lens (affine maps trained on KL)",
+    "future": "a future lens (linear maps onto later positions)",
+    "identity": "the token identity Patchscope (the layers above read the state behind a few-shot prompt)",
+    "sink": "the sink lens (the layers above read the state behind one attention sink)",
+    "ensemble": "an ensemble of fitted maps and the sink lens",
+}
+
 
 class LensConfig(Config):
+    method: Method = Field(
+        "auto",
+        description="auto: sink for causal language models, else logit. logit: final norm and head. sink: the layers "
+        "above read the state behind one token. identity: the same behind the Patchscopes prompt. affine, tuned, "
+        "future: fitted maps, then final norm and head. ensemble: fitted maps and sink together",
+    )
+    lens: Path | None = Field(
+        None, description="folder of fitted maps (interpretation.fit_lens), for affine, tuned, future and ensemble"
+    )
     max_texts: int = Field(12, ge=1, description="texts read; more are drawn down to this many by the seed")
     max_tokens: int = Field(48, ge=2, description="tokens of a text that are read; the rest is cut off")
     batch_size: int = Field(8, ge=1, description="texts in one forward pass")
@@ -22,7 +44,8 @@ class LensConfig(Config):
 
 
 class LensLayer(pydantic.BaseModel):
-    """One layer's averages over all positions but the first of each text.
+    """One layer's averages over all positions but the first of each text. Of the future lens, all that is compared with
+    (the final distribution, the next token) stands `ahead` positions later.
 
     `agreement`: share of positions whose top token is the network's own (precision@1). `surprisal`: -log p_L of the
     layer's top token under the final distribution p_L. `kl`: KL(p_L || p_l). `entropy`: of p_l. `rank`: mean rank that
@@ -48,10 +71,12 @@ class LensPicture(pydantic.BaseModel):
 
 
 class Lens(Finding):
-    """What each layer would predict through the network's own final norm and head.
+    """What each layer would predict, read by the lens `method`.
 
     `settled` is the share of positions whose top token is final from this layer on, by layer."""
 
+    method: str = "logit"
+    ahead: int = 0
     layers: list[LensLayer] = Field(default_factory=list)
     settled: list[float] = Field(default_factory=list)
     texts: int = 0
@@ -142,18 +167,24 @@ class Lens(Finding):
     "interpretation.lens",
     kind="look",
     family="lenses",
-    source="nostalgebraist 2020 (logit lens); measures: Ghandeharioun et al. 2024 (Patchscopes), section 4.1",
+    source="nostalgebraist 2020 (logit lens); Belrose et al. 2023 (tuned lens); Pal et al. 2023 (future lens); "
+    "Ghandeharioun et al. 2024 (Patchscopes), section 4.1",
     place="prompting · base model · representation engineering",
     example={"texts": ["The Eiffel Tower is in Paris.", "Water boils at 100 degrees."]},
 )
 def lens(model: Model, config: LensConfig, *, texts: list[Any], seed: int = 0) -> Lens:
-    """The logit lens: at which layer the next token is already decided, and what the layers before it would say.
+    """A lens: at which layer the next token is already decided, and what the layers before it would say.
 
-    Each layer's residual stream goes through the network's own final norm and head (soft caps, scales and biases
-    included), as if the layer were the last. Averages leave out the first position of each text: models use it as an
-    attention sink, and its state is unlike all others.
+    The state of each layer is read as a distribution over the next token, and compared with the network's own. How it
+    is read is the `method`. `logit`: through the network's own final norm and head (soft caps, scales and biases
+    included), as if the layer were the last. `sink`: by the layers above it, which find the state at the second
+    position of a text whose first token serves as attention sink; it needs no training and reads early layers far
+    better. `affine`, `tuned`, `future`: through maps fitted on text (`lens`, see `interpretation.fit_lens`).
+    `ensemble`: fitted maps and the sink lens together. Each is a Patchscope with another target (`lenses.presets`).
 
-    `texts`: strings or records with `.text`. Raises `BadInput` for a network without a head over its vocabulary."""
+    Averages leave out the first position of each text: models use it as an attention sink, and its state is unlike all
+    others. `texts`: strings or records with `.text`. Raises `BadInput` for a network without a head over its
+    vocabulary, and for maps of another model."""
     from intarsia.interpretation.lenses.reading import look
 
     return look(model, config, texts, seed)
