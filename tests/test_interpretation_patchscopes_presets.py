@@ -29,12 +29,15 @@ from intarsia.interpretation.patchscopes.describing import rouge_l
 from intarsia.interpretation.patchscopes.extraction import coarse, gaussian_like, say
 from intarsia.interpretation.patchscopes.mapping import aligned
 from intarsia.interpretation.patchscopes.multihop import COT
+from intarsia.interpretation.patchscopes.multihop_run import OF_COUNTRY, joined_queries, read_queries
 from intarsia.interpretation.patchscopes.operator import Source, Target, patch, read_states
 from intarsia.interpretation.patchscopes.probing import folds_of, probe
 from intarsia.interpretation.patchscopes.prompts import encode, place
 from intarsia.interpretation.patchscopes.relations import (
     MAIN,
     TARGET_PROMPTS,
+    Relation,
+    Subject,
     from_records,
     holds,
     read_relations,
@@ -463,3 +466,30 @@ def test_a_real_model_says_paris_late_and_knows_the_great_early() -> None:
     assert found.own == [" Paris"] and 15 <= found.settled(0) <= 26
     said = patchscope(model, prompt="Alexander the Great", show="describe", stride=9, max_new_tokens=6)
     assert said.layers == [2, 11, 20, 29] and "King" in said.texts[1][0]
+
+
+def test_two_step_queries_are_joined_and_never_hold_their_answer(tmp_path) -> None:
+    def subject(name: str, value: str) -> Subject:
+        return Subject(name, (value,), ())
+
+    capital = Relation("c", "The capital city of x", (subject("Japan", "Tokyo"), subject("India", "New Delhi")))
+    largest = Relation("l", "The largest city in x", (subject("Japan", "Tokyo"), subject("India", "Mumbai")))
+    texts = [(q.text, q.bridge, q.answer) for q in joined_queries([capital, largest])]
+    assert ("The largest city in the country whose capital city is New Delhi", "India", "Mumbai") in texts
+    assert ("The capital city of the country whose largest city is Mumbai", "India", "New Delhi") in texts
+    header = "task\tkind\ttarget_prompt\tlre_templates\tlre_zero_shot_templates\n"
+    tasks, rows = header, "task\tsubject\tobject\tsource\tsubject_end_char\n"
+    for name, relation in zip(OF_COUNTRY, (capital, largest, largest), strict=True):
+        tasks += f"{name}\tfactual\t{relation.target_prompt}\t[]\t[]\n"
+        for s in relation.subjects:
+            rows += f"{name}\t{s.name}\t{s.objects[0]}\tin {s.name}\t{3 + len(s.name)}\n"
+    (tmp_path / "tasks.tsv").write_text(tasks)
+    (tmp_path / "attributes.tsv").write_text(rows)
+    (tmp_path / "multihop.tsv").write_text(
+        "rel1\trel2\thop1\thop2\thop3\tpi2\tpi1\n"
+        "a\tb\tE\tE\tE\tThe father of\tthe father of E\n"
+        "a\tb\tFeijoada\tBrazil\tBras\\u00edlia\tThe capital city of\tthe country of origin of Feijoada\n"
+    )
+    queries = read_queries(str(tmp_path))
+    assert queries[0].answer == "Brasília" and all(not holds(q.text, (q.answer, q.bridge)) for q in queries)
+    assert not any("Tokyo" in q.text and q.answer == "Tokyo" for q in queries)

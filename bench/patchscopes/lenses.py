@@ -35,13 +35,11 @@ def run_lenses(options: argparse.Namespace) -> tuple[Figures, list[Table]]:
         train=train,
         test=test,
     )
-    names = {"sink": "default", "identity": "paper_identity"}
-    figures: Figures = {"positions": found.positions}
+    names = {"sink": "default_lens", "identity": "paper_identity"}
+    figures: Figures = {"lens_positions": found.positions}
     for method in METHODS:
-        curve, name = found[method], names.get(method, method)
-        figures[f"{name}_lens_mean_p1" if name != "paper_identity" else "paper_identity_mean_p1"] = (
-            curve.mean_agreement[0]
-        )
+        curve, name = found[method], names.get(method, f"{method}_lens")
+        figures[f"{name}_mean_p1"] = curve.mean_agreement[0]
         figures[f"{name}_surprisal"] = curve.mean_surprisal[0]
         figures[f"{name}_kl"] = curve.mean_kl[0]
     figures["identity_minus_logit_lens_mid"] = found["identity"].mid() - found["logit"].mid()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MODES = ("keep", "drop", "trajectory")
 SOURCE_LAYERS = (4, 12)
 TARGET_LAYERS = (1, 5, 9, 13, 17, 21)
-ENOUGH = 20  # known subjects that make a task count
+MOST, ENOUGH = 20, 16  # known subjects of a task that are taken, and that make it count
 TOKENS = 10
 DEFAULT = "keep"  # of what is compared elsewhere
 
@@ -29,7 +29,7 @@ def run_contamination(options: argparse.Namespace) -> tuple[Figures, list[Table]
     import intarsia
 
     model = intarsia.load("smollm2-135m")
-    chosen, counts = tasks_with(model, 5 if options.quick else 7, ENOUGH, 64 if options.quick else 160)
+    chosen, counts = tasks_with(model, 3 if options.quick else 6, MOST, ENOUGH, 64)
     sources = SOURCE_LAYERS[1:] if options.quick else SOURCE_LAYERS
     targets = TARGET_LAYERS[1::2] if options.quick else TARGET_LAYERS
     hits = {
@@ -172,9 +172,10 @@ def contaminated(
 
 
 def tasks_with(
-    model: Model, wanted: int, most: int, asked: int
+    model: Model, wanted: int, most: int, least: int, asked: int
 ) -> tuple[list[tuple[Relation, list[Subject]]], list[list[str]]]:
-    """The first relations of which `most` subjects are known, at most `wanted`; and what was counted on the way."""
+    """The first `wanted` relations of which at least `least` subjects are known, with at most `most` of them; and what
+    was counted on the way. At most `asked` subjects of each are asked about."""
     from intarsia.interpretation.patchscopes import attribute_run, relations
 
     chosen, counts = [], []
@@ -182,13 +183,13 @@ def tasks_with(
     for relation in everything:
         if len(chosen) == wanted:
             break
-        if len(relation.subjects) < most:
+        if len(relation.subjects) < least:
             continue
         known, tried = attribute_run.known_subjects(
             model, relation, most=most, asked=asked, new_tokens=2 * TOKENS, seed=0
         )  # fmt: skip
         counts.append([relation.name, str(len(known)), str(tried), str(len(relation.subjects))])
-        if len(known) >= most:
+        if len(known) >= least:
             chosen.append((relation, known))
     return chosen, counts
 
@@ -209,8 +210,8 @@ def sign_flip(differences: np.ndarray, draws: int = 10_000, seed: int = 0) -> fl
 
 # Those with many known subjects first, so that counting ends early.
 ORDER = (
-    "word_sentiment", "substance_phase", "object_superclass", "country_currency", "fruit_inside_color",
-    "fruit_outside_color", "country_capital_city", "country_largest_city", "person_plays_pro_sport",
+    "word_sentiment", "substance_phase", "object_superclass", "country_largest_city", "country_capital_city",
+    "country_currency", "fruit_inside_color", "fruit_outside_color", "person_plays_pro_sport",
     "person_plays_position_in_sport", "product_by_company", "star_constellation", "task_done_by_tool",
     "work_location", "company_ceo", "superhero_person", "superhero_archnemesis", "food_from_country",
     "task_done_by_person", "pokemon_evolutions", "person_father", "person_mother",

@@ -48,16 +48,19 @@ class Query:
 
 
 def read_queries(folder: str) -> list[Query]:
-    """The published two-hop queries, and those that the relations between countries and cities can be joined to."""
+    """The published two-hop queries, and those that the relations between countries and cities can be joined to.
+
+    Queries that hold one of their own answers are left out."""
     path = data_folder(folder)
     published = [Query(r["pi2"], r["pi1"], r["hop2"], r["hop3"]) for r in rows_of(path, "multihop.tsv")]
     of_country = read_relations(path, OF_COUNTRY)
-    return list(dict.fromkeys([*published, *joined_queries(of_country)]))
+    queries = dict.fromkeys([*published, *joined_queries(of_country)])
+    return [query for query in queries if not holds(query.text, (query.answer, query.bridge))]
 
 
 def joined_queries(relations: Sequence[Relation]) -> list[Query]:
     """A country named by one of its attributes, asked for another one ("The official currency of" "the country whose
-    capital city is Tokyo"), where the attribute names no other country and the query does not hold its own answer."""
+    capital city is Tokyo"), where the attribute names no other country."""
     queries = []
     for given in relations:
         what = given.target_prompt.removeprefix("The ").removesuffix(f" {PLACEHOLDER}").removesuffix(" of")
@@ -73,8 +76,7 @@ def joined_queries(relations: Sequence[Relation]) -> list[Query]:
                     wanted.target_prompt.removesuffix(f" {PLACEHOLDER}"), f"the country whose {what} is {value}",
                     country.name, answer,
                 )  # fmt: skip
-                if not holds(query.text, (answer, country.name)):
-                    queries.append(query)
+                queries.append(query)
     return queries
 
 
