@@ -27,6 +27,8 @@ lint: $(READY)
 bench: $(VENV)/.ready-bench
 	$(BIN)/python -m bench.sites
 	$(BIN)/python -m bench.quantize
+	$(BIN)/python -m bench.patchscopes
+	$(BIN)/python -m bench.attribution
 
 docs: $(VENV)/.ready-docs
 	$(BIN)/mkdocs build --strict

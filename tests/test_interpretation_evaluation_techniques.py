@@ -277,5 +277,7 @@ def test_a_real_model_says_paris_for_france():
         pytest.skip(f"SmolLM2 is not available: {error}")
     found = explain(model, prompt="The capital of France is", target=" Paris", method="leave_one_out")
     (text,) = found.texts
-    assert {text.tokens[i] for i in np.argsort(text.scores)[-2:]} == {" capital", " France"}
+    words = dict(zip(text.tokens, text.scores, strict=True))
+    del words[" is"]  # the answer is read there: without it nothing can be said at all
+    assert set(sorted(words, key=words.__getitem__)[-2:]) == {" capital", " France"}
     assert text.comprehensiveness > text.comprehensiveness_random

@@ -455,7 +455,7 @@ def test_bad_input_ends_with_code_2(options, words, tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.real
-def test_a_real_model_says_paris_late_and_knows_the_great_early() -> None:
+def test_a_real_model_says_paris_late_and_knows_the_great_in_the_middle() -> None:
     import intarsia as ia
 
     try:
@@ -464,8 +464,8 @@ def test_a_real_model_says_paris_late_and_knows_the_great_early() -> None:
         pytest.skip(f"the model is not here: {error}")
     found = patchscope(model, prompt="The Eiffel Tower is in the city of", at=-1, show="sink", stride=3)
     assert found.own == [" Paris"] and 15 <= found.settled(0) <= 26
-    said = patchscope(model, prompt="Alexander the Great", show="describe", stride=9, max_new_tokens=6)
-    assert said.layers == [2, 11, 20, 29] and "King" in said.texts[1][0]
+    said = patchscope(model, prompt="Alexander the Great", show="describe", stride=15, max_new_tokens=6)
+    assert said.layers == [14, 29] and "King" in said.texts[0][0] and "King" not in said.texts[1][0]
 
 
 def test_two_step_queries_are_joined_and_never_hold_their_answer(tmp_path) -> None:
