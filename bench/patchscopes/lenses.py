@@ -31,7 +31,7 @@ def run_lenses(options: argparse.Namespace) -> tuple[Figures, list[Table]]:
         maps=(tuned_maps(model, train, options.quick),),
         max_train=60 if options.quick else 150,
         max_texts=50,
-        positions=100 if options.quick else 500,
+        positions=500,
         train=train,
         test=test,
     )
