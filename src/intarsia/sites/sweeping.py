@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from intarsia.sites.towers import Tower
 
 Mapping = Callable[[Tensor, int, int], Tensor]
-TOKENS, CELLS = 8192, 450  # what runs at once by default, at most: more cells say the same, and share rows
+TOKENS, CELLS = 8192, 640  # what runs at once by default, at most: more cells say the same, and share rows
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def sweep(
       generates no more.
     - keep_logits: keep every cell's logits (S x layers x layers x vocabulary floats).
     - chunk: cells that run at once; it bounds memory, not results. By default as many as have 8192 tokens from the
-      patched one on, and 450 at most.
+      patched one on, and 640 at most.
 
     Source: Ghandeharioun et al. 2024 (Patchscopes) for the operator. Raises `BadInput` for positions or layers that do
     not exist, and for target networks that are not causal language models."""
