@@ -28,13 +28,15 @@ _witness: ContextVar[dict[nn.Module, int] | None] = ContextVar("intarsia_attenti
 class AttentionCall:
     """One call of the attention function: q, k, v after position encoding, as [batch, head, token, width].
 
-    A handler may assign `q`, `k`, `v`, `scores` or `pattern`; what follows from them is then computed anew."""
+    A handler may assign `q`, `k`, `v`, `scores` or `pattern`; what follows from them is then computed anew. It may also
+    set `bias`, [batch, key] numbers added to every score of a key (-inf: nobody reads it), which any kernel can do."""
 
     def __init__(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, kwargs: dict[str, Any]):
         self.module, self.q, self.k, self.v, self.mask, self.kwargs = module, q, k, v, mask, kwargs
         self._scores: Tensor | None = None
         self._pattern: Tensor | None = None
         self.edited_scores = self.edited_pattern = False
+        self.bias: Tensor | None = None
 
     @property
     def scaling(self) -> float:
@@ -111,19 +113,42 @@ def _make(base: str) -> Callable[..., Any]:
         original = ALL_ATTENTION_FUNCTIONS.get_interface(base, _eager_of(module))
         if (witness := _witness.get()) is not None:
             witness[module] = query.shape[1]
-        handler = (_handlers.get() or {}).get(module)
-        if handler is None:
+        if (handler := handler_of(module)) is None:
             return original(module, query, key, value, attention_mask, **kwargs)
         call = AttentionCall(module, query, key, value, attention_mask, kwargs)
         handler(call)
         if call.edited_scores or call.edited_pattern:
             return call.mix(), call.pattern
+        if call.bias is not None:
+            return biased(call, original, channel=base.startswith(("flash", "kernels")))
         return original(module, call.q, call.k, call.v, attention_mask, **kwargs)
 
     return attention
 
 
-def _ensure_registered(base: str) -> str:
+def biased(call: AttentionCall, original: Callable[..., Any], channel: bool = False) -> Any:
+    """`original` with `call.bias` added to the scores.
+
+    - channel: for kernels that take no bias: one more channel that is constant in the queries and holds the bias in
+      the keys, so that their product is the bias. Widths are filled up to a multiple of 8 with zeros."""
+    assert call.bias is not None
+    if not channel:
+        bias = call.bias[:, None, None, :].to(call.q.dtype)
+        mask = call.additive_mask()
+        return original(call.module, call.q, call.k, call.v, bias if mask is None else mask + bias, **call.kwargs)
+    width = call.v.shape[-1]
+    extra = 8 - width % 8
+    kwargs = {**call.kwargs, "scaling": call.scaling}
+    # A kernel in half precision cannot hold -inf times a number: what is this low is nothing after the softmax.
+    bias = call.bias.clamp(min=-1e4).to(call.k.dtype)[:, None, :, None].expand(*call.k.shape[:3], 1)
+    q = torch.nn.functional.pad(call.q, (0, extra))
+    q[..., width] = 1.0 / call.scaling
+    k = torch.cat([call.k, bias, call.k.new_zeros(*call.k.shape[:3], extra - 1)], dim=-1)
+    output, pattern = original(call.module, q, k, torch.nn.functional.pad(call.v, (0, extra)), call.mask, **kwargs)
+    return output[..., :width], pattern
+
+
+def ensure_registered(base: str) -> str:
     from transformers import AttentionInterface
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -146,11 +171,26 @@ def _rerouted(modules: list[nn.Module]) -> Iterator[None]:
             if (base or "eager").startswith(PREFIX):
                 continue
             changed.append((config, base))
-            config._attn_implementation_internal = _ensure_registered(base or "eager")
+            config._attn_implementation_internal = ensure_registered(base or "eager")
         yield
     finally:
         for config, base in changed:
             config._attn_implementation_internal = base
+
+
+@contextlib.contextmanager
+def handling(handlers: dict[nn.Module, Handler]) -> Iterator[None]:
+    """As `intercepting`, for modules whose configs name the engine's interface already."""
+    token = _handlers.set({**(_handlers.get() or {}), **handlers})
+    try:
+        yield
+    finally:
+        _handlers.reset(token)
+
+
+def handler_of(module: nn.Module) -> Handler | None:
+    """Who wants to see this module's attention now."""
+    return (_handlers.get() or {}).get(module)
 
 
 @contextlib.contextmanager
@@ -159,12 +199,8 @@ def intercepting(handlers: dict[nn.Module, Handler]) -> Iterator[None]:
     if not handlers:
         yield
         return
-    token = _handlers.set({**(_handlers.get() or {}), **handlers})
-    try:
-        with _rerouted(list(handlers)):
-            yield
-    finally:
-        _handlers.reset(token)
+    with handling(handlers), _rerouted(list(handlers)):
+        yield
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from intarsia.sites.dense import dense
 from intarsia.sites.towers import Tower
 
 
@@ -208,7 +209,7 @@ def probe(network: nn.Module, towers: list[Tower]) -> Probe:
         for path, module in network.named_modules():
             if path and id(module) not in inside and not list(module.children()):
                 handles.append(module.register_forward_hook(watch_after(path), with_kwargs=True))
-        with torch.no_grad(), evaluating(network), witnessing(towers) as seen:
+        with torch.no_grad(), dense(), evaluating(network), witnessing(towers) as seen:
             for aims, module, make in _attempts(network, towers):
                 if all(t.name in done for t in aims):
                     continue

@@ -32,13 +32,15 @@ class BlockWiring:
     - form: `pre-norm`, `parallel`, `post-norm` or `unknown`.
     - mid_via: in pre-norm blocks, what is between `resid_pre` and `resid_mid`: sites whose sum is the difference, in
       order. `resid_mid` is edited through the last of them.
-    - tuple_output: how many things the block returns when that is a tuple with the stream first, else 0."""
+    - tuple_output: how many things the block returns when that is a tuple with the stream first, else 0.
+    - attention: the modules that hold the block's attention, cross-attention after self-attention."""
 
     taps: dict[str, Tap] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     form: str = "unknown"
     mid_via: tuple[str, ...] = ()
     tuple_output: int = 0
+    attention: tuple[nn.Module, ...] = ()
 
 
 def wire(tower: Tower, index: int, record: Probe) -> BlockWiring:
@@ -126,6 +128,8 @@ class _Wirer:
         cross = self.contributors(self.cross_roots, calls)
         ours = {c.path for c in (*attention, *cross)}
         in_attention = [*self.self_roots, *self.cross_roots]
+        modules = {c.path: c.module for c in calls}
+        self.result.attention = tuple(modules[path] for path in in_attention)
         tops = _outermost(
             [c.path for c in calls if not any(_within(c.path, r) or _within(r, c.path) for r in in_attention)]
         )
