@@ -7,14 +7,14 @@ import threading
 
 import pytest
 import torch
-from tests.sites_help import attention_names, hooks, output, plain
-from tests.tiny import CAUSAL, inputs, tiny
-from tests.tiny_more import inputs as more_inputs
-from tests.tiny_more import more
 
 from intarsia.errors import BadInput
 from intarsia.sites.attention import AttentionCall, biased
 from intarsia.sites.recomposing import Flow, Rule, Step, dense, installed, recompose, remove
+from tests.sites_help import attention_names, hooks, output, plain
+from tests.tiny import CAUSAL, inputs, tiny
+from tests.tiny_more import inputs as more_inputs
+from tests.tiny_more import more
 
 TOWERS = {"clip": ["vision", "text"], "siglip": ["vision", "text"], "blip": ["vision"], "llava": ["vision"]}
 

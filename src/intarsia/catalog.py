@@ -37,7 +37,8 @@ class Technique:
 
     `inputs` are the function's parameters beside the model and the config: name -> (annotation as text, required).
     A recipe binds them by name: an input annotated `Model` to a state of the run, any other to a split of the data.
-    `place` is where a survey of the field puts it; `example` holds settings and inputs that show it at work."""
+    `place` is where a survey of the field puts it; `example` holds settings and inputs that show it at work;
+    `restore` names the function that puts a change back on a model that was saved with it."""
 
     name: str
     kind: Kind
@@ -52,6 +53,7 @@ class Technique:
     extra: str | None = None
     place: str = ""
     example: Mapping[str, Any] = field(default_factory=dict)
+    restore: str | None = None
 
     @property
     def room(self) -> str:
@@ -74,6 +76,7 @@ def technique(
     extra: str | None = None,
     place: str = "",
     example: Mapping[str, Any] | None = None,
+    restore: str | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a function `(model, config, *, inputs...)` as the technique `name` (`room.verb`).
 
@@ -83,6 +86,8 @@ def technique(
     - place: where a survey of the field puts the method ("fine-tuning · local · perturbation").
     - example: settings and inputs of a call worth showing, by name. The documentation prints it, as Python and as a
       command line, and the tests run it on a tiny model.
+    - restore: `module:function` of a change that is more than weights: called with the loaded model, what the technique
+      left in `model.extras` under its name, and the folder; gives the changed model.
 
     The function stays callable by hand in two ways: with a ready config, `quantize(model, QuantizeConfig(bits=4))`, or
     with the settings themselves, `quantize(model, bits=4)`. Module-level imports of the declaring module should be
@@ -123,6 +128,7 @@ def technique(
             extra=extra,
             place=place,
             example=example or {},
+            restore=restore,
         )
         call.technique = row  # type: ignore[attr-defined]
         _techniques[name] = row

@@ -50,7 +50,7 @@ def room(name: str) -> click.Group:
 
 def command(technique: Technique) -> click.Command:
     """The command of one technique."""
-    from intarsia.recipes.binding import data_inputs, model_inputs
+    from intarsia.recipes.binding import PICTURES, data_inputs, model_inputs
 
     others, splits = model_inputs(technique), data_inputs(technique)
     parameters: list[click.Parameter] = [
@@ -68,8 +68,10 @@ def command(technique: Technique) -> click.Command:
             )
         )
     for name, needed in splits.items():
-        help_ = f"A file with these records; else the split of that name of --data.{'  [required]' if needed else ''}"
-        parameters.append(click.Option([f"--{name.replace('_', '-')}", f"split_{name}"], metavar="FILE", help=help_))
+        what = "A folder of pictures, or a file that names them" if name == PICTURES else "A file with these records"
+        help_ = f"{what}; else the split of that name of --data.{'  [required]' if needed else ''}"
+        kind = "DIR" if name == PICTURES else "FILE"
+        parameters.append(click.Option([f"--{name.replace('_', '-')}", f"split_{name}"], metavar=kind, help=help_))
     if "seed" in technique.inputs:
         parameters.append(
             click.Option(
@@ -127,14 +129,9 @@ def _call(technique: Technique, **given: Any) -> None:
         result = technique.function(model, config, **inputs)
         if technique.kind != "look":
             result.save(out, force=bool(force))
-    if technique.kind == "change":
-        if settings_of().json:
-            print_json({"model": str(out), "changes": list(result.identity.changes)})
-        else:
-            told(f"saved: {out}")
-        return
-    if technique.kind == "learn":
-        _told_learned(result, out)
+    if technique.kind != "look":
+        changes = {"changes": list(result.identity.changes)} if technique.kind == "change" else {}
+        _told_saved(result, out, {"model" if changes else "saved": str(out), **changes})
         return
     # The finding first: a page that cannot be written must not cost what was found.
     if settings_of().json:
@@ -151,11 +148,11 @@ def _call(technique: Technique, **given: Any) -> None:
             click.echo(f"page: {html}")
 
 
-def _told_learned(result: Any, out: Any) -> None:
-    """What a fit found about itself, where it says so, and where it lies."""
+def _told_saved(result: Any, out: Any, facts: dict[str, Any]) -> None:
+    """What a change or a fit found about what it made, where it says so, and where that lies."""
     finding = getattr(result, "finding", None)
     if settings_of().json:
-        print_json({"saved": str(out), **({"finding": json.loads(finding.to_json())} if finding is not None else {})})
+        print_json({**facts, **({"finding": json.loads(finding.to_json())} if finding is not None else {})})
         return
     if finding is not None:
         from intarsia.report import print_finding
@@ -179,6 +176,12 @@ def _write(path: Path, text: str) -> None:
             raise
 
 
+def _wanted(name: str) -> str:
+    from intarsia.recipes.binding import PICTURES
+
+    return "DIR" if name == PICTURES else "FILE"
+
+
 def _inputs(technique: Technique, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     from intarsia.data import load_data
     from intarsia.models import load
@@ -195,9 +198,8 @@ def _inputs(technique: Technique, given: dict[str, Any]) -> tuple[Any, dict[str,
             inputs[name] = data[split]  # type: ignore[index]
         elif needed:
             has = f"--data has the splits {splits_line(data)}" if data is not None else "no --data given"
-            raise BadInput(
-                f"{technique.name} needs '{name}': give --{name.replace('_', '-')} FILE or --data SPEC ({has})"
-            )
+            flag = f"--{name.replace('_', '-')} {_wanted(name)}"
+            raise BadInput(f"{technique.name} needs '{name}': give {flag} or --data SPEC ({has})")
     facts = facts_for(technique, data)
     for name, needed in model_inputs(technique).items():
         if source := given.get(f"model_{name}"):

@@ -6,11 +6,21 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from intarsia.data.records import Chat, LabelledText, RationaleText, Record, Text, TextPair
+from intarsia.data.pictures import SUFFIXES
+from intarsia.data.records import (
+    Chat,
+    ImageQuestion,
+    ImageText,
+    LabelledText,
+    RationaleText,
+    Record,
+    Text,
+    TextPair,
+)
 from intarsia.errors import BadInput, did_you_mean
 
-RecordKind = Literal["text", "label", "chat", "pair"]
-KINDS: tuple[RecordKind, ...] = ("text", "label", "chat", "pair")
+RecordKind = Literal["text", "label", "chat", "pair", "image", "image-question"]
+KINDS: tuple[RecordKind, ...] = ("text", "label", "chat", "pair", "image", "image-question")
 
 TEXT = ("text", "utterance", "sentence", "content", "document", "body")
 LABEL = ("label", "emotion", "class", "category", "sentiment", "topic")
@@ -18,21 +28,37 @@ MESSAGES = ("messages", "conversations", "conversation", "dialogue")
 PROMPT = ("prompt", "instruction", "question", "source")
 TARGET = ("target", "completion", "response", "output", "answer")
 RATIONALE = ("rationale", "rationales", "evidence")
+IMAGE = ("image", "file_name", "image_path", "picture", "path")
+CAPTION = ("text", "caption", "sentence", "title", "description")
+QUESTION = ("question",)
+ANSWER = ("answer", "label", "target")
 GROUP = ("group", "dialogue_id", "conversation_id", "scene_id", "document_id", "module")
 _ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "prompter": "user"}
-_WANTED = {"text": (TEXT,), "label": (TEXT, LABEL), "chat": (MESSAGES,), "pair": (PROMPT, TARGET)}
+_WANTED = {
+    "text": (TEXT,),
+    "label": (TEXT, LABEL),
+    "chat": (MESSAGES,),
+    "pair": (PROMPT, TARGET),
+    "image": (IMAGE,),
+    "image-question": (IMAGE, QUESTION),
+}
 
 
-def guess_kind(columns: list[str], where: str) -> RecordKind:
-    """The record type that these columns hold; `where` begins the message of the error when there is none."""
-    for kind in ("chat", "pair", "label", "text"):
+def guess_kind(columns: list[str], where: str, row: Mapping[str, Any] | None = None) -> RecordKind:
+    """The record type that these columns hold; `where` begins the message of the error when there is none.
+
+    A column `path` beside a text names a picture only where its value in `row` ends like one."""
+    pictures = _names_picture(row if row is not None else dict.fromkeys(columns))
+    for kind in ("image-question", "image", "chat", "pair", "label", "text"):
+        if kind.startswith("image") and not pictures:
+            continue
         if all(_column(columns, names) for names in _WANTED[kind]):
             return kind  # type: ignore[return-value]
     names = ("text", "messages", "prompt", *TEXT, *MESSAGES, *PROMPT)
     near = next((hint for column in columns if (hint := did_you_mean(_key(column), names, n=1))), "")
     raise BadInput(
         f"{where}: no known columns; present: {', '.join(columns) or 'none'}{near}; wanted: text, text + label, "
-        "messages, or prompt + target"
+        "messages, prompt + target, or image"
     )
 
 
@@ -57,7 +83,23 @@ def to_record(row: Mapping[str, Any], kind: RecordKind, where: str) -> Record:
             if isinstance(extra, str) and extra.strip():
                 prompt = f"{prompt}\n\n{extra}"
             return TextPair(prompt, _text(row, TARGET, where), group)
+        case "image":
+            caption, label = _get(row, CAPTION), _get(row, LABEL)
+            text = "" if caption is None else _string(caption, CAPTION, row, where)
+            return ImageText(_text(row, IMAGE, where), text, None if label in (None, "") else _label(row, where), group)
+        case "image-question":
+            answer = _get(row, ANSWER)
+            text = "" if answer is None else _string(answer, ANSWER, row, where)
+            return ImageQuestion(_text(row, IMAGE, where), _text(row, QUESTION, where), text, group)
     raise BadInput(f"unknown kind of record '{kind}'{did_you_mean(str(kind), KINDS)}; known: {', '.join(KINDS)}")
+
+
+def _names_picture(row: Mapping[str, Any]) -> bool:
+    column = _column(list(row), IMAGE)
+    if column is None or _key(column) != "path":
+        return column is not None
+    texts = _column(list(row), (*TEXT, *MESSAGES, *PROMPT)) is not None
+    return not texts or str(row[column]).lower().endswith(SUFFIXES)
 
 
 def _key(name: str) -> str:
@@ -89,6 +131,15 @@ def _text(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> str:
     if not value.strip() and names is not TARGET:
         raise BadInput(f"{where}: '{column}' is empty: fill it or remove the line")
     return value
+
+
+def _string(value: Any, names: tuple[str, ...], row: Mapping[str, Any], where: str) -> str:
+    """A text that may be empty; a number or a truth value is written out (answers are often counts, yes or no)."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, str | int | float):
+        raise BadInput(f"{where}: '{_column(list(row), names)}' must be a text, is {_type(value)}")
+    return str(value).strip()
 
 
 def _label(row: Mapping[str, Any], where: str) -> str:

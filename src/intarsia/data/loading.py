@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from intarsia.data.pictures import holds_pictures
 from intarsia.data.readers import FORMATS, read
 from intarsia.data.records import Dataset
 from intarsia.errors import BadInput, did_you_mean
@@ -31,6 +32,7 @@ def load_data(spec: str | Path | Mapping[str, Any], base: str | Path = Path()) -
     - a known name (`python-docs`);
     - a file: one split, called after the file when it is a usual name (`train`, `dev`, `test`, `text`), else `text`
       for plain texts and `train` for all others;
+    - a picture, or a folder of pictures: the split `images`;
     - a folder: a split for every file named `train`, `dev` (or `val`, `valid`, `validation`) and `test`, or ending in
       `.train`, `-train`, `_train` and so on when there is one of each;
     - a mapping split -> path, or split -> `{path:, kind:, limit:, paragraphs:}`."""
@@ -43,6 +45,9 @@ def load_data(spec: str | Path | Mapping[str, Any], base: str | Path = Path()) -
     if str(spec) in KNOWN:
         return KNOWN[str(spec)]()
     path = base / Path(spec).expanduser()
+    if path.is_dir() and _is_pictures(path):
+        splits = {"images": read(path)}
+        return Dataset(splits, name=path.resolve().name, facts=_facts(splits))
     if path.is_dir():
         files = _split_files(path)
         splits = {name: read(file) for name, file in files.items()}
@@ -53,8 +58,9 @@ def load_data(spec: str | Path | Mapping[str, Any], base: str | Path = Path()) -
         raise BadInput(f"data: no data set and no file '{path}'{hint}; known data sets: {', '.join(KNOWN)}")
     records = read(path)
     stem = _ALIASES.get(path.stem.lower(), path.stem.lower())
-    usual = stem if stem in (*_ORDER, "text", "calibration") else None
-    splits = {usual or ("text" if type(records[0]).__name__ == "Text" else "train"): records}
+    usual = stem if stem in (*_ORDER, "text", "calibration", "images") else None
+    kind = {"Text": "text", "ImageText": "images", "ImageQuestion": "images"}.get(type(records[0]).__name__, "train")
+    splits = {usual or kind: records}
     return Dataset(splits, name=path.stem, facts=_facts(splits))
 
 
@@ -80,6 +86,13 @@ def _read_split(name: str, entry: Any, base: Path) -> list[Any]:
     return read(base / Path(entry).expanduser(), **options)
 
 
+def _is_pictures(folder: Path) -> bool:
+    """A folder of pictures, and not one with split files that may hold some, too."""
+    if any((folder / name).is_file() for name in ("metadata.jsonl", "metadata.csv", "metadata.parquet")):
+        return True
+    return not any(p.suffix.lower() in FORMATS for p in folder.iterdir()) and holds_pictures(folder)
+
+
 def _split_files(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in FORMATS)
@@ -102,7 +115,7 @@ def _split_files(folder: Path) -> dict[str, Path]:
 
 def _facts(splits: Mapping[str, list[Any]]) -> dict[str, Any]:
     facts: dict[str, Any] = {"counts": {name: len(records) for name, records in splits.items()}}
-    labels = {r.label for records in splits.values() for r in records if hasattr(r, "label")}
+    labels = {r.label for records in splits.values() for r in records if getattr(r, "label", None) is not None}
     if labels:
         facts["labels"] = sorted(labels)
     return facts

@@ -7,11 +7,13 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from intarsia.data.fields import KINDS, RecordKind, guess_kind, to_record
-from intarsia.data.records import Record, Text
+from intarsia.data.pictures import SUFFIXES, holds_pictures, pictures_in
+from intarsia.data.records import ImageQuestion, ImageText, Record, Text
 from intarsia.errors import BadInput, MissingExtra, did_you_mean, first_line
 
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".md", ".parquet")
@@ -20,11 +22,14 @@ FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".md", ".parquet")
 def read(
     path: str | Path, kind: RecordKind | None = None, limit: int | None = None, *, paragraphs: bool | None = None
 ) -> list[Record]:
-    """The records of a file, in order.
+    """The records of a file, or the pictures of a folder, in order.
 
     - Format by suffix: `.jsonl` (an object a line), `.json` (a list of objects, or of texts), `.csv` / `.tsv` (with a
       header line), `.txt` (a text a line), `.md` (a text a paragraph), `.parquet` (needs pyarrow).
-    - `kind`: `text`, `label`, `chat` or `pair`; by default found from the columns (see `intarsia.data.fields`).
+    - A folder is read as pictures (`intarsia.data.pictures`), or, where it has a `metadata.jsonl` or `metadata.csv`
+      that names them, as that says. A single picture is one record. Pictures named in a file lie beside it.
+    - `kind`: `text`, `label`, `chat`, `pair`, `image` or `image-question`; by default found from the columns (see
+      `intarsia.data.fields`).
     - `limit`: read no more records than this.
     - `paragraphs`: of `.txt` and `.md`: whether a blank line, rather than a line's end, ends a text.
 
@@ -38,8 +43,10 @@ def read(
         near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
         raise BadInput(f"{path}: no such file{near}")
     if path.is_dir():
-        raise BadInput(f"{path}: is a folder; give a file in it")
+        return _folder(path, kind, limit)
     suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return [ImageText(str(path))]
     if suffix not in FORMATS:
         raise BadInput(f"{path}: unknown format '{suffix or path.name}'; known: {', '.join(FORMATS)}")
     if path.stat().st_size == 0:
@@ -53,13 +60,31 @@ def read(
         records = [Text(part.strip()) for part in parts if part.strip()][:limit]
     else:
         for where, row in _rows(path, suffix):
-            kind = kind or guess_kind(list(row), where)
-            records.append(to_record(row, kind, where))
+            kind = kind or guess_kind(list(row), where, row)
+            records.append(_beside(path, to_record(row, kind, where)))
             if len(records) == limit:
                 break
     if not records:
         raise BadInput(f"{path}: no records in it")
     return records
+
+
+def _folder(path: Path, kind: RecordKind | None, limit: int | None) -> list[Record]:
+    if kind not in (None, "image", "image-question"):
+        raise BadInput(f"{path}: is a folder; give a file in it")
+    for name in ("metadata.jsonl", "metadata.csv", "metadata.parquet"):
+        if (path / name).is_file():
+            return read(path / name, kind or None, limit)
+    if not holds_pictures(path):
+        raise BadInput(f"{path}: is a folder without pictures; give a file in it, or a folder of {', '.join(SUFFIXES)}")
+    return list(pictures_in(path)[:limit])
+
+
+def _beside(file: Path, record: Record) -> Record:
+    """A picture's path, which counts from the file that names it."""
+    if isinstance(record, ImageText | ImageQuestion):
+        return replace(record, image=str(file.parent / Path(record.image).expanduser()))
+    return record
 
 
 def _rows(path: Path, suffix: str) -> Iterator[tuple[str, dict[str, Any]]]:

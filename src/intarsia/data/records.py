@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -51,7 +52,27 @@ class TextPair:
     group: str | None = None
 
 
-Record = Text | LabelledText | RationaleText | Chat | TextPair
+@dataclass(frozen=True)
+class ImageText:
+    """A picture by its path, with the text that goes with it (a caption; may be empty) and its label, where known."""
+
+    image: str
+    text: str = ""
+    label: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class ImageQuestion:
+    """A picture by its path, a question about it, and the answer (empty when it is not known)."""
+
+    image: str
+    question: str
+    answer: str = ""
+    group: str | None = None
+
+
+Record = Text | LabelledText | RationaleText | Chat | TextPair | ImageText | ImageQuestion
 
 
 @dataclass
@@ -73,10 +94,21 @@ class Dataset(Mapping[str, list[Any]]):
 
     @property
     def sha256(self) -> str:
-        """Of all records in order: equal data, equal hash."""
+        """Of all records in order: equal data, equal hash. A picture counts by its bytes, not by where it lies."""
         digest = hashlib.sha256()
         for name, records in sorted(self.splits.items()):
             digest.update(name.encode())
             for record in records:
-                digest.update(json.dumps(asdict(record), sort_keys=True, ensure_ascii=False).encode())
+                facts = asdict(record)
+                if isinstance(record, ImageText | ImageQuestion):
+                    facts["image"] = _sha256_of(Path(record.image))
+                digest.update(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode())
         return digest.hexdigest()
+
+
+def _sha256_of(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return f"missing {path.name}"

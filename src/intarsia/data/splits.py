@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeVar
 
-from intarsia.data.records import Chat, Record, TextPair
+from intarsia.data.records import Chat, ImageQuestion, ImageText, Record, TextPair
 from intarsia.errors import BadInput
 
 R = TypeVar("R", bound=Record)
@@ -26,6 +26,10 @@ def normalised(record: Record) -> str:
         text = "\n".join(f"{m.get('role')}: {m.get('content')}" for m in record.messages)
     elif isinstance(record, TextPair):
         text = f"{record.prompt}\n{record.target}"
+    elif isinstance(record, ImageText | ImageQuestion):
+        # The same question about another picture is another record.
+        said = record.text if isinstance(record, ImageText) else f"{record.question}\n{record.answer}"
+        return f"{record.image}\n{said}"
     else:
         text = "\n".join((*getattr(record, "context", ()), record.text))
     return re.sub(r"[\W_]+", " ", text.casefold()).strip() or text.strip()

@@ -9,6 +9,8 @@ from intarsia.measure.provenance import provenance
 from intarsia.measure.quality import Quality, QualityConfig, quality
 
 _LATER = {"compare_speed": "intarsia.measure.speed", "SpeedComparison": "intarsia.measure.speed"} | {
+    "Counted": "intarsia.measure.counting",
+    "count_macs": "intarsia.measure.counting",
     "LabelScores": "intarsia.measure.likelihood",
     "LabelTask": "intarsia.measure.labels",
     "perplexity": "intarsia.measure.windows",
@@ -18,6 +20,7 @@ _LATER = {"compare_speed": "intarsia.measure.speed", "SpeedComparison": "intarsi
 __all__ = [
     "Cost",
     "CostConfig",
+    "Counted",
     "EngineCost",
     "LabelScores",
     "LabelTask",
@@ -26,6 +29,7 @@ __all__ = [
     "SpeedComparison",
     "compare_speed",
     "cost",
+    "count_macs",
     "perplexity",
     "provenance",
     "quality",

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from intarsia.measure.counting import count_macs
+
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.gguf", "*.onnx", "*.onnx.data", "*.onnx_data", "*.pt")
 Shape = Literal["decoder", "encoder", "encoder-decoder"]
 
@@ -71,17 +73,13 @@ def token_inputs(network: Any, tokens: int, seed: int = 0) -> dict[str, torch.Te
 def macs_per_token(network: Any, tokens: int) -> int:
     """Multiply-accumulates per token of one forward over `tokens` tokens, logits of all of them included.
 
-    Half the FLOPs of `torch.utils.flop_counter`, which counts matrix products and convolutions. Attention is counted as
-    its two full products (no saving from the causal mask), whatever kernel runs it. An encoder-decoder gets `tokens` on
-    both sides. Raises what the network raises when it does not take tokens alone."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
+    Counted as they run (`intarsia.measure.counting`): attention is its two full products (no saving from the causal
+    mask), whatever kernel runs it. An encoder-decoder gets `tokens` on both sides. Raises what the network raises when
+    it does not take tokens alone."""
     training = network.training
     network.eval()
     try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            network(**token_inputs(network, tokens))
+        inputs = token_inputs(network, tokens)
+        return round(count_macs(lambda: network(**inputs)).macs / tokens)
     finally:
         network.train(training)
-    return round(counter.get_total_flops() / 2 / tokens)

@@ -154,9 +154,9 @@ def torch_lap(model: Model, prompt_tokens: int, new_tokens: int) -> Callable[[],
 
     def lap() -> Lap:
         with _evaluating(network):
-            begin = _now(network)
+            begin = now(network)
             out = network(**inputs) if shape == "encoder" else network(**inputs, **last, use_cache=True)
-            middle = _now(network)
+            middle = now(network)
             prefill = prompt_tokens / (middle - begin)
             if shape == "encoder" or getattr(out, "past_key_values", None) is None:
                 return Lap(prefill, None)
@@ -165,7 +165,7 @@ def torch_lap(model: Model, prompt_tokens: int, new_tokens: int) -> Callable[[],
             for _ in range(new_tokens):
                 token = out.logits[:, -1].argmax(-1, keepdim=True)
                 out = network(**{word: token}, **encoded, past_key_values=out.past_key_values, use_cache=True)
-            return Lap(prefill, new_tokens / (_now(network) - middle))
+            return Lap(prefill, new_tokens / (now(network) - middle))
 
     return lap
 
@@ -210,7 +210,8 @@ def _evaluating(network: Any) -> Iterator[None]:
         network.train(training)
 
 
-def _now(network: Any) -> float:
+def now(network: Any) -> float:
+    """The clock, once all work of the network's device is done."""
     # A GPU works behind the program's back: wait for it before looking at the clock.
     if next(network.parameters()).device.type == "cuda":
         torch.cuda.synchronize()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from intarsia.errors import BadInput, IntarsiaError, MissingExtra, Note, did_you_mean, first_line
+from intarsia.models.bare import bare_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -214,6 +215,8 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     if not any((folder / name).is_file() for name in _TOKENIZER):
         return None
     try:
+        if (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
+            return bare_tokenizer(folder)
         with quiet():
             tokenizer = tf.AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=trust_remote_code
@@ -240,12 +243,16 @@ def load_processor(folder: Path, *, trust_remote_code: bool = False) -> Processo
 
     if not any((folder / name).is_file() for name in _PROCESSOR):
         return None
-    try:
-        with quiet():
-            return tf.AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
-    except Exception as error:
-        warnings.warn(f"the processor in {folder} was left out: {first_line(error)}", Note, stacklevel=4)
-        return None
+    # Without a tokenizer the whole processor would make up an empty one. Where it fails, pictures may still work.
+    words = any((folder / name).is_file() for name in _TOKENIZER)
+    for auto in (tf.AutoProcessor, tf.AutoImageProcessor) if words else (tf.AutoImageProcessor,):
+        try:
+            with quiet():
+                return auto.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+        except Exception as error:
+            failure = error
+    warnings.warn(f"the processor in {folder} was left out: {first_line(failure)}", Note, stacklevel=4)
+    return None
 
 
 class MissingTokenizerLibrary(MissingExtra):

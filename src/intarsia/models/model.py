@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
+    from intarsia.report import Finding
     from intarsia.sites import SiteMap
 
 
@@ -42,7 +43,9 @@ class Model:
 
     - extras: JSON-able facts that must travel with the weights (a label task's prompt and verbalisers, say), by the
       name of the technique that wrote them. Saved as `intarsia.json` beside the weights.
-    - exports: folders holding the same model for another engine, by engine name (`onnx-genai`)."""
+    - exports: folders holding the same model for another engine, by engine name (`onnx-genai`).
+    - finding: what the change that made this model found out about it, where it looked (a comparison with the model it
+      was made from, say). Shown when the change ends; not saved with the weights."""
 
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None = None
@@ -50,6 +53,7 @@ class Model:
     identity: Identity = field(default_factory=lambda: Identity("memory"))
     extras: dict[str, Any] = field(default_factory=dict)
     exports: dict[str, Path] = field(default_factory=dict)
+    finding: Finding | None = field(default=None, compare=False)
 
     @property
     def config(self) -> Any:
@@ -112,7 +116,8 @@ class Model:
         identity = self.identity
         if change:
             identity = replace(identity, changes=(*identity.changes, change))
-        return replace(self, network=network, identity=identity, extras=copy.deepcopy(self.extras), exports={})
+        extras = copy.deepcopy(self.extras)
+        return replace(self, network=network, identity=identity, extras=extras, exports={}, finding=None)
 
     def copy(self) -> Model:
         """A deep copy of the weights; the tokenizer and processor are shared. Changes work on copies."""

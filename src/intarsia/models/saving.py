@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from intarsia import catalog
 from intarsia.errors import BadInput
 from intarsia.models import cache, folders
 from intarsia.models.model import Identity, Model
@@ -102,4 +104,17 @@ def restore(model: Model, folder: Path) -> Model:
         raise BadInput(f"{file} is damaged ({error!r}): mend it, or remove it to load the bare network") from None
     if newer:
         raise BadInput(f"{file} was written by a newer Intarsia: upgrade with pip install -U intarsia")
-    return replace(model, identity=identity, extras=extras, exports={n: p for n, p in exports.items() if p.is_dir()})
+    exports = {n: p for n, p in exports.items() if p.is_dir()}
+    return _again(replace(model, identity=identity, extras=extras, exports=exports), folder)
+
+
+def _again(model: Model, folder: Path) -> Model:
+    """`model` with the changes that its weights alone do not hold (merged tokens, say)."""
+    if not model.extras:
+        return model
+    known = catalog.load()
+    for name, value in model.extras.items():
+        if name in known and (path := known[name].restore):
+            module, _, function = path.partition(":")
+            model = getattr(importlib.import_module(module), function)(model, value, folder)
+    return model

@@ -13,11 +13,15 @@ from intarsia.catalog import Technique
 from intarsia.data import Dataset
 from intarsia.models import Model
 
+PICTURES = "images"
+"""The name of an input that holds pictures: records with `image`, from a folder or a file that names them."""
+
 # Which split stands in when the data set has none of the input's own name, the best first.
 STAND_INS = {
     "texts": ("test", "text", "train"),
     "text": ("texts", "train"),
     "calibration": ("train", "text"),
+    "images": ("test", "train"),
     "dev": ("validation", "val"),
 }
 

@@ -149,7 +149,8 @@ def assemble(
     started: float,
 ) -> Bundle:
     """Put the bundle together beside its place, then rename it there. A bundle that is up to date is left alone."""
-    manifest = _manifest(recipe, units, data, base, threads)
+    telling = [unit for unit in units if _tells(place, unit)]
+    manifest = _manifest(recipe, units, telling, data, base, threads)
     text = dumps(manifest)
     if place.bundle.is_dir() and _same(place.bundle / "manifest.json", text) and (place.bundle / REPORT).is_file():
         return Bundle(place.bundle)
@@ -166,7 +167,7 @@ def assemble(
             source = place.finished(unit.digest)
             assert source is not None
             clock["steps"][f"{unit.number:02d} {unit.title}"] = read_json(source / "step.json")["clock"]
-            if unit.gives is None:
+            if unit in telling:
                 value = read_json(source / "finding.json")
                 volatile = Finding.from_json(json.dumps(value)).volatile
                 file = _file(unit)
@@ -192,7 +193,15 @@ def draw(bundle: Bundle) -> Path:
     return bundle.report
 
 
-def _manifest(recipe: Recipe, units: list[Unit], data: Dataset | None, base: Identity, threads: int) -> dict[str, Any]:
+def _tells(place: RunFolder, unit: Unit) -> bool:
+    """Whether a step left a finding: every look does, and a change that looked at what it made."""
+    source = place.finished(unit.digest)
+    return source is not None and (source / "finding.json").is_file()
+
+
+def _manifest(
+    recipe: Recipe, units: list[Unit], telling: list[Unit], data: Dataset | None, base: Identity, threads: int
+) -> dict[str, Any]:
     states = [BASE, *(unit.gives for unit in units if unit.gives)]
     return {
         "name": recipe.name,
@@ -231,11 +240,10 @@ def _manifest(recipe: Recipe, units: list[Unit], data: Dataset | None, base: Ide
                 "file": _file(unit),
                 "step": unit.number,
                 "technique": unit.step.technique.name,
-                "on": unit.on,
+                "on": unit.gives or unit.on,
                 "against": list(unit.step.models.values()),
             }
-            for unit in units
-            if unit.gives is None
+            for unit in telling
         ],
         "recipe": recipe.to_yaml(),
     }
@@ -271,7 +279,7 @@ def _machine() -> dict[str, Any]:
 
 def _file(unit: Unit) -> str:
     against = "".join(f"-vs-{state}" for state in unit.step.models.values())
-    return f"{unit.number:02d}-{unit.step.technique.name}-{unit.on}{against}.json"
+    return f"{unit.number:02d}-{unit.step.technique.name}-{unit.gives or unit.on}{against}.json"
 
 
 def _heading(entry: Entry) -> str:

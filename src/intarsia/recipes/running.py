@@ -165,6 +165,8 @@ def _execute(unit: Unit, recipe: Recipe, data: Dataset | None, states: _States, 
             result.save(folder / "model")
             tell(f"saving {unit.gives}", 1, 1, finished=True)
             record["identity"] = asdict(result.identity)
+            if result.finding is not None:
+                _with_provenance(result.finding, unit, model, step.models).write(folder / "finding.json")
         else:
             if not isinstance(result, Finding):
                 raise IntarsiaError(f"{step.technique.name} gave a {type(result).__name__} where a Finding was wanted")

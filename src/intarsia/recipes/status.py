@@ -55,10 +55,12 @@ def status(path: str | Path) -> Status:
         record = read_json(folder / "step.json")
         if record["gives"]:
             states.append(record["gives"])
-        else:
+        if (folder / "finding.json").is_file():
             finding = Finding.from_json((folder / "finding.json").read_text(encoding="utf-8"))
             against = tuple(record["models"].values())
-            entries.append(Entry(number, record["technique"], record["on"], against, folder.name, finding))
+            entries.append(
+                Entry(number, record["technique"], record["gives"] or record["on"], against, folder.name, finding)
+            )
     units = [(unit["title"], done[unit["digest"]] is not None) for unit in plan["units"]]
     return Status(plan["name"], place.path, units, states, entries, None)
 

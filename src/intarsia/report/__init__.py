@@ -11,10 +11,23 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from intarsia.report.finding import Block, Cell, Column, Figure, Finding, Mark, Series, Table, TokenMap
+from intarsia.report.finding import (
+    Block,
+    Cell,
+    Column,
+    Figure,
+    Finding,
+    Mark,
+    PatchMap,
+    PatchPanel,
+    Series,
+    Table,
+    TokenMap,
+)
 from intarsia.report.page import RunPage, Section
 
 _HOMES = {
+    "data_uri": "intarsia.report.patches",
     "to_text": "intarsia.report.text",
     "print_finding": "intarsia.report.text",
     "render": "intarsia.report.html",
@@ -28,11 +41,14 @@ __all__ = [
     "Figure",
     "Finding",
     "Mark",
+    "PatchMap",
+    "PatchPanel",
     "RunPage",
     "Section",
     "Series",
     "Table",
     "TokenMap",
+    "data_uri",
     "print_finding",
     "render",
     "render_finding",

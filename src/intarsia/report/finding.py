@@ -97,7 +97,29 @@ class TokenMap(pydantic.BaseModel):
     note: str = ""
 
 
-Block = Table | Figure | TokenMap
+class PatchPanel(pydantic.BaseModel):
+    """One drawing of a `PatchMap`: `groups` names, patch by patch in reading order, the group each one is part of (any
+    number; -1: left out), and `name` says when ("after layer 4: 30 of 64 rows")."""
+
+    name: str = ""
+    groups: list[int]
+
+
+class PatchMap(pydantic.BaseModel):
+    """A picture cut into `rows` x `columns` patches, drawn once a panel with the patches that are one group in one
+    tint and outline. A group of one patch shows the picture as it is; a patch that was left out is struck through.
+
+    - picture: a data URI (`intarsia.report.data_uri`), so that the page needs no other file; empty: patches only."""
+
+    title: str = ""
+    picture: str = ""
+    rows: int
+    columns: int
+    panels: list[PatchPanel]
+    note: str = ""
+
+
+Block = Table | Figure | TokenMap | PatchMap
 
 
 class Finding(pydantic.BaseModel):

@@ -33,7 +33,8 @@ class BlockWiring:
     - mid_via: in pre-norm blocks, what is between `resid_pre` and `resid_mid`: sites whose sum is the difference, in
       order. `resid_mid` is edited through the last of them.
     - tuple_output: how many things the block returns when that is a tuple with the stream first, else 0.
-    - attention: the modules that hold the block's attention, cross-attention after self-attention."""
+    - attention: the modules that hold the block's attention, cross-attention after self-attention.
+    - tokens: how many tokens the block was given by the probe (in a vision tower: those of a picture of its size)."""
 
     taps: dict[str, Tap] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class BlockWiring:
     mid_via: tuple[str, ...] = ()
     tuple_output: int = 0
     attention: tuple[nn.Module, ...] = ()
+    tokens: int = 0
 
 
 def wire(tower: Tower, index: int, record: Probe) -> BlockWiring:
@@ -66,6 +68,7 @@ def wire(tower: Tower, index: int, record: Probe) -> BlockWiring:
             result.missing[site] = f"wiring unknown: {reason}"
         return result
     result.tuple_output = len(whole.output) if isinstance(whole.output, tuple) else 0
+    result.tokens = whole.taken.shape[1]
     inner = sorted((c for c in calls if c.path), key=lambda c: c.order)
     _Wirer(tower, whole, inner, record, result).solve()
     return result

@@ -46,8 +46,11 @@ class Flow:
     facts: dict[str, Any] = field(default_factory=dict)
     traces: list[Trace] = field(default_factory=list)
     given: Tensor | None = None
+    """What the tower's own model gave to others, where they read fewer rows."""
     even: bool = True
     """Whether every row still stands for itself, so that no score needs a bias."""
+    proportional: bool = True
+    """Whether a row's size counts in attention; if not, only rows that nobody may read are told apart."""
 
     @classmethod
     def of(cls, tower: str, stream: Tensor, **known: Any) -> Flow:
@@ -72,8 +75,15 @@ class Flow:
         """[batch, row] bool: rows that only fill up the batch."""
         return self.position < 0
 
+    def holding(self, originals: Tensor) -> Tensor:
+        """[batch, row] bool: rows that any of `originals` [batch, original] bool is part of."""
+        nowhere = self.rows
+        rows = self.owner.masked_fill(~originals | (self.owner < 0), nowhere)
+        marked = torch.zeros(len(rows), nowhere + 1, dtype=torch.bool, device=rows.device)
+        return marked.scatter(1, rows, True)[:, :-1]
+
     def append(self, stream: Tensor, rows: Tensor, size: float = 0.0) -> Tensor:
-        """`stream` with `rows` [batch, more, width] behind it. With size 0 they read all others and nobody reads them."""
+        """`stream` with `rows` [batch, more, width] behind it. With size 0 they read all others, and none reads them."""
         more = rows.shape[1]
         batch = stream.shape[0]
         place = torch.arange(self.rows, self.rows + more, device=stream.device).expand(batch, more)
@@ -96,7 +106,9 @@ class Flow:
 
     def bias(self) -> Tensor | None:
         """[batch, row] log of the sizes, to be added to the scores of each key; None where all sizes are one."""
-        return None if self.even else self.sizes.log()
+        if self.even:
+            return None
+        return self.sizes.log() if self.proportional else (self.sizes > 0).to(self.sizes.dtype).log()
 
     def restored(self, stream: Tensor) -> Tensor:
         """One row for each original token, [batch, original, width]: its own or the one it was merged into. Dropped

@@ -24,13 +24,11 @@ from intarsia.sites.recomposing.rule import Rule, Seen
 class _Local(threading.local):
     """What one thread is in the middle of."""
 
-    flow: Flow | None = None
-    held: Held | None = None
-    inputs: dict[str, Any] = {}
-
     def __init__(self) -> None:
+        self.flow: Flow | None = None
+        self.held: Held | None = None
+        self.inputs: dict[str, Any] = {}
         self.finished: deque[Flow] = deque(maxlen=8)
-        self.inputs = {}
 
 
 class Recomposed:
@@ -134,7 +132,7 @@ class Recomposed:
             base = config._attn_implementation_internal or "eager"
             if not base.startswith(attention.PREFIX):
                 config._attn_implementation_internal = attention.ensure_registered(base)
-        flow = Flow.of(self.tower, stream, inputs=inputs)
+        flow = Flow.of(self.tower, stream, inputs=inputs, proportional=self.rule.proportional)
         if self.image_token is not None and not self._place_pictures(flow, stream):
             return
         if self.rule.wants(flow):

@@ -38,6 +38,9 @@ class Rule(nn.Module):
     """Whether the tower gives as many rows as it was given: merged rows again in each of their places. Then whatever
     comes after (pooling, placeholders, losses over positions) works as before, and means over the rows are exact."""
 
+    proportional: bool = True
+    """Whether attention weighs a row by the tokens it stands for (proportional attention; Bolya et al. 2023, §3)."""
+
     def wants(self, flow: Flow) -> bool:
         """Whether to work on this forward at all; looked at once, before the first block."""
         return True

@@ -1,0 +1,122 @@
+"""`PictureRows`: the rule for a language model that reads pictures among its tokens (LLaVA and its like).
+
+Text is never touched. Rows that are left keep their positions, and the cache holds what each block really read."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from intarsia.sites.recomposing import Flow, Rule, Seen, Step
+from intarsia.tokens.ensemble import combine
+from intarsia.tokens.grouping import after, regroup
+from intarsia.tokens.importance import attended
+from intarsia.tokens.matching import MATCHERS, prune
+from intarsia.tokens.merging import metric_of
+from intarsia.tokens.plan import Plan
+
+
+class PictureRows(Rule):
+    """In block 0 the vision tower's merged rows become one row each (`plan.follow`); in the blocks of `plan.removed`
+    so many more rows of each picture are merged or dropped, by what the text behind the pictures looks at."""
+
+    def __init__(self, plan: Plan):
+        super().__init__()
+        self.plan = plan
+        self.proportional = plan.proportional
+
+    def wants(self, flow: Flow) -> bool:
+        follows = self.plan.follow and flow.vision is not None and bool(flow.vision.traces)
+        return follows or any(self.plan.removed)
+
+    def reduces(self, flow: Flow, index: int) -> bool:
+        if index == 0 and self.plan.follow and flow.vision is not None and flow.vision.traces:
+            return True
+        return self.plan.removed[index] > 0
+
+    def reduce(self, flow: Flow, index: int, stream: Tensor, seen: Seen) -> Step | None:
+        if index == 0 and self.plan.follow and flow.vision is not None and flow.vision.traces:
+            target = vision_groups(flow, flow.inputs["image_mask"])
+            if target is not None:
+                return regroup(stream, flow.sizes, target)
+        if self.plan.removed[index] == 0:
+            return None
+        return self._further(flow, index, stream, seen)
+
+    def _further(self, flow: Flow, index: int, stream: Tensor, seen: Seen) -> Step | None:
+        plan = self.plan
+        pictures = flow.holding(flow.inputs["image_mask"])
+        importance = self.importance(flow, seen) if plan.importance != "none" else None
+        count = plan.removed[index] * self.pictures_in_each(flow)
+        if plan.matcher == "prune":
+            return prune(stream, count, blocked=~pictures, importance=importance)
+        metric, sizes, done = metric_of(seen, stream), flow.sizes, None
+        while count > 0:  # a matching takes at most half of the rows: more than that in several rounds
+            options = {"seed": plan.seed + index + count} if plan.matcher == "random" else {}
+            pairs = MATCHERS[plan.matcher](
+                metric, count, blocked=~pictures, importance=importance, strength=plan.strength, **options
+            )
+            if pairs.source.shape[1] == 0:
+                break
+            step = combine(
+                stream,
+                sizes,
+                pairs,
+                weights=importance if plan.temperature is not None else None,
+                temperature=plan.temperature,
+                form=plan.ensemble,
+                norm=plan.norm,
+            )
+            count -= pairs.source.shape[1]
+            done = step if done is None else after(done, step)
+            place = step.keep.clamp(min=0)
+            stream, pictures = step.rows, pictures.gather(1, place) & (step.keep >= 0)
+            metric = metric.gather(1, place[..., None].expand(-1, -1, metric.shape[2]))
+            importance = importance.gather(1, place) if importance is not None else None
+            gone = step.into < 0
+            sizes = sizes.new_zeros(place.shape).scatter_add(1, step.into.clamp(min=0), sizes.masked_fill(gone, 0))
+        return done
+
+    def pictures_in_each(self, flow: Flow) -> int:
+        """How many pictures a prompt holds (the most, where prompts differ: rows of a prompt are capped at half)."""
+        tokens = int(self.plan.facts.get("tokens", 0))
+        return max(1, round(int(flow.inputs["image_mask"].sum(1).max()) / tokens)) if tokens else 1
+
+    def importance(self, flow: Flow, seen: Seen) -> Tensor | None:
+        """[batch, row]: by `attention` what the prompt's last token looks at (Chen et al. 2024, FastV); by `question`
+        the mean over all tokens of the text that come after the pictures."""
+        mask = flow.inputs["image_mask"]
+        real = flow.inputs.get("attention_mask")
+        real = torch.ones_like(mask) if real is None or real.dim() != 2 else real[:, : mask.shape[1]].bool()
+        place = torch.arange(mask.shape[1], device=mask.device)
+        last = (place * real).amax(1)
+        if self.plan.importance == "question":
+            asked = real & (place > (place * mask).amax(1, keepdim=True))
+            asked |= place == last[:, None]
+        else:
+            asked = place == last[:, None]
+        queries = flow.owner.masked_fill(~asked, -1)
+        most = int(asked.sum(1).max())
+        return attended(seen, torch.sort(queries, dim=1, descending=True).values[:, :most], flow.bias())
+
+
+def vision_groups(flow: Flow, mask: Tensor) -> Tensor | None:
+    """[batch, token] the place of the row that each token joins: a picture's token the one its merged row is at, any
+    other itself, a dropped one -1. None when the vision tower's rows are not the decoder's tokens, one for one."""
+    vision = flow.vision
+    assert vision is not None
+    batch, column = mask.nonzero(as_tuple=True)
+    pictures = len(vision.owner)
+    each, odd = divmod(len(column), pictures)
+    prefix = vision.original - each
+    if odd or prefix < 0 or not bool((vision.position >= -1).all()):
+        return None
+    if prefix not in (0, vision.original - int(vision.original**0.5) ** 2) and prefix > 8:
+        return None  # (a connector that makes fewer rows: pixel shuffle, resampler)
+    owner = vision.owner[:, prefix:]
+    home = vision.position.gather(1, owner.clamp(min=0)) - prefix  # the group's own token, within its picture
+    first = torch.arange(pictures, device=mask.device)[:, None] * each
+    target = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape).clone()
+    joined = column[(home.clamp(min=0) + first).flatten()]
+    target[batch, column] = joined.masked_fill((owner < 0).flatten() | (home < 0).flatten(), -1)
+    return target

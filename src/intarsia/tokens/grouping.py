@@ -1,0 +1,41 @@
+"""Rows gathered into given groups, each its mean: for groups that are known and not looked for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from intarsia.sites.recomposing import Step
+
+
+def kept_rows(keep: Tensor) -> tuple[Tensor, Tensor]:
+    """From [batch, old] bool, the rows that stay: their indices [batch, new] in order, -1 where a sample has fewer, and
+    the new place of each old row [batch, old] (meaningful for rows that stay)."""
+    most = int(keep.sum(1).max())
+    order = torch.argsort(~keep, dim=1, stable=True)[:, :most]
+    return order.masked_fill(~keep.gather(1, order), -1), torch.cumsum(keep, dim=1) - 1
+
+
+def regroup(stream: Tensor, sizes: Tensor, target: Tensor) -> Step:
+    """`stream` [batch, old, width] with every row added to the row `target` [batch, old] names (its own: it stays; -1:
+    it is dropped): size-weighted means. A target must name itself."""
+    place = torch.arange(target.shape[1], device=target.device)
+    keep, new = kept_rows(target == place)
+    gone = target < 0
+    into = new.gather(1, target.clamp(min=0))
+    weight = sizes.to(stream.dtype).masked_fill(gone, 0)[..., None]
+    shape = (*keep.shape, stream.shape[2])
+    index = into[..., None].expand_as(stream)
+    rows = stream.new_zeros(shape).scatter_add(1, index, stream * weight)
+    total = stream.new_zeros(*keep.shape, 1).scatter_add(1, into[..., None], weight)
+    rows = rows / total.clamp(min=torch.finfo(stream.dtype).tiny)
+    # A row that only rows of size 0 went into keeps what it was.
+    own = stream.gather(1, keep.clamp(min=0)[..., None].expand(shape))
+    return Step(torch.where(total > 0, rows, own), keep, into.masked_fill(gone, -1))
+
+
+def after(first: Step, second: Step) -> Step:
+    """Two steps as one."""
+    keep = first.keep.gather(1, second.keep.clamp(min=0)).masked_fill(second.keep < 0, -1)
+    into = second.into.gather(1, first.into.clamp(min=0)).masked_fill(first.into < 0, -1)
+    return Step(second.rows, keep, into)
