@@ -10,6 +10,7 @@ import types
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from intarsia import catalog
 from intarsia.cli.docs import overview, pages
@@ -39,14 +40,22 @@ def shown() -> list[str]:
     return [name for name, technique in own().items() if technique.example]
 
 
+def draw_pictures(folder: Path) -> None:
+    folder.mkdir()
+    for i in range(3):
+        Image.effect_noise((24, 20), 40 + 30 * i).convert("RGB").save(folder / f"{i}.png")
+
+
 @pytest.mark.parametrize("name", shown())
 def test_the_example_of_a_technique_runs(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys):
     import intarsia as ia
 
     (code,) = re.findall(r"```python\n(.*?)```", pages()[f"techniques/{name}.md"], re.DOTALL)
     seeds = iter(range(10))  # a second model of an example is another one
-    monkeypatch.setattr(ia, "load", lambda source: tiny("llama", seed=next(seeds)))
+    family = "clip" if own()[name].needs == "vision" else "llama"
+    monkeypatch.setattr(ia, "load", lambda source: tiny(family, seed=next(seeds)))
     monkeypatch.chdir(tmp_path)
+    draw_pictures(tmp_path / "pictures")
     exec(compile(code, name, "exec"), {})
     assert capsys.readouterr().out.strip()
 

@@ -16,6 +16,8 @@ from intarsia.tokens.matching import MATCHERS
 from intarsia.tokens.merging import trimmed
 from tests.sites_help import output, plain
 from tests.tiny import inputs, tiny, tokenizer
+from tests.tiny_more import inputs as more_inputs
+from tests.tiny_more import more
 
 KINDS = ["clip", "siglip", "blip", "llava"]
 
@@ -259,9 +261,10 @@ def test_a_language_model_answers_with_its_cache_as_without(settings):
     ]
     assert torch.equal(*both)
     flow = installed(less.network)["text"].flow
-    removed = less.extras["tokens.merge"]["text"]["removed"]
+    share = max(less.extras["tokens.merge"]["text"]["shares"])
     vision = less.extras["tokens.merge"].get("vision", {"removed": []})["removed"]
-    assert int((flow.position >= 0).sum(1)[1]) == x["input_ids"].shape[1] - sum(removed) - sum(vision)
+    gone = sum(vision) + round(64 * share)
+    assert gone > 20 and int((flow.position >= 0).sum(1)[1]) == x["input_ids"].shape[1] - gone
 
 
 def test_merged_rows_are_one_row_each_in_the_language_model():
@@ -291,6 +294,46 @@ def test_several_pictures_in_one_prompt():
     text = installed(less.network)["text"].flow
     left = 64 - sum(less.extras["tokens.merge"]["vision"]["removed"])
     assert text.rows == 140 - 128 + 2 * left
+
+
+def test_prompts_with_more_pictures_lose_more_rows():
+    """A share of each prompt's own rows; the same as each prompt alone."""
+    less = merge(wide("llava"), keep=1.0, decoder_keep=0.5)
+    ids = torch.randint(10, 200, (2, 140), generator=torch.Generator().manual_seed(0))
+    ids[:, 2:66] = 8
+    ids[0, 70:134] = 8
+    values = pictures(3)
+    with torch.no_grad():
+        both = less.network(input_ids=ids, pixel_values=values).logits
+        flow = installed(less.network)["text"].flow
+        one = less.network(input_ids=ids[1:], pixel_values=values[2:]).logits
+    torch.testing.assert_close(both[1:], one, atol=1e-4, rtol=1e-3)
+    share = max(less.extras["tokens.merge"]["text"]["shares"])
+    assert (~flow.padded).sum(1).tolist() == [140 - round(128 * share), 140 - round(64 * share)]
+
+
+@pytest.mark.parametrize("family", ["blip-2", "idefics3", "smolvlm"])
+def test_connectors_that_make_other_rows_are_given_all_of_them(family):
+    model, x = more(family), more_inputs(family)
+    before = plain(model, x)
+    less = merge(model, keep=0.6)
+    found = plain(less, x)
+    assert found.shape == before.shape and not torch.allclose(found, before, atol=1e-3)
+    assert installed(less.network)["vision"].flow.rows < 17
+
+
+def test_pictures_of_any_size_are_merged_in_the_language_model():
+    model, x = more("qwen2_vl"), more_inputs("qwen2_vl")
+    with pytest.raises(BadInput, match="keep 1 and decoder_keep below 1"):
+        merge(model, keep=0.5)
+    before = plain(model, x)
+    less = merge(model, keep=1.0, decoder_keep=0.7)
+    found = plain(less, x)
+    flow = installed(less.network)["text"].flow
+    assert flow.rows < flow.original and found.shape == before.shape
+    # the words before the pictures cannot have noticed
+    first = int(flow.inputs["image_mask"].int().argmax(1).min())
+    torch.testing.assert_close(found[:, :first], before[:, :first], atol=1e-5, rtol=1e-4)
 
 
 def test_words_alone_are_not_touched():

@@ -14,26 +14,38 @@ from intarsia.catalog import Technique
 from intarsia.cli import options
 
 EXAMPLE_MODEL = "smollm2-135m"
+EXAMPLE_VISION = "openai/clip-vit-base-patch32"
 EXAMPLE_DATA = "python-docs"
+EXAMPLE_PICTURES = "pictures"
 EXAMPLE_CHAT = '{"messages": [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4"}]}'
+
+
+def example_model(technique: Technique) -> str:
+    """A model that the technique works on."""
+    return EXAMPLE_VISION if technique.needs == "vision" else EXAMPLE_MODEL
 
 
 def example(technique: Technique) -> str:
     """A line that runs, after lines that make what it needs and nobody has."""
-    from intarsia.recipes.binding import data_inputs, model_inputs
+    from intarsia.recipes.binding import PICTURES, data_inputs, model_inputs
 
     before: list[str] = []
-    words = ["intarsia", *technique.name.split(".", 1), "--model", EXAMPLE_MODEL]
+    source = example_model(technique)
+    words = ["intarsia", *technique.name.split(".", 1), "--model", source]
     others = [name for name, needed in model_inputs(technique).items() if needed]
     if others:
-        before.append(f"intarsia compression quantize --model {EXAMPLE_MODEL} --out small")
+        change = "tokens merge" if source == EXAMPLE_VISION else "compression quantize"
+        before.append(f"intarsia {change} --model {source} --out small")
         words[-1] = "small"
     for name in others:
-        words += [f"--{name.replace('_', '-')}", EXAMPLE_MODEL]
+        words += [f"--{name.replace('_', '-')}", source]
     chats = [name for name in data_inputs(technique) if "Chat" in technique.inputs[name][0]]
     given = {name: technique.example[name] for name in data_inputs(technique) if name in technique.example}
     if given:
         for name, records in given.items():
+            if isinstance(records, str):  # a path as it stands
+                words += [f"--{name.replace('_', '-')}", records]
+                continue
             file = f"{name}.txt" if all(isinstance(r, str) for r in records) else f"{name}.jsonl"
             for i, record in enumerate(records):
                 before.append(f"echo {shlex.quote(_line(record))} {'>>' if i else '>'} {file}")
@@ -41,6 +53,8 @@ def example(technique: Technique) -> str:
     elif chats:
         before.append(f"echo '{EXAMPLE_CHAT}' > chats.jsonl")
         words += [f"--{chats[0].replace('_', '-')}", "chats.jsonl"]
+    elif PICTURES in data_inputs(technique):
+        words += ["--images", EXAMPLE_PICTURES]
     elif data_inputs(technique):
         words += ["--data", EXAMPLE_DATA]
     for name, field in technique.config.model_fields.items():
@@ -65,7 +79,7 @@ def python_example(technique: Technique) -> str:
 
     if not technique.example:
         return ""
-    given = {name: repr(EXAMPLE_MODEL) for name, needed in model_inputs(technique).items() if needed}
+    given = {name: repr(example_model(technique)) for name, needed in model_inputs(technique).items() if needed}
     arguments = [f"{name}=ia.load({value})" for name, value in given.items()]
     kinds: set[str] = set()
     for name, value in technique.example.items():
@@ -83,7 +97,7 @@ def python_example(technique: Technique) -> str:
     lines += [
         f"from intarsia.{technique.room} import {technique.function.__name__}",
         "",
-        f'model = ia.load("{EXAMPLE_MODEL}")',
+        f'model = ia.load("{example_model(technique)}")',
         f"{word} = {technique.function.__name__}(",
         "    model,",
         *(f"    {argument}," for argument in arguments),

@@ -72,7 +72,7 @@ class Compared(pydantic.BaseModel):
     - fidelity: mean cosine of the pictures' embeddings to the dense model's; worst: the lowest.
     - kl: mean KL in nats from the dense model's distribution over texts, classes or first tokens; agreement: share of
       rows whose first choice is the dense model's.
-    - accuracy: share that is known to be right, by what is asked (`image to text R@1`, `answers`...).
+    - accuracy: share that is known to be right, by what is asked (`image→text R@1`, `answers right`...).
     - speed: pictures (questions) a second, as a ratio to the dense model's: median and range of the rounds.
     - note: where the share asked for cannot be had."""
 
@@ -163,8 +163,8 @@ class TokenComparison(Finding):
             for i, row in enumerate(self.rows)
         ]
         about = [f"On {self.count} pictures" + (f", {self.asked} questions" if self.asked else "") + "."]
-        about += [f"{self.unread} could not be read and were left out."] if self.unread else []
-        about += [f"{self.unused} more were not used (max_pictures)."] if self.unused else []
+        about += [f"Pictures that could not be read: {self.unread}."] if self.unread else []
+        about += [f"Pictures beyond max_pictures: {self.unused}."] if self.unused else []
         about += [f"The dense model does {self.rate:,.3g} {self.unit}s a second here."] if self.rate else []
         what = dict.fromkeys(row.method for row in self.rows)
         legend = [

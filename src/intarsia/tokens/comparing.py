@@ -15,7 +15,7 @@ from intarsia.measure import count_macs, provenance
 from intarsia.measure.speed import Lap, now, spread, take_turns
 from intarsia.models import Model
 from intarsia.sites.recomposing import installed, remove
-from intarsia.tokens.compare import METHODS, WORDS, CompareConfig, Compared, TokenComparison
+from intarsia.tokens.compare import METHODS, CompareConfig, Compared, TokenComparison
 from intarsia.tokens.macs import tower_macs
 from intarsia.tokens.merge import MergeConfig
 from intarsia.tokens.outcomes import (
@@ -29,7 +29,7 @@ from intarsia.tokens.outcomes import (
     outcome,
 )
 from intarsia.tokens.plan import Plan
-from intarsia.tokens.planning import plans_for, put, reader_macs
+from intarsia.tokens.planning import check, merged, plans_for, put, reader_macs
 from intarsia.tokens.subjects import Subjects, subjects
 from intarsia.tokens.towers import Towers, feature_block, shape_of, towers_of
 
@@ -136,26 +136,42 @@ def look(model: Model, config: CompareConfig, images: Any, texts: Any, seed: int
     return out
 
 
-def after_merge(
-    model: Model, merged: Model, config: MergeConfig, images: Any, texts: Any, seed: int, others: Sequence[str]
-) -> TokenComparison:
-    """What merging costs and saves: the dense model, the merged one, and the usual baselines at the same share."""
-    found = subjects(model, images, texts, most=CompareConfig().max_pictures, seed=seed)
+def merged_and_compared(model: Model, config: MergeConfig, images: Any, texts: Any) -> Model:
+    """`tokens.merge` with pictures at hand: its `finding` is what merging costs and saves, the dense model first, then
+    the merged one, then the usual baselines at the same share."""
+    check(config)
+    most = CompareConfig().max_pictures
+    found = subjects(model, images, texts, most=most, seed=config.seed)
+    done = merged(model, config, [found.seen(i) for i in range(len(found))])
+    if not config.compare:
+        return done
     bench = Bench.of(model, found, Asking(), 3)
-    out = _empty("tokens.merge", bench, config.model_dump(mode="json"), seed)
-    out.rows += [bench.reference(), bench.row(merged, "this", config.keep)]
-    _timed(out, bench, merged)
-    towers = towers_of(model)
-    work = model.copy() if others else model
-    for method in others:
-        matcher, importance = _SETTINGS[method]
-        plain = {"ensemble": "convex", "temperature": None, "norm": False, "proportional": True, "cross": False}
-        settings = config.model_copy(update={**plain, "matcher": matcher, "importance": importance})
-        with carried_out(work, plans_for(model, settings, towers, _some(found))):
+    out = _empty("tokens.merge", bench, config.model_dump(mode="json"), config.seed)
+    out.rows += [bench.reference(), bench.row(done, "this", config.keep)]
+    _timed(out, bench, done)
+    towers, work = towers_of(model), model.copy()
+    for method, settings in _baselines(config, model, towers):
+        try:
+            plans = plans_for(model, settings, towers, _some(found))
+        except BadInput as error:
+            out.notes.append(f"{method}: {error}.")
+            continue
+        with carried_out(work, plans):
             out.rows.append(bench.row(work, method, config.keep))
             _timed(out, bench, work)
     out.summary = summary(out)
-    return out
+    done.finding = out
+    return done
+
+
+def _baselines(config: MergeConfig, model: Model, towers: Towers) -> Iterator[tuple[str, MergeConfig]]:
+    plain = {"ensemble": "convex", "temperature": None, "norm": False, "proportional": True, "cross": False}
+    for method in ("dominance", "bipartite", "random", "prune"):
+        matcher, importance = _SETTINGS[method]
+        if matcher != config.matcher:
+            yield method, config.model_copy(update={**plain, "matcher": matcher, "importance": importance})
+    if towers.decoder is not None and not config.removed:
+        yield "llm-prune", settings_for("llm-prune", config.keep, CompareConfig(), model, towers)[0]
 
 
 _SETTINGS: dict[str, tuple[str, str]] = {
@@ -240,8 +256,8 @@ def accuracies(result: Outcome, found: Subjects) -> dict[str, float]:
     if result.back is None:
         return {"label right": mean(result.right) or 0.0}
     return {
-        "image to text R@1": mean(result.right) or 0.0,
-        "text to image R@1": sum(rank == 1 for rank in result.back) / len(result.back),
+        "image→text R@1": mean(result.right) or 0.0,
+        "text→image R@1": sum(rank == 1 for rank in result.back) / len(result.back),
     }
 
 
@@ -298,6 +314,3 @@ def summary(found: TokenComparison) -> str:
             "differences in accuracy mean little here, those in fidelity more."
         )
     return text.strip()
-
-
-__all__ = ["WORDS", "Bench", "accuracies", "after_merge", "carried_out", "counted", "look", "methods_for"]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from intarsia.sites.recomposing import Flow, Rule, Seen, Step
 from intarsia.tokens.ensemble import combine
-from intarsia.tokens.grouping import after, regroup
+from intarsia.tokens.grouping import after, regroup, together
 from intarsia.tokens.importance import attended
 from intarsia.tokens.matching import MATCHERS, prune
 from intarsia.tokens.merging import metric_of
@@ -17,49 +17,71 @@ from intarsia.tokens.plan import Plan
 
 
 class PictureRows(Rule):
-    """In block 0 the vision tower's merged rows become one row each (`plan.follow`); in the blocks of `plan.removed`
-    so many more rows of each picture are merged or dropped, by what the text behind the pictures looks at."""
+    """In block 0 the vision tower's merged rows become one row each (`plan.follow`); in other blocks the share
+    `plan.shares` of each prompt's picture rows is merged or dropped, by what the text behind the pictures looks at."""
 
     def __init__(self, plan: Plan):
         super().__init__()
         self.plan = plan
         self.proportional = plan.proportional
 
+    def _follows(self, flow: Flow) -> bool:
+        return self.plan.follow and flow.vision is not None and bool(flow.vision.traces)
+
     def wants(self, flow: Flow) -> bool:
-        follows = self.plan.follow and flow.vision is not None and bool(flow.vision.traces)
-        return follows or any(self.plan.removed)
+        return self._follows(flow) or any(self.plan.shares)
 
     def reduces(self, flow: Flow, index: int) -> bool:
-        if index == 0 and self.plan.follow and flow.vision is not None and flow.vision.traces:
-            return True
-        return self.plan.removed[index] > 0
+        return (index == 0 and self._follows(flow)) or self.plan.shares[index] > 0
 
     def reduce(self, flow: Flow, index: int, stream: Tensor, seen: Seen) -> Step | None:
-        if index == 0 and self.plan.follow and flow.vision is not None and flow.vision.traces:
+        done, sizes = None, flow.sizes
+        if index == 0 and self._follows(flow):
             target = vision_groups(flow, flow.inputs["image_mask"])
             if target is not None:
-                return regroup(stream, flow.sizes, target)
-        if self.plan.removed[index] == 0:
-            return None
-        return self._further(flow, index, stream, seen)
-
-    def _further(self, flow: Flow, index: int, stream: Tensor, seen: Seen) -> Step | None:
-        plan = self.plan
+                done = regroup(stream, sizes, target)
+        if self.plan.shares[index] == 0:
+            return done
+        if done is not None:
+            raise RuntimeError("the step after the vision tower's has a block of its own")
         pictures = flow.holding(flow.inputs["image_mask"])
-        importance = self.importance(flow, seen) if plan.importance != "none" else None
-        count = plan.removed[index] * self.pictures_in_each(flow)
+        importance = self.importance(flow, seen) if self.plan.importance != "none" else None
+        counts = (pictures.sum(1) * self.plan.shares[index]).round().long()
+        metric = metric_of(seen, stream)
+        steps = []
+        # Prompts may hold pictures of other sizes, or more of them: those that lose as many rows go together.
+        for count in counts.unique().tolist():
+            where = (counts == count).nonzero()[:, 0]
+            chosen = importance[where] if importance is not None else None
+            steps.append(
+                (where, self._take(stream[where], sizes[where], pictures[where], metric[where], chosen, count))
+            )
+        return steps[0][1] if len(steps) == 1 else together(steps)
+
+    def _take(
+        self,
+        stream: Tensor,
+        sizes: Tensor,
+        pictures: Tensor,
+        metric: Tensor,
+        importance: Tensor | None,
+        count: int,
+    ) -> Step:
+        """`count` picture rows fewer in each prompt."""
+        plan = self.plan
         if plan.matcher == "prune":
             return prune(stream, count, blocked=~pictures, importance=importance)
-        metric, sizes, done = metric_of(seen, stream), flow.sizes, None
+        place = torch.arange(stream.shape[1], device=stream.device).expand(stream.shape[:2])
+        done = Step(stream, place, place)
         while count > 0:  # a matching takes at most half of the rows: more than that in several rounds
-            options = {"seed": plan.seed + index + count} if plan.matcher == "random" else {}
+            options = {"seed": plan.seed + count} if plan.matcher == "random" else {}
             pairs = MATCHERS[plan.matcher](
                 metric, count, blocked=~pictures, importance=importance, strength=plan.strength, **options
             )
             if pairs.source.shape[1] == 0:
                 break
             step = combine(
-                stream,
+                done.rows,
                 sizes,
                 pairs,
                 weights=importance if plan.temperature is not None else None,
@@ -68,19 +90,14 @@ class PictureRows(Rule):
                 norm=plan.norm,
             )
             count -= pairs.source.shape[1]
-            done = step if done is None else after(done, step)
-            place = step.keep.clamp(min=0)
-            stream, pictures = step.rows, pictures.gather(1, place) & (step.keep >= 0)
-            metric = metric.gather(1, place[..., None].expand(-1, -1, metric.shape[2]))
-            importance = importance.gather(1, place) if importance is not None else None
+            done = after(done, step)
+            kept = step.keep.clamp(min=0)
+            pictures = pictures.gather(1, kept) & (step.keep >= 0)
+            metric = metric.gather(1, kept[..., None].expand(-1, -1, metric.shape[2]))
+            importance = importance.gather(1, kept) if importance is not None else None
             gone = step.into < 0
-            sizes = sizes.new_zeros(place.shape).scatter_add(1, step.into.clamp(min=0), sizes.masked_fill(gone, 0))
+            sizes = sizes.new_zeros(kept.shape).scatter_add(1, step.into.clamp(min=0), sizes.masked_fill(gone, 0))
         return done
-
-    def pictures_in_each(self, flow: Flow) -> int:
-        """How many pictures a prompt holds (the most, where prompts differ: rows of a prompt are capped at half)."""
-        tokens = int(self.plan.facts.get("tokens", 0))
-        return max(1, round(int(flow.inputs["image_mask"].sum(1).max()) / tokens)) if tokens else 1
 
     def importance(self, flow: Flow, seen: Seen) -> Tensor | None:
         """[batch, row]: by `attention` what the prompt's last token looks at (Chen et al. 2024, FastV); by `question`

@@ -91,8 +91,12 @@ def _coefficients(
     sum to more than one, in the share of this pair (None: they sum to one)."""
     source, target = pairs.source, pairs.target
     sizes = sizes.to(dtype)
-    weights = torch.zeros_like(sizes) if weights is None or form == "mean" else weights.to(dtype) / temperature
     s_a, s_b = sizes.gather(1, source), sizes.gather(1, target)
+    if form == "mean" or (form == "convex" and weights is None):
+        s_a = s_a * real
+        total = sizes.scatter_add(1, target, s_a).gather(1, target)
+        return None, s_a / total.clamp(min=torch.finfo(dtype).tiny)
+    weights = torch.zeros_like(sizes) if weights is None else weights.to(dtype) / temperature
     w_a, w_b = weights.gather(1, source), weights.gather(1, target)
     if form == "official":
         total = sizes.scatter_add(1, target, (s_a * real)).gather(1, target)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -39,3 +41,21 @@ def after(first: Step, second: Step) -> Step:
     keep = first.keep.gather(1, second.keep.clamp(min=0)).masked_fill(second.keep < 0, -1)
     into = second.into.gather(1, first.into.clamp(min=0)).masked_fill(first.into < 0, -1)
     return Step(second.rows, keep, into)
+
+
+def together(steps: Sequence[tuple[Tensor, Step]]) -> Step:
+    """One step of a batch from steps of some of its samples each: [sample] indices and their step. Samples with fewer
+    rows are padded."""
+    most = max(step.keep.shape[1] for _, step in steps)
+    order = torch.argsort(torch.cat([where for where, _ in steps]))
+
+    def stacked(parts: list[Tensor], fill: float) -> Tensor:
+        wide = []
+        for part in parts:
+            padding = part.new_full((len(part), most - part.shape[1], *part.shape[2:]), fill)
+            wide.append(torch.cat([part, padding], dim=1))
+        return torch.cat(wide)[order]
+
+    rows = stacked([step.rows for _, step in steps], 0.0)
+    keep = stacked([step.keep for _, step in steps], -1)
+    return Step(rows, keep, torch.cat([step.into for _, step in steps])[order])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -57,6 +57,9 @@ class MergeConfig(Config):
     proportional: bool = Field(True, description="Attention weighs a row by the tokens it stands for")
     cross: bool = Field(False, description="Add learnable cross tokens (to be trained with tokens.train)")
     seed: int = Field(0, ge=0, description="Of random pairs")
+    compare: bool = Field(
+        True, description="Where pictures are given: measure what merging costs and saves, beside the usual baselines"
+    )
 
 
 @technique(
@@ -64,9 +67,13 @@ class MergeConfig(Config):
     kind="change",
     family="token merging",
     source="Shi et al. 2024 (CrossGET), §3; Bolya et al. 2023 (ToMe), §3",
+    needs="vision",
+    example={"images": "pictures", "keep": 0.5},
     restore="intarsia.tokens.restoring:restore",
 )
-def merge(model: Model, config: MergeConfig, *, images: list[ImageText] | None = None) -> Model:
+def merge(
+    model: Model, config: MergeConfig, *, images: list[ImageText] | None = None, texts: list[Any] | None = None
+) -> Model:
     """A copy of a vision-language model whose towers ensemble tokens, block by block, under cross-modal guidance.
 
     Works on any network whose vision tower the engine knows: CLIP, SigLIP, ViT, BLIP (its cross-attention reads the
@@ -74,9 +81,15 @@ def merge(model: Model, config: MergeConfig, *, images: list[ImageText] | None =
     needed; `tokens.train` gets lost accuracy back. The weights stay as they are: the folder it is saved to loads in
     transformers as the dense model, and in Intarsia merged.
 
-    - images: pictures on which the schedule `sensitivity` measures what merging costs in each block.
+    - images: pictures on which the schedule `sensitivity` measures what merging costs in each block, and on which the
+      result is compared with the dense model and the usual baselines (`finding` of the model that is returned).
+    - texts: what is said or asked about them, as in `tokens.compare`.
 
     With keep 1 the network's outputs are the same to the bit."""
     from intarsia.tokens.planning import merged
 
-    return merged(model, config, images)
+    if not images:
+        return merged(model, config)
+    from intarsia.tokens.comparing import merged_and_compared
+
+    return merged_and_compared(model, config, images, texts)

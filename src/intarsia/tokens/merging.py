@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from intarsia.sites.recomposing import Flow, Rule, Seen, Step
 from intarsia.tokens.ensemble import combine
 from intarsia.tokens.importance import attended, guided
+from intarsia.tokens.likeness import likeness
 from intarsia.tokens.matching import MATCHERS, prune
 from intarsia.tokens.plan import Plan
 
@@ -115,8 +116,9 @@ class Merging(Rule):
             return prune(stream, plan.removed[index], blocked=blocked, importance=importance)
         causal = plan.kind == "text" and plan.facts.get("causal", False)
         options: dict[str, Any] = {"seed": plan.seed + index} if plan.matcher == "random" else {}
+        metric = metric_of(seen, stream)
         pairs = MATCHERS[plan.matcher](
-            metric_of(seen, stream),
+            metric,
             plan.removed[index],
             blocked=blocked,
             importance=importance,
@@ -124,6 +126,8 @@ class Merging(Rule):
             later=causal,
             **options,
         )
+        if self.watching:
+            flow.facts["score"] = likeness(metric, pairs)
         return combine(
             stream,
             flow.sizes,

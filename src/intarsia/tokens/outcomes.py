@@ -168,9 +168,10 @@ def agreements(one: Outcome, other: Outcome) -> list[bool] | None:
 
 
 def same_words(text: str) -> str:
-    """A text as it is compared: lower case, without articles, punctuation and needless space (as VQA scores do)."""
+    """A text as it is compared: lower case, without articles, punctuation and needless space (as VQA scores do); as it
+    stands where nothing else is in it."""
     words = re.sub(r"[^\w\s]", " ", text.casefold()).split()
-    return " ".join(word for word in words if word not in ("a", "an", "the"))
+    return " ".join(word for word in words if word not in ("a", "an", "the")) or text.strip()
 
 
 def mean(values: list[Any] | None) -> float | None:

@@ -13,7 +13,7 @@ class Plan:
     """The settings of one tower, ready to be carried out.
 
     - kind: `vision`; `text` (a tower that is pooled); `decoder` (pictures among the tokens of a language model).
-    - removed: rows that each block takes away (in a decoder: for each picture).
+    - removed: rows that each block takes away; shares: in a decoder, the share of the pictures' rows that each does.
     - follow: in a decoder, whether the vision tower's merged rows are one row here from the first block on.
     - patch: side of a patch in pixels, to tell patches from class and register tokens.
     - trim: in a text tower, whether padding behind the longest text of the batch is dropped before the first block.
@@ -21,6 +21,7 @@ class Plan:
 
     kind: Kind
     removed: tuple[int, ...] = ()
+    shares: tuple[float, ...] = ()
     matcher: str = "dominance"
     importance: str = "none"
     strength: float = 0.0

@@ -120,6 +120,10 @@ def _vision_removal(
         return config.removed
     if config.keep == 1:
         return (0,) * shape.layers
+    if shape.tokens == 0:
+        reason = next(iter(model.sites.wiring[towers.vision.name][0].missing.values()), "its wiring is unknown")
+        hint = "; its language model's can: keep 1 and decoder_keep below 1" if towers.decoder is not None else ""
+        raise BadInput(f"the tokens of this vision tower cannot be merged: {reason}{hint}")
     blocked = 2 if config.cross else 1
 
     if config.schedule == "sensitivity":
@@ -136,7 +140,9 @@ def _vision_removal(
         return given(config.keep)
     # The rows that are left are also all that the language model works on: both are counted together.
     reader = shape_of(model.sites, towers.decoder)
-    given_to = picture_rows(model, shape)
+    given_to, follows = picture_rows(model, shape)
+    if not follows:
+        return given(config.keep)
     whole = tower_macs(shape, (0,) * shape.layers) + reader_macs(reader, given_to, given_to)
 
     def share(candidate: tuple[int, ...]) -> float:
@@ -157,9 +163,25 @@ def _vision_removal(
     return best
 
 
-def picture_rows(model: Model, shape: TowerShape) -> int:
-    """How many of the tower's rows a language model is given (LLaVA's usual strategy leaves the class row out)."""
-    return shape.tokens - (getattr(model.config, "vision_feature_select_strategy", None) == "default")
+def picture_rows(model: Model, shape: TowerShape) -> tuple[int, bool]:
+    """How many rows a language model is given for a picture, and whether they are the tower's own, one for one.
+
+    LLaVA's usual strategy leaves the class row out; SmolVLM and Idefics fold squares of patches into one row, BLIP-2
+    asks with a fixed number of queries, Qwen-VL folds and has pictures of any size."""
+    config = model.config
+    if queries := getattr(config, "num_query_tokens", None):
+        return int(queries), False
+    if (scale := getattr(config, "scale_factor", 1) or 1) > 1:
+        return max(shape.tokens // int(scale) ** 2, 1), False
+    if shape.tokens == 0:
+        return 256, False  # (only the share counts where the size is free)
+    return shape.tokens - (getattr(config, "vision_feature_select_strategy", None) == "default"), True
+
+
+def deepstack(model: Model) -> int:
+    """Into how many first blocks of its language model a network adds picture features (Qwen3-VL)."""
+    vision = getattr(model.config, "vision_config", None)
+    return len(getattr(vision, "deepstack_visual_indexes", None) or ())
 
 
 def reader_macs(shape: TowerShape, before: int, after: int, layer: int = 0) -> float:
@@ -206,30 +228,34 @@ def _decoder_plan(
     decoder = towers.decoder
     assert decoder is not None
     shape = shape_of(model.sites, decoder)
-    removed = [0] * shape.layers
+    shares = [0.0] * shape.layers
     follow = any(merged_rows)
-    given_to = picture_rows(model, vision)
-    left = given_to - sum(merged_rows)
+    given_to, follows = picture_rows(model, vision)
+    follow = follow and follows
+    left = given_to - sum(merged_rows) if follow else given_to
     if config.decoder_keep < 1:
         if not 0 <= config.decoder_layer < shape.layers:
             raise BadInput(f"decoder_layer is {config.decoder_layer}: the language model has {shape.layers} blocks")
+        if config.decoder_layer < (deep := deepstack(model)):
+            raise BadInput(
+                f"this network adds picture features up to block {deep - 1}: give a decoder_layer from {deep}"
+            )
         whole = reader_macs(shape, left, left)
-        sizes = range(1, left + 1)
         best = min(
-            sizes,
+            range(1, left + 1),
             key=lambda n: abs(reader_macs(shape, left, n, config.decoder_layer) / whole - config.decoder_keep),
         )
-        removed[config.decoder_layer] = left - best
-    if not (follow or any(removed)):
+        shares[config.decoder_layer] = 1 - best / left
+    if not (follow or any(shares)):
         return {}
     importance = "question" if config.importance in ("auto", "cross") else config.importance
     return {
         decoder.name: Plan(
             kind="decoder",
-            removed=tuple(removed),
+            removed=(0,) * shape.layers,
+            shares=tuple(shares),
             importance=importance,
             follow=follow,
-            facts={"tokens": given_to},
             **common,
         )
     }

@@ -32,7 +32,7 @@ def removal(
     """Rows that each block removes, so that the tower keeps the share of its multiply-accumulates closest to `keep`.
 
     - keep: above 0 and at most 1; 1 removes nothing.
-    - schedule: `constant` (the same in each block), `decreasing` (linearly fewer), `front` (most in the first blocks) or the
+    - schedule: `constant` (the same in each block), `decreasing` (linearly fewer), `front` (most in the first) or the
       list itself: then `keep` is not looked at, and only what is possible is checked.
     - blocked: rows that are never merged (class token, cross token).
     - every: only blocks 0, `every`, 2 * `every`... remove rows.

@@ -68,30 +68,35 @@ def spend(
     - drift: [block, tried] what the embedding moved.
 
     Between what was tried the drift is taken as linear, and convex: a row more never costs less than the one before.
-    Each step removes one row where the drift for each multiply-accumulate saved is smallest; a row taken in an early
-    block saves work in all later ones, and cannot be taken there again."""
-    layers = shape.layers
-    points = np.concatenate([np.zeros((layers, 1)), np.maximum.accumulate(drift, axis=1)], axis=1)
-    at = np.concatenate([[0], np.asarray(grid, dtype=float)])
+    Each step takes one row more in the block where that adds the least drift for each multiply-accumulate saved (an
+    early row saves work in all later blocks; where it leaves too few rows to a later block, that one gives some up)."""
+    points = np.concatenate([np.zeros((shape.layers, 1)), np.maximum.accumulate(drift, axis=1)], axis=1)
+    at = np.concatenate([[0.0], np.asarray(grid, dtype=float)])
     slopes = np.maximum.accumulate(np.diff(points, axis=1) / np.diff(at), axis=1)
-    removed = [0] * layers
-    whole = tower_macs(shape, removed)
-    while tower_macs(shape, removed) > keep * whole:
-        now = tower_macs(shape, removed)
-        best: tuple[float, int] | None = None
-        for layer in range(0, layers, every):
-            trial = [r + (i == layer) for i, r in enumerate(removed)]
-            rows, fits = shape.tokens, True
-            for r in trial:
-                fits = fits and r <= max((rows - blocked) // 2, 0)
-                rows -= r
-            if not fits:
-                continue
-            segment = min(int(np.searchsorted(at, removed[layer], side="right")) - 1, slopes.shape[1] - 1)
-            price = (slopes[layer, segment] + 1e-9) / (now - tower_macs(shape, trial))
-            if best is None or price < best[0]:
-                best = price, layer
+
+    def price(removed: Sequence[int]) -> float:
+        # rows beyond the last that was tried cost as the last ones did
+        widths = np.clip(np.asarray(removed, dtype=float)[:, None] - at[:-1], 0, np.append(np.diff(at)[:-1], np.inf))
+        return float((widths * slopes).sum()) + 1e-9 * sum(removed)
+
+    def possible(removed: Sequence[int]) -> tuple[int, ...]:
+        rows, out = shape.tokens, []
+        for wanted in removed:
+            out.append(min(wanted, max((rows - blocked) // 2, 0)))
+            rows -= out[-1]
+        return tuple(out)
+
+    removed: tuple[int, ...] = (0,) * shape.layers
+    goal, work, cost = keep * tower_macs(shape, removed), tower_macs(shape, removed), 0.0
+    while work > goal:
+        best: tuple[float, tuple[int, ...]] | None = None
+        for layer in range(0, shape.layers, every):
+            trial = possible([r + (i == layer) for i, r in enumerate(removed)])
+            saved = work - tower_macs(shape, trial)
+            if saved > 0 and (best is None or (price(trial) - cost) / saved < best[0]):
+                best = (price(trial) - cost) / saved, trial
         if best is None:
-            break  # nothing more can go: as little as can be reached
-        removed[best[1]] += 1
-    return tuple(removed)
+            break  # nothing more can go
+        removed = best[1]
+        work, cost = tower_macs(shape, removed), price(removed)
+    return removed

@@ -156,7 +156,7 @@ def drawn(found: Subjects, index: int, steps: list[Grouped], grid: tuple[int, in
     if len(steps) > panels:
         picked = [steps[round((i + 1) * len(steps) / panels) - 1] for i in range(panels)]
     total = rows * columns
-    shown = [PatchPanel(name=f"as the network sees it: {total} patches", groups=list(range(total)))]
+    shown = [PatchPanel(name=f"as seen: {total} patches", groups=list(range(total)))]
     for step in picked:
         left = len(set(step.groups) - {-1})
         shown.append(PatchPanel(name=f"after {step.tower} block {step.block}: {left} left", groups=step.groups))

@@ -75,8 +75,9 @@ def subjects(
 ) -> Subjects:
     """Read pictures (records with `image`, paths, Pillow images, or a folder) and match texts to them.
 
-    - texts: records or strings. With an `image` they belong to the picture of that file; else, one each for as many
-      pictures, in order; else they are candidates for every picture (for a network that answers: questions to all).
+    - texts: records or strings. With an `image` they belong to the picture of that file. Others are questions to every
+      picture for a network that answers; for one that matches they are captions where there are as many as pictures, in
+      their order, and candidates for every picture where there are not.
     - most: pictures used; of more, so many are drawn by the seed.
 
     Raises `BadInput` for a model that takes no pictures, and when not one picture can be read."""
@@ -88,29 +89,31 @@ def subjects(
     records = _one_a_picture(list(gallery(images or []).records))
     questions = [record for group in records for record in group if isinstance(record, ImageQuestion)]
     firsts = [group[0] for group in records]
-    captions, asked, loose = _matched(firsts, questions, list(texts or []))
+    captions, asked, loose = _matched(firsts, questions, list(texts or []), pair=kind != "answer")
     order = list(range(len(firsts)))
     if len(order) > most:
-        order = sorted(shuffled(order, seed)[:most])  # type: ignore[type-var]
+        order = shuffled(order, seed)  # type: ignore[type-var]
     processor = image_processor(model)
     shown = gallery([firsts[i] for i in order])
-    rows, kept = [], []
-    for done, (place, _, picture) in enumerate(shown):
-        rows.append(pixels(model, [picture], processor))
-        kept.append(order[place])
-        tell("reading pictures", done + 1, len(order))
-    tell("reading pictures", len(order), len(order), finished=True)
+    opened: dict[int, Tensor] = {}
+    for place, _, picture in shown:
+        opened[order[place]] = pixels(model, [picture], processor)
+        tell("reading pictures", len(opened), min(most, len(order)))
+        if len(opened) == most:
+            break
+    tell("reading pictures", len(opened), len(opened), finished=True)
     shown.tell()
+    kept = sorted(opened)
     labels = [getattr(firsts[i], "label", None) for i in kept]
     out = Subjects(
         kind,
-        torch.cat(rows),
+        torch.cat([opened[i] for i in kept]),
         [_name(firsts[i], i) for i in kept],
         processor,
         captions=[captions[i] for i in kept] if captions and all(captions[i] for i in kept) else None,
         labels=[str(label) for label in labels] if all(label is not None for label in labels) else None,
         unread=len(shown.skipped),
-        unused=len(firsts) - len(order),
+        unused=len(firsts) - len(kept) - len(shown.skipped),
     )
     return _with_words(out, loose, {old: new for new, old in enumerate(kept)}, asked)
 
@@ -125,7 +128,7 @@ def _one_a_picture(records: list[Any]) -> list[list[Any]]:
 
 
 def _matched(
-    firsts: list[Any], questions: list[ImageQuestion], texts: list[Any]
+    firsts: list[Any], questions: list[ImageQuestion], texts: list[Any], pair: bool
 ) -> tuple[list[str], list[tuple[int, str, str]], list[str]]:
     """Captions by picture (empty where there is none), questions as (picture, question, answer), texts for all."""
     captions = [getattr(record, "text", "") or "" for record in firsts]
@@ -148,7 +151,7 @@ def _matched(
         elif isinstance(record, ImageText) and record.text:
             captions[at] = record.text
     labelled = all(getattr(record, "label", None) is not None for record in firsts)
-    if loose and len(loose) == len(firsts) and not any(captions) and not labelled:
+    if pair and loose and len(loose) == len(firsts) and not any(captions) and not labelled:
         return loose, asked, []
     return captions, asked, loose
 

@@ -64,7 +64,8 @@ class Recomposed:
 
     def given(self, inputs: dict[str, Any]) -> None:
         """Note what the model around the tower was called with; for the next forward only."""
-        self._local.inputs = {**self._local.inputs, **inputs}
+        # (models within models are given the outer one's arguments, too, some of them emptied)
+        self._local.inputs = {**self._local.inputs, **{k: v for k, v in inputs.items() if v is not None}}
 
     def give_back(self) -> None:
         """Undo what was changed in the configs."""
@@ -137,6 +138,8 @@ class Recomposed:
             return
         if self.rule.wants(flow):
             local.flow = flow
+        else:
+            local.finished.append(flow)  # so that who reads the tower does not take the forward before for this one
 
     def _place_pictures(self, flow: Flow, stream: Tensor) -> bool:
         """Say where the pictures lie in a decoder's prompt; False when there are none."""

@@ -41,6 +41,9 @@ class Rule(nn.Module):
     proportional: bool = True
     """Whether attention weighs a row by the tokens it stands for (proportional attention; Bolya et al. 2023, §3)."""
 
+    watching: bool = False
+    """Whether somebody wants to know how alike merged rows are: then `reduce` leaves it in `flow.facts["score"]`."""
+
     def wants(self, flow: Flow) -> bool:
         """Whether to work on this forward at all; looked at once, before the first block."""
         return True

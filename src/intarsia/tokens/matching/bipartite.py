@@ -7,7 +7,7 @@ from torch import Tensor
 
 from intarsia.tokens.matching.free import Found, Task, matched
 from intarsia.tokens.matching.pairs import Pairs
-from intarsia.tokens.matching.similarity import bids, ordering, products
+from intarsia.tokens.matching.similarity import bids, highest, ordering, products
 
 
 def bipartite(
@@ -39,7 +39,7 @@ def decide(task: Task) -> Found:
     if (absent := task.absent) is not None:
         table.masked_fill_(absent[:, None, 1 - first :: 2], -torch.inf)
         table.masked_fill_(absent[:, first::2, None], -torch.inf)
-    best, to = table.max(dim=2)
+    best, to = highest(table)
     importance = None if task.importance is None else task.importance[:, first::2]
     order = ordering(bids(best, importance, task.strength), importance)[:, : task.most]
     return 2 * order + first, 2 * to.gather(1, order) + 1 - first, best.gather(1, order)

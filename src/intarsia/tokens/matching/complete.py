@@ -7,7 +7,7 @@ from torch import Tensor
 
 from intarsia.tokens.matching.free import Found, Task, matched
 from intarsia.tokens.matching.pairs import Pairs
-from intarsia.tokens.matching.similarity import bids, ordering, ranks, similarity
+from intarsia.tokens.matching.similarity import bids, highest, ordering, ranks, similarity
 
 
 def complete(
@@ -43,5 +43,5 @@ def decide(task: Task) -> Found:
     chosen = torch.arange(task.most, device=source.device) < task.wanted[:, None]
     taken = torch.zeros_like(best, dtype=torch.bool).scatter_(1, source, chosen)
     edges = table.gather(1, source[..., None].expand(-1, -1, table.shape[2]))
-    score, target = edges.masked_fill_(taken[:, None, :], -torch.inf).max(dim=2)
+    score, target = highest(edges.masked_fill_(taken[:, None, :], -torch.inf))
     return source, target, score

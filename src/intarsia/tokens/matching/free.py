@@ -12,6 +12,7 @@ from torch import Tensor
 from intarsia.errors import BadInput
 from intarsia.tokens.matching.pairs import Pairs
 from intarsia.tokens.matching.similarity import unit_rows
+from intarsia.tokens.survivors import rows_of
 
 CHUNK = 2**20
 """Similarities that are worked on at a time on a CPU: few enough to stay in its cache."""
@@ -70,7 +71,7 @@ def matched(
     if importance is not None:
         importance = importance.detach().float().nan_to_num(0.0)
     if index is not None:
-        metric = metric.gather(1, index[..., None].expand(-1, -1, metric.shape[2]))
+        metric = rows_of(metric, index)
         importance = None if importance is None else importance.gather(1, index)
     rows = unit_rows(metric)
     uniform = low == high

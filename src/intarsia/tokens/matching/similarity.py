@@ -18,9 +18,10 @@ def unit_rows(metric: Tensor) -> Tensor:
 
 def products(a: Tensor, b: Tensor) -> Tensor:
     """[batch, row of a, row of b]: inner products, the same for a pair of rows wherever they stand."""
-    if max(a.shape[1], b.shape[1]) < FEW:
-        return (a.double() @ b.double().mT).float()
-    return a @ b.mT
+    with torch.autocast(a.device.type, enabled=False):  # or it would be half precision while a model is trained in it
+        if max(a.shape[1], b.shape[1]) < FEW:
+            return (a.double() @ b.double().mT).float()
+        return a @ b.mT
 
 
 def similarity(rows: Tensor, counts: Tensor | None = None, later: bool = False) -> Tensor:
@@ -35,6 +36,16 @@ def similarity(rows: Tensor, counts: Tensor | None = None, later: bool = False) 
         absent = torch.arange(table.shape[1], device=table.device) >= counts[:, None]
         table.masked_fill_(absent[:, None, :], -torch.inf).masked_fill_(absent[:, :, None], -torch.inf)
     return table
+
+
+def highest(table: Tensor) -> tuple[Tensor, Tensor]:
+    """[batch, row] the largest of each row and its column, of equal ones the lowest."""
+    if table.device.type != "cpu":
+        best, column = table.max(dim=2)
+        return best, column
+    # numpy's argmax is vectorised where torch's is not: ten times as fast, and half of the work otherwise.
+    column = torch.from_numpy(table.numpy().argmax(axis=2))
+    return table.gather(2, column[..., None])[..., 0], column
 
 
 def ordering(value: Tensor, importance: Tensor | None) -> Tensor:
