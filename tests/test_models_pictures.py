@@ -205,6 +205,13 @@ def test_the_first_distribution_is_that_of_the_forward() -> None:
     assert torch.allclose(answer(model, given, 2).first[0], logits.log_softmax(-1), atol=1e-5)
 
 
+def test_a_prompt_begins_once() -> None:
+    model = tiny("llava", bos=True)
+    model.tokenizer.chat_template = "<s>" + make.CHAT  # as many chat templates do
+    ids = question_inputs(model, pixels(model, pictures(1)), ["what?"])["input_ids"][0].tolist()
+    assert ids.count(1) == 1 and ids[0] == 1
+
+
 def test_questions_are_checked() -> None:
     values = torch.zeros(1, 3, 16, 16)
     with pytest.raises(BadInput, match="writes no answers"):

@@ -56,7 +56,7 @@ def test_a_row_is_what_merging_by_hand_gives() -> None:
     assert row.worst == pytest.approx(float((before * after).sum(1).min()), abs=1e-6)
     assert (dense.gmacs, row.gmacs) == pytest.approx((macs[0] / 1e9, macs[1] / 1e9))
     assert row.share == pytest.approx(macs[1] / macs[0]) and row.share < 0.9
-    scale = float(model.network.logit_scale.exp())
+    scale = model.network.logit_scale.exp().item()
     p, q = ((scale * v @ texts.T).softmax(-1) for v in (before, after))
     assert row.kl == pytest.approx(float((p * (p / q).log()).sum(1).mean()), rel=1e-3)
     right = [int((a @ texts.T).argmax()) == i for i, a in enumerate(after)]
@@ -232,6 +232,13 @@ def test_merge_with_pictures_leaves_the_table() -> None:
     assert merge(model, keep=0.7).finding is None
     assert merge(model, keep=0.7, images=pictures(2), compare=False).finding is None
     assert merged.copy().finding is None  # it is about this model only
+
+
+def test_broken_pictures_do_not_stop_a_measured_schedule(tmp_path: Path) -> None:
+    place = folder(tmp_path, 3, broken=2)
+    merged = merge(tiny("clip"), keep=0.7, schedule="sensitivity", images=str(place), compare=False)
+    assert installed(merged.network) and merged.finding is None
+    assert merge(tiny("clip"), keep=0.7, schedule="sensitivity", images=str(place)).finding.unread == 2
 
 
 def test_the_command_gives_the_model_and_the_table(tmp_path: Path, capsys) -> None:

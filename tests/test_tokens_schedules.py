@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from intarsia.errors import BadInput
 from intarsia.tokens.macs import TowerShape, kept_share, tower_macs
-from intarsia.tokens.schedules import SCHEDULES, from_sensitivity, removal
+from intarsia.tokens.schedules import SCHEDULES, removal
 
 BASE = TowerShape(197, 12, 768, embedding=196 * 768**2)
 
@@ -74,18 +74,10 @@ def test_what_is_possible(data):
     tokens, layers = data.draw(st.integers(2, 300)), data.draw(st.integers(1, 24))
     blocked, every = data.draw(st.integers(0, 3)), data.draw(st.integers(1, 4))
     shape = TowerShape(tokens, layers, 64)
-    schedule = data.draw(st.sampled_from([*SCHEDULES, "numbers", "curves"]))
+    schedule = data.draw(st.sampled_from(list(SCHEDULES)))
     keep = data.draw(st.floats(0.05, 1.0))
     try:
-        if schedule == "numbers":
-            costs = data.draw(st.lists(st.floats(0.01, 9), min_size=layers, max_size=layers))
-            removed = from_sensitivity(shape, keep, costs, blocked=blocked, every=every)
-        elif schedule == "curves":
-            curve = st.lists(st.floats(0, 1), min_size=1, max_size=8)
-            costs = data.draw(st.lists(curve, min_size=layers, max_size=layers))
-            removed = from_sensitivity(shape, keep, costs, blocked=blocked, every=every)
-        else:
-            removed = removal(shape, keep, schedule, blocked=blocked, every=every)
+        removed = removal(shape, keep, schedule, blocked=blocked, every=every)
     except BadInput as error:
         assert "leaves at least" in str(error) and keep < 1
         return
@@ -100,7 +92,6 @@ def test_what_is_possible(data):
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_keeping_all_removes_nothing(schedule):
     assert removal(BASE, 1, schedule) == removal(BASE, 1.0, schedule) == (0,) * 12
-    assert from_sensitivity(BASE, 1, [1.0] * 12) == from_sensitivity(BASE, 1, [[0.0, 1.0]] * 12) == (0,) * 12
 
 
 def test_an_explicit_list():
@@ -112,29 +103,10 @@ def test_an_explicit_list():
         removal(shape, 0.5, [30, 20, 0, 0, 0, 0])
 
 
-def test_cheap_blocks_remove_more():
-    removed = from_sensitivity(BASE, 0.6, [4.0] * 6 + [1.0] * 6)
-    assert kept_share(BASE, removed) == pytest.approx(0.6, abs=0.003)
-    assert all(late == pytest.approx(4 * removed[0], abs=4) for late in removed[6:9])
-
-
-def test_one_price_for_all_blocks():
-    curves = [[0.1 * (layer + 1) + 0.01 * k for k in range(98)] for layer in range(12)]
-    removed = from_sensitivity(BASE, 0.7, curves)
-    assert kept_share(BASE, removed) == pytest.approx(0.7, abs=0.02)
-    assert list(removed) == sorted(removed, reverse=True) and removed[0] > removed[5]
-
-
-def test_a_measurement_that_does_not_reach_is_scaled_up():
-    few = from_sensitivity(BASE, 0.5, [[0.1]] * 6 + [[0.1, 0.1]] * 6)
-    assert kept_share(BASE, few) == pytest.approx(0.5, abs=0.003) and few[7] > few[0] > 1
-
-
 @pytest.mark.parametrize("keep", [0, -0.5, 1.01, float("nan")])
 def test_keep_outside_its_range(keep):
-    for call in (lambda: removal(BASE, keep), lambda: from_sensitivity(BASE, keep, [1.0] * 12)):
-        with pytest.raises(BadInput, match="above 0 and at most 1"):
-            call()
+    with pytest.raises(BadInput, match="above 0 and at most 1"):
+        removal(BASE, keep)
 
 
 def test_bad_input():
@@ -144,9 +116,3 @@ def test_bad_input():
         removal(BASE, 0.01)
     with pytest.raises(BadInput, match="every is 0"):
         removal(BASE, 0.5, every=0)
-    with pytest.raises(BadInput, match="given for 2 blocks, the tower has 12"):
-        from_sensitivity(BASE, 0.5, [1.0, 2.0])
-    with pytest.raises(BadInput, match="finite number, 0 or more"):
-        from_sensitivity(BASE, 0.5, [1.0] * 11 + [float("inf")])
-    with pytest.raises(BadInput, match="must be finite numbers"):
-        from_sensitivity(BASE, 0.5, [[]] * 12)

@@ -69,7 +69,6 @@ def test_measured_on_pictures(tmp_path):
         records.append(ImageText(str(tmp_path / f"{i}.png")))
     model, x = wide(), pictures()
     less = merge(model, keep=0.6, schedule="sensitivity", images=records)
-    removed = less.extras["tokens.merge"]["vision"]["removed"]
     again = merge(model, keep=0.6, schedule="sensitivity", images=records)
     assert again.extras == less.extras
     share = count_macs(lambda: features(less, x)).macs / count_macs(lambda: features(model, x)).macs

@@ -186,6 +186,8 @@ def question_inputs(
             raise BadInput(f"the prompt {text!r} has no place for the picture ({place})")
         head = tokenizer(before, add_special_tokens=True)["input_ids"]
         head = head[:-1] if head and head[-1] == tokenizer.eos_token_id else head
+        if head[:2] == [tokenizer.bos_token_id] * 2:
+            head = head[1:]  # the chat template wrote it, and the tokenizer once more
         tail = tokenizer(after, add_special_tokens=False)["input_ids"]
         rows.append([*head, *[number] * count, *tail])
     width, fill = max(map(len, rows)), tokenizer.pad_token_id or 0

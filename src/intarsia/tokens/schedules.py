@@ -49,61 +49,6 @@ def removal(
     return _scaled(shape, keep, weights, f"the schedule '{schedule}'", blocked, every, floor)
 
 
-def from_sensitivity(
-    shape: TowerShape,
-    keep: float,
-    costs: Sequence[float] | Sequence[Sequence[float]],
-    *,
-    blocked: int = 1,
-    every: int = 1,
-    floor: int = FLOOR,
-) -> tuple[int, ...]:
-    """Rows that each block removes, by what removing rows costs there, as the caller measured it.
-
-    - costs: for each block either one number (the loss for a removed row: the fewer it costs, the more rows go), or a
-      list: the cost of the first, second, third... removed row, rising (say, 1 - mean similarity of the k-th best
-      pair), measured with `shape.tokens` rows. Then every block removes the same share of its rows as were found below
-      one price, the same for all blocks; where even the highest price is too little, all of it is scaled up.
-    - the others as in `removal`."""
-    _check_keep(keep)
-    if len(costs) != shape.layers:
-        raise BadInput(f"costs were given for {len(costs)} blocks, the tower has {shape.layers}")
-    what = "removal by measured costs"
-    if not any(isinstance(cost, Sequence) for cost in costs):
-        numbers = [float(cost) for cost in costs]  # type: ignore[arg-type]
-        if not all(math.isfinite(cost) and cost >= 0 for cost in numbers):
-            raise BadInput("the cost of a removed row must be a finite number, 0 or more")
-        # Costs of zero would take everything: the smallest that counts is a thousandth of the largest.
-        least = max(max(numbers) / 1000, 1e-12)
-        return _scaled(shape, keep, [1 / max(cost, least) for cost in numbers], what, blocked, every, floor)
-    curves = [sorted(float(value) for value in curve) for curve in costs]  # type: ignore[union-attr]
-    prices = sorted({value for curve in curves for value in curve})
-    if not prices or not all(math.isfinite(value) for value in prices):
-        raise BadInput("measured costs must be finite numbers, at least one for each tower")
-    free = max(shape.tokens - blocked, 1)
-
-    def shares(price: float) -> list[float]:
-        return [sum(value <= price for value in curve) / free for curve in curves]
-
-    def given(price: float) -> tuple[int, ...]:
-        # A share of the rows there are: what was found alike before has been merged before.
-        removed, rows = [], shape.tokens
-        for layer, share in enumerate(shares(price)):
-            wish = round(share * (rows - blocked)) if layer % every == 0 else 0
-            removed.append(_possible(wish, rows, blocked, floor))
-            rows -= removed[-1]
-        return tuple(removed)
-
-    if kept_share(shape, given(prices[-1])) > keep:
-        return _scaled(shape, keep, shares(prices[-1]), what, blocked, every, floor)
-    low, high = -1, len(prices) - 1  # below the first price nothing is removed
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if kept_share(shape, given(prices[middle])) <= keep else (middle, high)
-    candidates = [(0,) * shape.layers if low < 0 else given(prices[low]), given(prices[high])]
-    return min(candidates, key=lambda removed: abs(kept_share(shape, removed) - keep))
-
-
 def _scaled(
     shape: TowerShape, keep: float, weights: Sequence[float], what: str, blocked: int, every: int, floor: int
 ) -> tuple[int, ...]:

@@ -83,7 +83,7 @@ class Flow:
         return marked.scatter(1, rows, True)[:, :-1]
 
     def append(self, stream: Tensor, rows: Tensor, size: float = 0.0) -> Tensor:
-        """`stream` with `rows` [batch, more, width] behind it. With size 0 they read all others, and none reads them."""
+        """`stream` with `rows` [batch, more, width] behind it. With size 0 they read all others and none reads them."""
         more = rows.shape[1]
         batch = stream.shape[0]
         place = torch.arange(self.rows, self.rows + more, device=stream.device).expand(batch, more)
