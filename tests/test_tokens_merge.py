@@ -405,3 +405,13 @@ def test_random_pairs_follow_the_seed():
     model, x = wide(), pictures()
     one, two, other = (features(merge(model, keep=0.5, matcher="random", seed=s), x) for s in (0, 0, 1))
     assert torch.equal(one, two) and not np.allclose(one, other)
+
+
+@pytest.mark.parametrize("kind", ["siglip", "blip"])
+def test_dropped_rows_are_read_by_nobody(kind):
+    """Pooling heads and cross-attention get the rows that are left, not zeros in the places of the others."""
+    model, x = tiny(kind), inputs(kind, side=None)
+    less = merge(model, removed=(4, 0, 0), matcher="prune", importance="attention")
+    with torch.no_grad():
+        rows = less.network.vision_model(pixel_values=x["pixel_values"]).last_hidden_state
+    assert rows.shape[1] == (12 if kind == "siglip" else 13) and not (rows == 0).all(-1).any()

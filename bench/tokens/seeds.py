@@ -23,13 +23,13 @@ from intarsia.tokens.training import fit
 MAIN: Mapping[str, Mapping[str, Any] | None] = {
     "dense, same steps": None,
     "ToMe": {"matcher": "bipartite", "importance": "none"},
-    "default (dominance, cross tokens)": {"cross": True},
+    "default (dominance, cross tokens)": {"cross": True, "strength": 0.05},
 }
 ABLATION: Mapping[str, Mapping[str, Any] | None] = {
     "dominance alone": {"importance": "none"},
-    "ToMe's matching, cross tokens": {"matcher": "bipartite", "cross": True},
-    "dominance, attention": {},
-    "CrossGET's matching, cross tokens": {"matcher": "complete", "cross": True},
+    "dominance, attention": {"strength": 0.05},
+    "ToMe's matching, cross tokens": {"matcher": "bipartite", "cross": True, "strength": 0.05},
+    "CrossGET's matching, cross tokens": {"matcher": "complete", "cross": True, "strength": 0.05},
     "pruning by attention": {"matcher": "prune"},
     "random pairs": {"matcher": "random"},
 }

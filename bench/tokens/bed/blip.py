@@ -15,10 +15,12 @@ from bench.tokens.bed.asked import asked, judged, test_set
 from bench.tokens.bed.cache import cache_folder, key
 from bench.tokens.bed.tower import WIDTH, Localiser, lesson, lesson_loss, recipe, trained_localiser, vision_settings
 from bench.tokens.bed.training import fit
+from bench.tokens.bed.warm import copying, directions, point
 
 TOWER_STEPS, TOWER_RATE = 100, 6e-4
-STEPS, BATCH, EACH, RATE = 420, 32, 4, 1e-3
+STEPS, BATCH, EACH, RATE = 500, 32, 4, 1e-3
 LAYERS = 3
+GENTLY = {"vision_model": 0.2, "text_encoder": 0.2}
 
 
 def build() -> BlipForQuestionAnswering:
@@ -68,7 +70,7 @@ def without_first_norm(tower: CLIPVisionModel, pixels: Tensor) -> BlipVisionMode
     return made
 
 
-def trained_blip_tower(say: Callable[[str], None] = print) -> BlipVisionModel:
+def trained_blip_tower(say: Callable[[str], None] = print) -> Localiser:
     """The shared tower without its first norm, trained on for a moment."""
     source = trained_localiser(say)
     localiser = Localiser(without_first_norm(source.tower, lesson(0, 0, 64)[0]))  # type: ignore[arg-type]
@@ -80,14 +82,14 @@ def trained_blip_tower(say: Callable[[str], None] = print) -> BlipVisionModel:
         localiser, lambda step: lesson_loss(localiser, 2, step, 48), path, steps=TOWER_STEPS, rate=TOWER_RATE,
         warmup=20, say=say,
     )  # fmt: skip
-    return localiser.tower  # type: ignore[return-value]
+    return localiser
 
 
 def weights_path() -> Path:
     """Where the trained weights are, or will be."""
     settings = dict(
         tower=recipe(), tower_steps=TOWER_STEPS, tower_rate=TOWER_RATE, steps=STEPS, batch=BATCH, each=EACH,
-        rate=RATE, layers=LAYERS,
+        rate=RATE, layers=LAYERS, gently=GENTLY,
     )  # fmt: skip
     return cache_folder() / f"{key('blip', settings)}.pt"
 
@@ -98,12 +100,30 @@ def train(say: Callable[[str], None] = print) -> BlipForQuestionAnswering:
     network = build()
     path = weights_path()
     if not path.exists():
-        network.vision_model.load_state_dict(trained_blip_tower(say).state_dict())
+        localiser = trained_blip_tower(say)
+        network.vision_model.load_state_dict(localiser.tower.state_dict())
+        look(network, localiser)
     fit(
-        network, lambda step: many_loss(network, step), path, steps=STEPS, rate=RATE, warmup=60, say=say,
+        network, lambda step: many_loss(network, step), path, steps=STEPS, rate=RATE, warmup=20, say=say,
+        gently=GENTLY,
         check=lambda: "open questions {accuracy:.3f} of 300".format(**evaluate(network, size=300)),
     )  # fmt: skip
     return network
+
+
+def look(network: BlipForQuestionAnswering, localiser: Localiser) -> None:
+    """Words that name what the tower shows, cross-attention that finds it, and an answer made of what was found (see
+    warm.py)."""
+    named = directions(localiser, normed=True)
+    point(network.text_encoder.embeddings.word_embeddings, named, 0.3)
+    point(network.text_decoder.bert.embeddings.word_embeddings, named, 0.15)
+    for layer in network.text_encoder.encoder.layer:
+        for linear in (layer.crossattention.self.query, layer.crossattention.self.key):
+            copying(linear, 1.5)
+    for layer in (*network.text_encoder.encoder.layer, *network.text_decoder.bert.encoder.layer):
+        for linear in (layer.crossattention.self.value, layer.crossattention.output.dense):
+            copying(linear, 1.0)
+    copying(network.text_decoder.cls.predictions.transform.dense, 1.0)
 
 
 def many_loss(network: BlipForQuestionAnswering, step: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ def fit(
     rate: float,
     warmup: int = 50,
     decay: float = 0.05,
+    gently: Mapping[str, float] | None = None,
     every_s: float = 60.0,
     say: Callable[[str], None] = print,
     check: Callable[[], str] | None = None,
@@ -29,6 +30,7 @@ def fit(
 
     - loss: of the batch of a step (0, 1, ...); what it draws at random must follow from that number.
     - rate: largest learning rate of AdamW: a straight rise over `warmup` steps, then a cosine down to 0.
+    - gently: beginning of a parameter's name -> its share of `rate`; for what is good already.
     - every_s: seconds between two writings of `path` with `.part` behind it, from which the next call goes on.
     - check: called now and then, says how good the module is.
 
@@ -37,11 +39,9 @@ def fit(
         module.load_state_dict(torch.load(path, weights_only=True))
         return module.eval()
     module.train()
-    groups = [
-        {"params": [p for p in module.parameters() if p.requires_grad and p.dim() > 1], "weight_decay": decay},
-        {"params": [p for p in module.parameters() if p.requires_grad and p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
+    groups = _groups(module, rate, decay, gently or {})
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+    largest = [group["lr"] for group in groups]
     part = path.with_suffix(".part")
     first = 0
     if part.exists():
@@ -52,8 +52,8 @@ def fit(
     saved = told = time.monotonic()
     began, mean = saved, math.nan
     for step in range(first, steps):
-        for group in optimizer.param_groups:
-            group["lr"] = rate * pace(step, steps, warmup)
+        for group, peak in zip(optimizer.param_groups, largest, strict=True):
+            group["lr"] = peak * pace(step, steps, warmup)
         value = loss(step)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
@@ -77,6 +77,16 @@ def fit(
     write(module.state_dict(), path)
     part.unlink(missing_ok=True)
     return module.eval()
+
+
+def _groups(module: nn.Module, rate: float, decay: float, gently: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Parameters by learning rate; vectors (gains, biases) do not decay."""
+    found: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            share = next((share for start, share in gently.items() if name.startswith(start)), 1.0)
+            found.setdefault((share, decay if parameter.dim() > 1 else 0.0), []).append(parameter)
+    return [{"params": ps, "lr": rate * share, "weight_decay": d} for (share, d), ps in found.items()]
 
 
 def pace(step: int, steps: int, warmup: int) -> float:

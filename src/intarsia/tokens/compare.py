@@ -55,7 +55,7 @@ class CompareConfig(Config):
         "constant", description="How the removed rows spread over the blocks, as in tokens.merge"
     )
     every: int = Field(1, ge=1, description="Merge in every n-th block only")
-    strength: float = Field(0.02, ge=0, description="Weight of importance against similarity in the guided methods")
+    strength: float = Field(0.05, ge=0, description="Weight of importance against similarity in the guided methods")
     decoder_layer: int = Field(1, ge=0, description="The language model's block in which the llm- methods work")
     max_pictures: int = Field(64, ge=1, description="Pictures used; of more, so many are drawn by the seed")
     batch_size: int = Field(16, ge=1, description="Pictures in one forward pass, and in one that is timed")

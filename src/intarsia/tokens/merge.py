@@ -46,7 +46,7 @@ class MergeConfig(Config):
         "model), the learned cross token, the question's attention (language model only); auto: cross once trained, "
         "question in a language model, else attention",
     )
-    strength: float = Field(0.02, ge=0, description="Weight of importance against similarity when pairs are chosen")
+    strength: float = Field(0.05, ge=0, description="Weight of importance against similarity when pairs are chosen")
     temperature: float | None = Field(
         None, gt=0, description="Weigh the members of a merged row by exp(importance / temperature); none: by size only"
     )

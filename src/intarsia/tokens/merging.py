@@ -27,6 +27,7 @@ class Merging(Rule):
         super().__init__()
         self.plan = plan
         self.restore, self.last, self.proportional = plan.restore, plan.last, plan.proportional
+        self.drops = plan.matcher == "prune"
         self.offsets = nn.Parameter(torch.zeros(len(plan.removed), plan.cross)) if plan.cross else None
         self.aligning = False
 
@@ -99,10 +100,10 @@ class Merging(Rule):
         match self.plan.importance:
             case "none":
                 return None
-            case "cross" if self.plan.kind == "vision" and "guide" in flow.facts:
+            case "cross" if "guide" in flow.facts and self.plan.kind == "vision":
                 guide = torch.full((len(blocked),), flow.rows - 1, device=blocked.device)
                 return guided(seen, guide, ~blocked)
-            case "cross" if self.plan.kind == "text":
+            case "cross" if flow.facts["class"] is not None:
                 return guided(seen, flow.owner.gather(1, flow.facts["class"][:, None])[:, 0], ~blocked)
         chosen = flow.facts["class"]
         query = flow.owner.gather(1, chosen[:, None]) if chosen is not None else None

@@ -98,8 +98,9 @@ def plans_for(
             removed=(*removed, *[0] * pad),
             importance=importance,
             patch=patch,
-            # Cross-attention reads the fewer rows as they are; everyone else is given all of them again.
-            restore=not towers.crossing or config.matcher == "prune",
+            # Cross-attention reads the fewer rows as they are, and so does anyone where rows are only dropped; others
+            # are given all of them again, a language model because its prompt has a place for each.
+            restore=towers.decoder is not None or not (towers.crossing or config.matcher == "prune"),
             last=last,
             cross=width if config.cross else 0,
             **common,

@@ -174,7 +174,7 @@ def _install(network: nn.Module, tower: Tower, owner: Recomposed) -> None:
     tower.root.register_forward_pre_hook(_Entrance(owner, names, True), with_kwargs=True)
     if not owner.rule.restore:
         readers = crossing.crossing_attentions(network)
-        if not readers:
+        if not readers and not owner.rule.drops:
             raise BadInput(
                 f"{type(network).__name__} has no cross-attention that could weigh merged rows: restore them instead"
             )

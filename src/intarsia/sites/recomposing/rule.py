@@ -38,6 +38,8 @@ class Rule(nn.Module):
     """Whether the tower gives as many rows as it was given: merged rows again in each of their places. Then whatever
     comes after (pooling, placeholders, losses over positions) works as before, and means over the rows are exact."""
 
+    drops: bool = False
+    """Whether rows are only dropped, never merged: then no reader needs to weigh the rows of a tower that gives fewer."""
     proportional: bool = True
     """Whether attention weighs a row by the tokens it stands for (proportional attention; Bolya et al. 2023, §3)."""
 
