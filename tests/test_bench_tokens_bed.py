@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import zipfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +15,11 @@ import torch
 from torch import nn
 
 from bench.tokens.bed import asked as asked_module
-from bench.tokens.bed import blip, dual, llava, words
+from bench.tokens.bed import blip, dual, llava, tower, warm, words
+from bench.tokens.bed import drawings as drawings_module
 from bench.tokens.bed.asked import asked, blind_accuracy, fidelity, judged
 from bench.tokens.bed.concepts import COUNTS, NAMES, PLACES, STYLES, UNSEEN_STYLE
-from bench.tokens.bed.drawings import available, drawings
+from bench.tokens.bed.drawings import data_folder, drawings
 from bench.tokens.bed.questions import KINDS, Question, ask, caption
 from bench.tokens.bed.scenes import (
     CELL,
@@ -30,8 +34,22 @@ from bench.tokens.bed.scenes import (
     picture,
 )
 from bench.tokens.bed.training import fit
+from intarsia.data import shared_data
 
-data = pytest.mark.skipif(available() is None, reason="the vision_language data set is not there")
+data = pytest.mark.skipif(shared_data("vision_language") is None, reason="the vision_language data set is not there")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_photographs() -> Iterator[None]:
+    """A hundred are enough here, and the others take seconds to read."""
+    kept = (drawings_module.drawings, asked_module.test_set, asked_module._usual, dual.test_set, tower.lesson)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawings_module, "MOST", 100)
+        for function in kept:
+            function.cache_clear()
+        yield
+    for function in kept:
+        function.cache_clear()
 
 
 def scene_of(*things: tuple[str, int, int]) -> Scene:
@@ -110,7 +128,7 @@ def test_judging() -> None:
 
 @data
 def test_scenes_are_what_they_say() -> None:
-    art = drawings(40)
+    art = drawings()
     rng = np.random.default_rng(3)
     for _ in range(60):
         scene = draw(rng, art)
@@ -148,7 +166,7 @@ def test_answers_are_true_and_deterministic() -> None:
 def test_captions_are_true() -> None:
     rng = np.random.default_rng(1)
     for _ in range(40):
-        scene = draw(rng, drawings(40))
+        scene = draw(rng, drawings())
         said = [part.split() for part in caption(scene, rng).split(" , ")]
         assert Counter(part[0] for part in said) == Counter(t.name for t in scene.things)
         there = {(t.name, PLACES[t.cell]) for t in scene.things}
@@ -159,15 +177,19 @@ def test_captions_are_true() -> None:
 @data
 def test_splits_share_no_picture() -> None:
     assert [photo_split(split) for split in ("train", "test", "unseen")] == ["train", "test", "test"]
-    photos = {split: {p.tobytes() for p in drawings().photographs[split]} for split in ("train", "test")}
-    assert not photos["train"] & photos["test"]
+    with zipfile.ZipFile(data_folder() / "cifar10_subset" / "images.zip") as pack:
+        photos = {
+            split: {hashlib.sha256(pack.read(n)).digest() for n in pack.namelist() if n.startswith(f"{split}/")}
+            for split in ("train", "test")
+        }
+    assert len(photos["train"]) > 7000 and not photos["train"] & photos["test"]
     unseen = asked(5, 0, 20, split="unseen")
     assert {STYLES[t.style] for scene in unseen.scenes for t in scene.things} == {UNSEEN_STYLE}
 
 
 @data
 def test_who_cannot_see_fails() -> None:
-    blind = blind_accuracy(asked(6, 0, 600).asked, size=1500)
+    blind = blind_accuracy(asked(6, 0, 400).asked, size=1000)
     assert blind["accuracy"] < 0.2 and blind["accuracy_count"] < 0.45 and blind["accuracy_exists"] < 0.6
 
 
@@ -204,17 +226,49 @@ def test_turns_of_a_conversation_equal_single_questions() -> None:
 
 @data
 def test_blip_tower_starts_near_the_clip_tower() -> None:
-    from bench.tokens.bed.tower import lesson, started
-
-    folder = available()
-    assert folder is not None
-    tower = started(folder).eval()
-    pixels = lesson(0, 0, 8)[0]
-    near = blip.without_first_norm(tower, pixels).eval()
+    clip = tower.started(data_folder()).eval()
+    pixels = tower.lesson(0, 0, 8)[0]
+    near = blip.without_first_norm(clip, pixels).eval()
     with torch.no_grad():
-        wanted = tower.post_layernorm(tower(pixel_values=pixels).last_hidden_state)
+        wanted = clip.post_layernorm(clip(pixel_values=pixels).last_hidden_state)
         got = near(pixel_values=pixels).last_hidden_state
     assert nn.functional.cosine_similarity(wanted, got, dim=-1).mean() > 0.9
+
+
+@data
+def test_words_find_what_they_name_before_any_training() -> None:
+    # A tower whose patches show one thing clearly: the row of its word must look there, in both models.
+    torch.manual_seed(0)
+    localiser = tower.Localiser(tower.started(data_folder()))
+    vectors = warm.directions(localiser, normed=True)
+    assert set(vectors) == {words.IDS[word] for word in (*NAMES, *PLACES)}
+    row = localiser.tower.post_layernorm(torch.randn(4, 7, tower.WIDTH))
+    for names, head in ((NAMES, localiser.patches.weight[1:]), (PLACES, localiser.places.weight)):
+        for number, name in enumerate(names):
+            # Higher along the word's direction, higher in the head's score over the mean of all scores.
+            moved = row + vectors[words.IDS[name]]
+            scores = (moved - row) @ head.T
+            assert (scores[..., number] > scores.mean(-1)).all()
+    network = blip.build()
+    blip.look(network, localiser)
+    embedding = network.text_encoder.embeddings.word_embeddings.weight
+    token = words.IDS["bee"]
+    assert torch.allclose(embedding[token] / embedding[token].norm(), vectors[token], atol=1e-5)
+
+
+@data
+def test_projector_gives_out_what_the_tower_shows() -> None:
+    torch.manual_seed(0)
+    localiser = tower.Localiser(tower.started(data_folder()))
+    network = llava.build().eval()
+    network.model.vision_tower.load_state_dict(localiser.tower.state_dict())
+    pixels = tower.lesson(0, 0, 8)[0]
+    llava.look(network, localiser, pixels)
+    with torch.no_grad():
+        rows = localiser.tower(pixel_values=pixels).last_hidden_state[:, 1:]
+        given = torch.stack(network.get_image_features(pixel_values=pixels).pooler_output)
+    centred = [x - x.mean((0, 1)) for x in (rows, given)]
+    assert nn.functional.cosine_similarity(*centred, dim=-1).mean() > 0.95
 
 
 class Killed(Exception):

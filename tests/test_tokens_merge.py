@@ -415,3 +415,11 @@ def test_dropped_rows_are_read_by_nobody(kind):
     with torch.no_grad():
         rows = less.network.vision_model(pixel_values=x["pixel_values"]).last_hidden_state
     assert rows.shape[1] == (12 if kind == "siglip" else 13) and not (rows == 0).all(-1).any()
+
+
+def test_a_cross_token_comes_out_of_the_same_share():
+    model, x = wide(), pictures()
+    whole = count_macs(lambda: features(model, x)).macs
+    plain_, guided = merge(model, keep=0.5), merge(model, keep=0.5, cross=True)
+    shares = [count_macs(lambda m=m: features(m, x)).macs / whole for m in (plain_, guided)]
+    assert abs(shares[0] - shares[1]) < 0.015

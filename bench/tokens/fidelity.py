@@ -27,6 +27,14 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "random pairs": {"matcher": "random"},
     "pruning by attention": {"matcher": "prune"},
 }
+IN_DECODER: Mapping[str, Mapping[str, Any]] = {
+    "in the language model, guided by the question": {},
+    "in the language model, by similarity alone": {"importance": "none"},
+    "in the language model, guided by the last token": {"importance": "attention"},
+    "in the language model, random pairs": {"matcher": "random"},
+    "dropped there by the question": {"matcher": "prune"},
+    "dropped there by the last token (FastV)": {"matcher": "prune", "importance": "attention"},
+}
 COLUMNS = ("", "keep", "work", "fidelity", "accuracy", "difference", "of its standard errors")
 
 
@@ -52,24 +60,30 @@ def measured(bed: Bed, keeps: tuple[float, ...], size: int | None = None) -> Ite
         dense = bed.evaluate(bed.model.network, size=size)
     whole, tower = work(bed, bed.model), picture_work(bed, bed.model)
     yield {"method": "dense", "keep": 1.0, "work": 1.0, "tower": 1.0, "fidelity": 1.0, "accuracy": dense["accuracy"]}
-    for keep in keeps:
-        for name, settings in METHODS.items():
-            try:
-                model = merge(bed.model, keep=keep, **settings)
-            except BadInput:
-                continue  # so little cannot be kept this way
-            found = bed.evaluate(model.network, size=size)
-            change = found["right"].double() - dense["right"].double()
-            yield {
-                "method": name,
-                "keep": keep,
-                "work": work(bed, model) / whole,
-                "tower": picture_work(bed, model) / tower,
-                "fidelity": fidelity(found, dense),
-                "accuracy": found["accuracy"],
-                "difference": found["accuracy"] - dense["accuracy"],
-                "errors": float(change.mean() / (change.std() / len(change) ** 0.5).clamp(min=1e-9)),
-            }
+    contenders = [(name, {"keep": keep, **method}) for keep in keeps for name, method in METHODS.items()]
+    if bed.kind == "llava":
+        inside = {"keep": 1.0, "decoder_layer": 1}
+        contenders += [
+            (name, {**inside, "decoder_keep": keep, **method}) for keep in keeps for name, method in IN_DECODER.items()
+        ]
+    for name, settings in contenders:
+        keep = settings.get("decoder_keep", settings["keep"])
+        try:
+            model = merge(bed.model, **settings)
+        except BadInput:
+            continue  # so little cannot be kept this way
+        found = bed.evaluate(model.network, size=size)
+        change = found["right"].double() - dense["right"].double()
+        yield {
+            "method": name,
+            "keep": keep,
+            "work": work(bed, model) / whole,
+            "tower": picture_work(bed, model) / tower,
+            "fidelity": fidelity(found, dense),
+            "accuracy": found["accuracy"],
+            "difference": found["accuracy"] - dense["accuracy"],
+            "errors": float(change.mean() / (change.std() / len(change) ** 0.5).clamp(min=1e-9)),
+        }
 
 
 def shown(row: Mapping[str, Any]) -> list[str]:

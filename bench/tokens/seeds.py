@@ -48,10 +48,12 @@ def one(bed: Bed, name: str, method: Mapping[str, Any] | None, keep: float, seed
         "kind": bed.kind, "bed": bed.key, "method": dict(method) if method is not None else None, "keep": keep,
         "seed": seed, "config": settings(steps).model_dump(mode="json"), "batch": BATCH, "format": 1,
     }  # fmt: skip
+    model: Model = bed.model.copy() if method is None else merge(bed.model, keep=keep, **method)
+    if method is not None and method.get("cross"):
+        recipe["removed"] = {name: plan["removed"] for name, plan in model.extras["tokens.merge"].items()}
     path = cache_folder() / "runs" / f"{key(f'{bed.kind}-{seed}', recipe)}.json"
     if path.is_file():
         return json.loads(path.read_text("utf-8"))
-    model: Model = bed.model.copy() if method is None else merge(bed.model, keep=keep, **method)
     task = pairing if bed.kind == "dual" else answering
     fit(model.network, bed.batches(seed, BATCH), task, settings(steps), seed=seed)
     model.network.eval()

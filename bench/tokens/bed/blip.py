@@ -20,6 +20,7 @@ from bench.tokens.bed.warm import copying, directions, point
 TOWER_STEPS, TOWER_RATE = 100, 6e-4
 STEPS, BATCH, EACH, RATE = 500, 32, 4, 1e-3
 LAYERS = 3
+MORE_STEPS, MORE_RATE = 600, 6e-4
 GENTLY = {"vision_model": 0.2, "text_encoder": 0.2}
 
 
@@ -85,28 +86,40 @@ def trained_blip_tower(say: Callable[[str], None] = print) -> Localiser:
     return localiser
 
 
-def weights_path() -> Path:
-    """Where the trained weights are, or will be."""
-    settings = dict(
+def first_recipe() -> dict[str, object]:
+    return dict(
         tower=recipe(), tower_steps=TOWER_STEPS, tower_rate=TOWER_RATE, steps=STEPS, batch=BATCH, each=EACH,
         rate=RATE, layers=LAYERS, gently=GENTLY,
     )  # fmt: skip
+
+
+def weights_path() -> Path:
+    """Where the trained weights are, or will be."""
+    settings = dict(first=first_recipe(), steps=MORE_STEPS, rate=MORE_RATE)
     return cache_folder() / f"{key('blip', settings)}.pt"
 
 
 def train(say: Callable[[str], None] = print) -> BlipForQuestionAnswering:
-    """Trained before, or now."""
+    """Trained before, or now: in two rounds, the second with a smaller rate."""
     torch.manual_seed(2)
     network = build()
-    path = weights_path()
+    path, first = weights_path(), cache_folder() / f"{key('blip-first', first_recipe())}.pt"
+
+    def said() -> str:
+        return "open questions {accuracy:.3f} of 300".format(**evaluate(network, size=300))
+
     if not path.exists():
-        localiser = trained_blip_tower(say)
-        network.vision_model.load_state_dict(localiser.tower.state_dict())
-        look(network, localiser)
+        if not first.exists():
+            localiser = trained_blip_tower(say)
+            network.vision_model.load_state_dict(localiser.tower.state_dict())
+            look(network, localiser)
+        fit(
+            network, lambda step: many_loss(network, step), first, steps=STEPS, rate=RATE, warmup=20, gently=GENTLY,
+            say=say, check=said,
+        )  # fmt: skip
     fit(
-        network, lambda step: many_loss(network, step), path, steps=STEPS, rate=RATE, warmup=20, say=say,
-        gently=GENTLY,
-        check=lambda: "open questions {accuracy:.3f} of 300".format(**evaluate(network, size=300)),
+        network, lambda step: many_loss(network, STEPS + step), path, steps=MORE_STEPS, rate=MORE_RATE, warmup=20,
+        gently=GENTLY, say=say, check=said,
     )  # fmt: skip
     return network
 

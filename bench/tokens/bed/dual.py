@@ -120,8 +120,8 @@ def test_set(split: str = "test", size: int = TEST_SIZE) -> dict[str, Tensor]:
 def evaluate(network: nn.Module, split: str = "test", size: int | None = None, batch: int = 100) -> dict[str, Any]:
     """Retrieval among all pictures of the test set: R@1 both ways, their mean (`accuracy`) with its standard error,
     R@5; `right` [2 n] (image to text, then text to image); `embedding` [2 n, width] (pictures, then texts)."""
-    data = test_set(split)
     count = size or TEST_SIZE
+    data = test_set(split, count)
     images, texts = [], []
     for first in range(0, count, batch):
         rows = slice(first, min(first + batch, count))

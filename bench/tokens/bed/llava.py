@@ -22,7 +22,7 @@ LAYERS = 4
 IGNORED = -100
 GENTLY = {
     "model.vision_tower": 0.2, "model.multi_modal_projector": 0.2, "model.language_model.embed_tokens": 0.2,
-    "model.language_model.layers.0.": 0.2,
+    "model.language_model.layers.0.self_attn": 0.2,
 }  # fmt: skip
 
 
@@ -85,6 +85,8 @@ def look(network: LlavaForConditionalGeneration, localiser: Localiser, pixels: T
     projector.linear_2.weight.copy_(size / 0.6 * torch.eye(WIDTH))
     projector.linear_2.bias.copy_(mark - size / 0.6 * shift)
     named = directions(localiser, normed=False)
+    # The other words are as large, or the mark below would drown them.
+    decoder.embed_tokens.weight.mul_(size / network.config.text_config.initializer_range)
     point(decoder.embed_tokens, named, size)
     decoder.embed_tokens.weight.sub_(mark)
     point(network.lm_head, named, 0.15)

@@ -14,7 +14,7 @@ from transformers import CLIPModel, CLIPVisionConfig, CLIPVisionModel
 
 from bench.tokens.bed.cache import cache_folder, key
 from bench.tokens.bed.concepts import NAMES
-from bench.tokens.bed.drawings import drawings
+from bench.tokens.bed.drawings import data_folder, drawings
 from bench.tokens.bed.scenes import PATCH, SIDE, cell_concepts, draw, normalised, patch_concepts, picture
 from bench.tokens.bed.training import fit
 
@@ -124,10 +124,8 @@ def trained_localiser(say: Callable[[str], None] = print) -> Localiser:
 
     Taught concepts alone, the tower forgets where its patches lie (a linear reading names the cell of 15 in 100), so
     places are taught after them."""
-    from intarsia.data import shared_data
-
     torch.manual_seed(0)
-    module = Localiser(started(Path(shared_data("vision_language"))))
+    module = Localiser(started(data_folder()))
 
     def said() -> str:
         return "patches {:.3f}, cells {:.3f}, places {:.3f} right".format(*lesson_accuracy(module))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +37,37 @@ def fit(
     - check: called now and then, says how good the module is.
 
     A finished `path` is only read. Returns the module in eval mode."""
-    if path.exists():
-        module.load_state_dict(torch.load(path, weights_only=True))
-        return module.eval()
+    with _alone(path):
+        if path.exists():
+            module.load_state_dict(torch.load(path, weights_only=True))
+        else:
+            _train(module, loss, path, steps, rate, warmup, decay, gently or {}, every_s, say, check)
+    return module.eval()
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Nobody else trains the same meanwhile: who comes second waits, then reads what the first has made."""
+    with path.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _train(
+    module: nn.Module,
+    loss: Callable[[int], Tensor],
+    path: Path,
+    steps: int,
+    rate: float,
+    warmup: int,
+    decay: float,
+    gently: Mapping[str, float],
+    every_s: float,
+    say: Callable[[str], None],
+    check: Callable[[], str] | None,
+) -> None:
     module.train()
-    groups = _groups(module, rate, decay, gently or {})
+    groups = _groups(module, rate, decay, gently)
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     largest = [group["lr"] for group in groups]
     part = path.with_suffix(".part")
@@ -76,7 +104,6 @@ def fit(
                 module.train()
     write(module.state_dict(), path)
     part.unlink(missing_ok=True)
-    return module.eval()
 
 
 def _groups(module: nn.Module, rate: float, decay: float, gently: Mapping[str, float]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ class MergeConfig(Config):
 
     keep: float = Field(
         0.5,
-        description="Share of the multiply-accumulates to keep, above 0 and at most 1: of the vision tower; where a "
+        description="Share of the multiply-accumulates to keep, above 0 and at most 1: of the vision blocks; where a "
         "language model reads the merged rows (LLaVA), of tower and picture rows together",
     )
     text_keep: float = Field(

@@ -126,16 +126,19 @@ def _vision_removal(
         hint = "; its language model's can: keep 1 and decoder_keep below 1" if towers.decoder is not None else ""
         raise BadInput(f"the tokens of this vision tower cannot be merged: {reason}{hint}")
     blocked = 2 if config.cross else 1
+    # The guide is a row too: what it takes comes out of the same share of the dense tower's work.
+    working = replace(shape, tokens=shape.tokens + 1) if config.cross else shape
+    scale = tower_macs(shape) / tower_macs(working)
 
     if config.schedule == "sensitivity":
         if not images:
             raise BadInput("the schedule 'sensitivity' is measured on pictures: give some (--images DIR)")
         from intarsia.tokens.sensitivity import measured_removal
 
-        return measured_removal(model, config, towers, shape, images)
+        return measured_removal(model, config.model_copy(update={"keep": config.keep * scale}), towers, working, images)
 
     def given(share: float) -> tuple[int, ...]:
-        return removal(shape, share, config.schedule, blocked=blocked, every=config.every)
+        return removal(working, share * scale, config.schedule, blocked=blocked, every=config.every)
 
     if towers.decoder is None:
         return given(config.keep)
@@ -144,10 +147,10 @@ def _vision_removal(
     given_to, follows = picture_rows(model, shape)
     if not follows:
         return given(config.keep)
-    whole = tower_macs(shape, (0,) * shape.layers) + reader_macs(reader, given_to, given_to)
+    whole = tower_macs(shape) + reader_macs(reader, given_to, given_to)
 
     def share(candidate: tuple[int, ...]) -> float:
-        return (tower_macs(shape, candidate) + reader_macs(reader, given_to, given_to - sum(candidate))) / whole
+        return (tower_macs(working, candidate) + reader_macs(reader, given_to, given_to - sum(candidate))) / whole
 
     low, high = 0.0, 1.0
     best = given(1.0)

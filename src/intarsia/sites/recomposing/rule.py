@@ -39,7 +39,7 @@ class Rule(nn.Module):
     comes after (pooling, placeholders, losses over positions) works as before, and means over the rows are exact."""
 
     drops: bool = False
-    """Whether rows are only dropped, never merged: then no reader needs to weigh the rows of a tower that gives fewer."""
+    """Whether rows are only dropped, never merged: then who reads a tower that gives fewer need not weigh them."""
     proportional: bool = True
     """Whether attention weighs a row by the tokens it stands for (proportional attention; Bolya et al. 2023, §3)."""
 
