@@ -29,6 +29,7 @@ bench: $(VENV)/.ready-bench
 	$(BIN)/python -m bench.quantize
 	$(BIN)/python -m bench.patchscopes
 	$(BIN)/python -m bench.attribution
+	$(BIN)/python -m bench.tokens
 
 docs: $(VENV)/.ready-docs
 	$(BIN)/mkdocs build --strict

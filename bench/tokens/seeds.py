@@ -49,7 +49,7 @@ def one(bed: Bed, name: str, method: Mapping[str, Any] | None, keep: float, seed
         "seed": seed, "config": settings(steps).model_dump(mode="json"), "batch": BATCH, "format": 1,
     }  # fmt: skip
     model: Model = bed.model.copy() if method is None else merge(bed.model, keep=keep, **method)
-    if method is not None and method.get("cross"):
+    if method is not None and (method.get("cross") or bed.kind != "dual"):
         recipe["removed"] = {name: plan["removed"] for name, plan in model.extras["tokens.merge"].items()}
     path = cache_folder() / "runs" / f"{key(f'{bed.kind}-{seed}', recipe)}.json"
     if path.is_file():

@@ -6,7 +6,7 @@
   its test set and how to judge a network on it.
 - `dual`: a CLIPModel that finds a scene by its caption. `blip`: a BlipForQuestionAnswering, whose words look at the
   picture by cross-attention. `llava`: a LlavaForConditionalGeneration, where the picture's tokens stand among words.
-- Scenes (scenes.py): three to six drawings of 12 to 22 pixels, some of the same kind, over four photographs, on 72 x 72
+- Scenes (scenes.py): four to six drawings of 12 to 22 pixels, some of the same kind, over four photographs, on 72 x 72
   pixels: 81 patches. Questions (questions.py): how many, what is where, where is what, what is beside, which is
   largest, is there one. Little of this can be said without looking: `blind_accuracy`.
 - Splits: `train`; `test`, other scenes over other photographs; `unseen`, as `test` in a style that is never trained on.

@@ -1,4 +1,4 @@
-"""Scenes: three to six drawings over four photographs, laid out on a 3 x 3 grid, and their pictures."""
+"""Scenes: four to six drawings over four photographs, laid out on a 3 x 3 grid, and their pictures."""
 
 from __future__ import annotations
 

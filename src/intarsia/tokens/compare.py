@@ -51,8 +51,8 @@ class CompareConfig(Config):
     keeps: tuple[float, ...] = Field(
         (0.7, 0.5, 0.35), description="Shares of the multiply-accumulates to keep, each above 0 and at most 1"
     )
-    schedule: Literal["constant", "decreasing", "front", "sensitivity"] = Field(
-        "constant", description="How the removed rows spread over the blocks, as in tokens.merge"
+    schedule: Literal["auto", "constant", "decreasing", "front", "sensitivity"] = Field(
+        "auto", description="How the removed rows spread over the blocks, as in tokens.merge"
     )
     every: int = Field(1, ge=1, description="Merge in every n-th block only")
     strength: float = Field(0.05, ge=0, description="Weight of importance against similarity in the guided methods")

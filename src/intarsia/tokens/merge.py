@@ -28,10 +28,11 @@ class MergeConfig(Config):
         1.0, description="In a language model that reads pictures: share of its work on picture rows to keep on top"
     )
     decoder_layer: int = Field(1, ge=0, description="The language model's block in which that further step is taken")
-    schedule: Literal["constant", "decreasing", "front", "sensitivity"] = Field(
-        "constant",
+    schedule: Literal["auto", "constant", "decreasing", "front", "sensitivity"] = Field(
+        "auto",
         description="How the removed rows spread over the blocks: the same number each, linearly fewer, most at the "
-        "front, or by what merging costs in each block, measured on the pictures given",
+        "front, or by what merging costs in each block, measured on the pictures given; auto: decreasing where others "
+        "read the tower's rows (cross-attention, a language model), for it leaves more of them, else constant",
     )
     removed: tuple[int, ...] = Field((), description="Rows to remove in each vision block; replaces keep and schedule")
     every: int = Field(1, ge=1, description="Merge in every n-th block only")

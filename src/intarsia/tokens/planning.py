@@ -130,7 +130,8 @@ def _vision_removal(
     working = replace(shape, tokens=shape.tokens + 1) if config.cross else shape
     scale = tower_macs(shape) / tower_macs(working)
 
-    if config.schedule == "sensitivity":
+    schedule = schedule_for(config.schedule, towers)
+    if schedule == "sensitivity":
         if not images:
             raise BadInput("the schedule 'sensitivity' is measured on pictures: give some (--images DIR)")
         from intarsia.tokens.sensitivity import measured_removal
@@ -138,7 +139,7 @@ def _vision_removal(
         return measured_removal(model, config.model_copy(update={"keep": config.keep * scale}), towers, working, images)
 
     def given(share: float) -> tuple[int, ...]:
-        return removal(working, share * scale, config.schedule, blocked=blocked, every=config.every)
+        return removal(working, share * scale, schedule, blocked=blocked, every=config.every)
 
     if towers.decoder is None:
         return given(config.keep)
@@ -165,6 +166,14 @@ def _vision_removal(
             best = candidate
         low, high = (middle, high) if share(candidate) < config.keep else (low, middle)
     return best
+
+
+def schedule_for(name: str, towers: Towers) -> str:
+    """What `auto` means for a network. At equal work a decreasing schedule leaves more rows at the tower's end, which
+    counts where others read them; a tower that is pooled fares better when it loses rows late."""
+    if name != "auto":
+        return name
+    return "decreasing" if towers.crossing or towers.decoder is not None else "constant"
 
 
 def picture_rows(model: Model, shape: TowerShape) -> tuple[int, bool]:
