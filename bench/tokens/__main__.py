@@ -8,8 +8,8 @@
 - fidelity: without training, on the test bed (bench/tokens/bed: scenes of small drawings over photographs).
 - seeds: with training, every method and a dense control alike; accuracy over seeds.
 
-The bed's models are trained at the first run (half an hour a model on one core) and kept, as is every run of `seeds`.
---quick: matching, speed and given in short form, and what the cache holds of the rest."""
+The bed's models are trained at the first run (a quarter to half an hour each on one core) and kept, as is every run of
+`seeds`. --quick: matching, speed and given only, in short form: a minute or two."""
 
 from __future__ import annotations
 
