@@ -423,3 +423,12 @@ def test_a_cross_token_comes_out_of_the_same_share():
     plain_, guided = merge(model, keep=0.5), merge(model, keep=0.5, cross=True)
     shares = [count_macs(lambda m=m: features(m, x)).macs / whole for m in (plain_, guided)]
     assert abs(shares[0] - shares[1]) < 0.015
+
+
+def test_block_0_of_a_language_model_belongs_to_the_towers_rows():
+    with pytest.raises(BadInput, match="decoder_layer 1 or more"):
+        merge(wide("llava"), keep=0.5, decoder_keep=0.5, decoder_layer=0)
+    less = merge(wide("llava"), keep=1.0, decoder_keep=0.5, decoder_layer=0)
+    with torch.no_grad():
+        less.network(**llava_inputs([9, 5], "right"))
+    assert installed(less.network)["text"].flow.traces[0].index == 0

@@ -249,6 +249,8 @@ def _decoder_plan(
     if config.decoder_keep < 1:
         if not 0 <= config.decoder_layer < shape.layers:
             raise BadInput(f"decoder_layer is {config.decoder_layer}: the language model has {shape.layers} blocks")
+        if follow and config.decoder_layer == 0:
+            raise BadInput("block 0 of the language model takes over the merged rows: give decoder_layer 1 or more")
         if config.decoder_layer < (deep := deepstack(model)):
             raise BadInput(
                 f"this network adds picture features up to block {deep - 1}: give a decoder_layer from {deep}"
