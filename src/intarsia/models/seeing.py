@@ -142,11 +142,9 @@ def image_token(model: Model) -> str:
 
 def image_token_id(model: Model) -> int | None:
     """The id that stands for a picture's rows in a prompt, or None."""
-    config = model.config
-    for name in ("image_token_id", "image_token_index"):
-        if isinstance(number := getattr(config, name, None), int) and "<class" not in str(number):
-            return number
-    return None
+    from intarsia.sites.towers import image_token as of_config
+
+    return of_config(model.config)
 
 
 def places(model: Model) -> int:

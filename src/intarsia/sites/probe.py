@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from intarsia.sites.dense import dense
-from intarsia.sites.towers import Tower
+from intarsia.sites.towers import Tower, image_token
 
 
 @dataclass
@@ -107,12 +107,11 @@ def dummy_inputs(network: nn.Module) -> dict[str, Tensor]:
         height, width = size if isinstance(size, (tuple, list)) else (size, size)
         shape = (ROWS, getattr(vision, "num_channels", 3), height, width)
         inputs["pixel_values"] = torch.randn(shape, generator=generator).to(first.dtype)
-        image_token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
-        if image_token is not None and "input_ids" in inputs:
+        if (picture := image_token(config)) is not None and "input_ids" in inputs:
             patch = getattr(vision, "patch_size", 1)
             patch = patch if isinstance(patch, int) else patch[0]
             queries = getattr(config, "num_query_tokens", None)  # BLIP-2 boils a picture down to a few
-            image = torch.full((ROWS, queries or (height // patch) * (width // patch)), image_token)
+            image = torch.full((ROWS, queries or (height // patch) * (width // patch)), picture)
             ids = inputs["input_ids"]
             inputs["input_ids"] = torch.cat([ids[:, :2], image, ids[:, 2:]], dim=1)
             inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
@@ -131,7 +130,7 @@ def dummy_inputs(network: nn.Module) -> dict[str, Tensor]:
 def _text_alone(network: nn.Module) -> dict[str, Tensor]:
     """`dummy_inputs` without picture and sound, and without the places where a picture would go."""
     given = {k: v for k, v in dummy_inputs(network).items() if k in ("input_ids", "attention_mask")}
-    image = getattr(network.config, "image_token_id", None) or getattr(network.config, "image_token_index", None)
+    image = image_token(network.config)
     keep = given["input_ids"][0] != (-1 if image is None else image)
     return {k: v[:, keep] for k, v in given.items()}
 

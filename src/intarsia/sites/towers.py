@@ -111,6 +111,14 @@ def _tower(network: nn.Module, name: str, path: str, blocks: tuple[nn.Module, ..
     return Tower(name, path, blocks, hosts[0], head, hosts[0].config)
 
 
+def image_token(config: Any) -> int | None:
+    """The id that stands for a picture's rows in a prompt, by a network's config, or None."""
+    for name in ("image_token_id", "image_token_index"):
+        if isinstance(token := getattr(config, name, None), int):
+            return token
+    return None
+
+
 def _has_head(module: nn.Module) -> bool:
     try:
         return module.get_output_embeddings() is not None  # type: ignore[operator]

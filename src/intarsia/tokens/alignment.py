@@ -20,9 +20,8 @@ from intarsia.sites.inputs import Batch
 from intarsia.sites.recomposing import Recomposed, installed
 from intarsia.sites.sitemap import site_map
 from intarsia.sites.tape import recording
-from intarsia.sites.towers import Tower
+from intarsia.sites.towers import Tower, image_token
 from intarsia.tokens.merging import Merging
-from intarsia.tokens.towers import image_token
 
 Form = Literal["js", "official"]
 Map = Callable[[Tensor], Tensor]
@@ -135,7 +134,7 @@ class Alignment:
         parts = []
         for i, j in beside:
             row, said = images[i], texts[j]
-            if self._reader is not None and image_token(self.network) is not None:
+            if self._reader is not None and image_token(self.network.config) is not None:
                 said = said.repeat_interleave(self._pictures(len(row)), dim=0)
             elif len(said) != len(row):  # several questions about each picture
                 row = row.repeat_interleave(len(said) // len(row), dim=0)
@@ -157,7 +156,7 @@ class Alignment:
             return [seen] * len(rows), [said(row) for row in rows]
         assert self._reader is not None
         streams = list(self._read.values())
-        if image_token(network) is not None:
+        if image_token(network.config) is not None:
             projector = detached(_found(network, "multi_modal_projector"))
             rows = [self._first_word(stream, i) for i, stream in enumerate(streams)]
             return [projector] * len(rows), rows
@@ -175,7 +174,7 @@ class Alignment:
     def _first_word(self, stream: Tensor, index: int) -> Tensor:
         """[batch, width]: the row of the prompt's first real token that is no picture's, before block `index`."""
         assert self._ids is not None
-        word = self._ids != image_token(self.network)
+        word = self._ids != image_token(self.network.config)
         if self._mask is not None:
             word = word & (self._mask > 0)
         place = word.int().argmax(dim=1, keepdim=True)
@@ -189,7 +188,7 @@ class Alignment:
     def _pictures(self, count: int) -> Tensor:
         """[prompt]: how many of the batch's pictures lie in each prompt."""
         assert self._ids is not None
-        places = (self._ids == image_token(self.network)).sum(1)
+        places = (self._ids == image_token(self.network.config)).sum(1)
         return places // (int(places.sum()) // count)
 
 
@@ -219,7 +218,7 @@ def _reader(network: nn.Module) -> Tower:
     """The tower that reads the pictures: the language model, or the first that looks at them by cross-attention."""
     sites = site_map(network)
     others = [tower for tower in sites.towers.values() if tower.name != "vision"]
-    if image_token(network) is not None:
+    if image_token(network.config) is not None:
         _found(network, "multi_modal_projector")
         return sites.main
     crossing = [tower for tower in others if hasattr(tower.blocks[0], "crossattention")]

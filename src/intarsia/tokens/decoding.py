@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from intarsia.sites.recomposing import Flow, Rule, Seen, Step
-from intarsia.tokens.ensemble import combine
 from intarsia.tokens.grouping import after, regroup, together
 from intarsia.tokens.importance import attended
-from intarsia.tokens.matching import MATCHERS, prune
 from intarsia.tokens.merging import metric_of
 from intarsia.tokens.plan import Plan
+from intarsia.tokens.reducing import reduced
 
 
 class PictureRows(Rule):
@@ -42,8 +41,6 @@ class PictureRows(Rule):
                 done = regroup(stream, sizes, target)
         if self.plan.shares[index] == 0:
             return done
-        if done is not None:
-            raise RuntimeError("the step after the vision tower's has a block of its own")
         pictures = flow.holding(flow.inputs["image_mask"])
         importance = self.importance(flow, seen) if self.plan.importance != "none" else None
         counts = (pictures.sum(1) * self.plan.shares[index]).round().long()
@@ -68,35 +65,28 @@ class PictureRows(Rule):
         count: int,
     ) -> Step:
         """`count` picture rows fewer in each prompt."""
-        plan = self.plan
-        if plan.matcher == "prune":
-            return prune(stream, count, blocked=~pictures, importance=importance)
         place = torch.arange(stream.shape[1], device=stream.device).expand(stream.shape[:2])
         done = Step(stream, place, place)
         while count > 0:  # a matching takes at most half of the rows: more than that in several rounds
-            options = {"seed": plan.seed + count} if plan.matcher == "random" else {}
-            pairs = MATCHERS[plan.matcher](
-                metric, count, blocked=~pictures, importance=importance, strength=plan.strength, **options
-            )
-            if pairs.source.shape[1] == 0:
-                break
-            step = combine(
+            step, pairs = reduced(
+                self.plan,
                 done.rows,
                 sizes,
-                pairs,
-                weights=importance if plan.temperature is not None else None,
-                temperature=plan.temperature,
-                form=plan.ensemble,
-                norm=plan.norm,
+                metric,
+                count,
+                blocked=~pictures,
+                importance=importance,
+                seed=self.plan.seed + count,
             )
+            if pairs is None or pairs.source.shape[1] == 0:
+                return step if pairs is None else done
             count -= pairs.source.shape[1]
             done = after(done, step)
             kept = step.keep.clamp(min=0)
             pictures = pictures.gather(1, kept) & (step.keep >= 0)
             metric = metric.gather(1, kept[..., None].expand(-1, -1, metric.shape[2]))
             importance = importance.gather(1, kept) if importance is not None else None
-            gone = step.into < 0
-            sizes = sizes.new_zeros(kept.shape).scatter_add(1, step.into.clamp(min=0), sizes.masked_fill(gone, 0))
+            sizes = step.sizes(sizes)
         return done
 
     def importance(self, flow: Flow, seen: Seen) -> Tensor | None:
@@ -126,7 +116,7 @@ def vision_groups(flow: Flow, mask: Tensor) -> Tensor | None:
     pictures = len(vision.owner)
     each, odd = divmod(len(column), pictures)
     prefix = vision.original - each
-    if odd or prefix < 0 or not bool((vision.position >= -1).all()):
+    if odd or prefix < 0:
         return None
     if prefix not in (0, vision.original - int(vision.original**0.5) ** 2) and prefix > 8:
         return None  # (a connector that makes fewer rows: pixel shuffle, resampler)

@@ -8,21 +8,14 @@ import torch
 from torch import Tensor
 
 from intarsia.sites.recomposing import Step
-
-
-def kept_rows(keep: Tensor) -> tuple[Tensor, Tensor]:
-    """From [batch, old] bool, the rows that stay: their indices [batch, new] in order, -1 where a sample has fewer, and
-    the new place of each old row [batch, old] (meaningful for rows that stay)."""
-    most = int(keep.sum(1).max())
-    order = torch.argsort(~keep, dim=1, stable=True)[:, :most]
-    return order.masked_fill(~keep.gather(1, order), -1), torch.cumsum(keep, dim=1) - 1
+from intarsia.tokens.survivors import survivors
 
 
 def regroup(stream: Tensor, sizes: Tensor, target: Tensor) -> Step:
     """`stream` [batch, old, width] with every row added to the row `target` [batch, old] names (its own: it stays; -1:
     it is dropped): size-weighted means. A target must name itself."""
     place = torch.arange(target.shape[1], device=target.device)
-    keep, new = kept_rows(target == place)
+    keep, new = survivors(target != place)
     gone = target < 0
     into = new.gather(1, target.clamp(min=0))
     weight = sizes.to(stream.dtype).masked_fill(gone, 0)[..., None]

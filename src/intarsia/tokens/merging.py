@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from intarsia.sites.recomposing import Flow, Rule, Seen, Step
-from intarsia.tokens.ensemble import combine
 from intarsia.tokens.importance import attended, guided
 from intarsia.tokens.likeness import likeness
-from intarsia.tokens.matching import MATCHERS, prune
 from intarsia.tokens.plan import Plan
+from intarsia.tokens.reducing import reduced
 
 
 class Merging(Rule):
@@ -113,31 +112,21 @@ class Merging(Rule):
         plan = self.plan
         blocked = self.blocked(flow)
         importance = self.importance(flow, seen, blocked)
-        if plan.matcher == "prune":
-            return prune(stream, plan.removed[index], blocked=blocked, importance=importance)
-        causal = plan.kind == "text" and plan.facts.get("causal", False)
-        options: dict[str, Any] = {"seed": plan.seed + index} if plan.matcher == "random" else {}
         metric = metric_of(seen, stream)
-        pairs = MATCHERS[plan.matcher](
+        step, pairs = reduced(
+            plan,
+            stream,
+            flow.sizes,
             metric,
             plan.removed[index],
             blocked=blocked,
             importance=importance,
-            strength=plan.strength,
-            later=causal,
-            **options,
+            seed=plan.seed + index,
+            later=plan.kind == "text" and plan.facts.get("causal", False),
         )
-        if self.watching:
+        if self.watching and pairs is not None:
             flow.facts["score"] = likeness(metric, pairs)
-        return combine(
-            stream,
-            flow.sizes,
-            pairs,
-            weights=importance if plan.temperature is not None else None,
-            temperature=plan.temperature,
-            form=plan.ensemble,
-            norm=plan.norm,
-        )
+        return step
 
 
 def metric_of(seen: Seen, stream: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import nn
 from intarsia.errors import BadInput
 from intarsia.models import Model
 from intarsia.sites import SiteMap
-from intarsia.sites.towers import Tower
+from intarsia.sites.towers import Tower, image_token
 from intarsia.tokens.macs import TowerShape
 
 _TRIMMED = ("clip", "clip_text_model")
@@ -43,7 +43,7 @@ def towers_of(model: Model) -> Towers:
     text = sites.towers.get("text")
     if text is None:
         return Towers(vision, crossing=_crosses(model.network))
-    if image_token(model.network) is not None:
+    if image_token(model.config) is not None:
         return Towers(vision, decoder=text)
     kind = getattr(text.config, "model_type", "")
     return Towers(vision, text=text if kind in (*_TRIMMED, *_LAST_PLACE) else None, crossing=_crosses(model.network))
@@ -52,12 +52,6 @@ def towers_of(model: Model) -> Towers:
 def takes_pictures(root: nn.Module) -> bool:
     """Whether a model's main input is pixels."""
     return getattr(root, "main_input_name", "") == "pixel_values"
-
-
-def image_token(network: nn.Module) -> int | None:
-    """The id that stands for a picture's rows in a prompt, or None."""
-    token = getattr(network.config, "image_token_id", None)
-    return token if token is not None else getattr(network.config, "image_token_index", None)
 
 
 def _crosses(network: nn.Module) -> bool:

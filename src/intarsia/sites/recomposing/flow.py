@@ -94,9 +94,7 @@ class Flow:
 
     def apply(self, step: Step, index: int, score: Tensor | None = None) -> None:
         """Follow a reduction: sizes add up, owners move on."""
-        gone, into = step.into < 0, step.into.clamp(min=0)
-        sizes = self.sizes.new_zeros(step.keep.shape)
-        self.sizes = sizes.scatter_add(1, into, self.sizes.masked_fill(gone, 0.0))
+        self.sizes = step.sizes(self.sizes)
         position = self.position.gather(1, step.keep.clamp(min=0))
         self.position = position.masked_fill(step.keep < 0, -1)
         owner = step.into.gather(1, self.owner.clamp(min=0))

@@ -20,7 +20,7 @@ from intarsia.sites.recomposing.halves import Parts
 from intarsia.sites.recomposing.recomposed import Recomposed
 from intarsia.sites.recomposing.rule import Rule
 from intarsia.sites.sitemap import SiteMap, site_map
-from intarsia.sites.towers import Tower
+from intarsia.sites.towers import Tower, image_token
 
 NAME = "intarsia_tokens"
 """Where a network keeps the parameters of its rules: `intarsia_tokens.<tower>...`."""
@@ -111,7 +111,7 @@ def recompose(network: nn.Module, rules: Mapping[str, Rule]) -> dict[str, Recomp
     for name, owner in ready.items():
         _install(network, sites.towers[name], owner)
     vision, text = ready.get("vision"), ready.get(sites.main.name)
-    if text is not None and vision is not text and (token := _image_token(network)) is not None:
+    if text is not None and vision is not text and (token := image_token(network.config)) is not None:
         text.vision, text.image_token = vision, token
         entrance = _common(network, sites)
         names = tuple(inspect.signature(type(entrance).forward).parameters)[1:]
@@ -186,12 +186,6 @@ def _install(network: nn.Module, tower: Tower, owner: Recomposed) -> None:
 def _wrap(module: nn.Module, forward: Any, owner: Recomposed, index: int | None = None) -> None:
     module.__dict__[_MARK] = _Place(owner, index, module.__dict__.get("forward"))
     module.__dict__["forward"] = MethodType(forward, module)
-
-
-def _image_token(network: nn.Module) -> int | None:
-    config = network.config
-    token = getattr(config, "image_token_id", None)
-    return token if token is not None else getattr(config, "image_token_index", None)
 
 
 def _common(network: nn.Module, sites: SiteMap) -> nn.Module:

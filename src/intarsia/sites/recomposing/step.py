@@ -19,3 +19,8 @@ class Step:
     rows: Tensor
     keep: Tensor
     into: Tensor
+
+    def sizes(self, old: Tensor) -> Tensor:
+        """[batch, new] what the new rows stand for, from what the old ones did [batch, old]: sizes add up."""
+        gone = self.into < 0
+        return old.new_zeros(self.keep.shape).scatter_add(1, self.into.clamp(min=0), old.masked_fill(gone, 0.0))
