@@ -1,11 +1,13 @@
 """Data: typed records, readers for the usual files, splits, and the data sets that need no download."""
 
+from intarsia.data.facts import read_facts
 from intarsia.data.loading import load_data, shared_data
 from intarsia.data.pictures import gallery, open_picture
 from intarsia.data.readers import read
 from intarsia.data.records import (
     Chat,
     Dataset,
+    Fact,
     ImageQuestion,
     ImageText,
     LabelledText,
@@ -14,11 +16,14 @@ from intarsia.data.records import (
     Text,
     TextPair,
 )
+from intarsia.data.snapshots import FactSnapshot, read_snapshots
 from intarsia.data.splits import dedup, shuffled, split
 
 __all__ = [
     "Chat",
     "Dataset",
+    "Fact",
+    "FactSnapshot",
     "ImageQuestion",
     "ImageText",
     "LabelledText",
@@ -31,6 +36,8 @@ __all__ = [
     "load_data",
     "open_picture",
     "read",
+    "read_facts",
+    "read_snapshots",
     "shared_data",
     "shuffled",
     "split",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from intarsia.data.fields import KINDS, RecordKind, guess_kind, to_record
+from intarsia.data.files import must_exist
 from intarsia.data.pictures import SUFFIXES, holds_pictures, pictures_in
 from intarsia.data.records import ImageQuestion, ImageText, Record, Text
 from intarsia.errors import BadInput, MissingExtra, did_you_mean, first_line
@@ -39,9 +40,7 @@ def read(
         raise BadInput(f"unknown kind of record '{kind}'{did_you_mean(str(kind), KINDS)}; known: {', '.join(KINDS)}")
     if limit is not None and limit < 1:
         raise BadInput(f"{path}: limit must be at least 1, given: {limit}")
-    if not path.exists():
-        near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
-        raise BadInput(f"{path}: no such file{near}")
+    must_exist(path)
     if path.is_dir():
         return _folder(path, kind, limit)
     suffix = path.suffix.lower()

@@ -72,7 +72,16 @@ class ImageQuestion:
     group: str | None = None
 
 
-Record = Text | LabelledText | RationaleText | Chat | TextPair | ImageText | ImageQuestion
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A fact of a knowledge graph: two entities and the relation from the first to the second, all by their names."""
+
+    head: str
+    relation: str
+    tail: str
+
+
+Record = Text | LabelledText | RationaleText | Chat | TextPair | ImageText | ImageQuestion | Fact
 
 
 @dataclass
