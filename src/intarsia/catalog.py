@@ -35,8 +35,10 @@ class Config(pydantic.BaseModel):
 class Technique:
     """One row of the catalog.
 
-    `inputs` are the function's parameters beside the model and the config: name -> (annotation as text, required).
+    `inputs` are the function's parameters beside its subject and the config: name -> (annotation as text, required).
     A recipe binds them by name: an input annotated `Model` to a state of the run, any other to a split of the data.
+    `subject` is the class of what it works on, where that is no model: its `open(text)` makes one of what a person
+    gives. `in_place` says that what is learned lies where the subject lies, so that nobody is asked where to save it.
     `place` is where a survey of the field puts it; `example` holds settings and inputs that show it at work;
     `restore` names the function that puts a change back on a model that was saved with it."""
 
@@ -54,6 +56,8 @@ class Technique:
     place: str = ""
     example: Mapping[str, Any] = field(default_factory=dict)
     restore: str | None = None
+    subject: type | None = None
+    in_place: bool = False
 
     @property
     def room(self) -> str:
@@ -77,10 +81,14 @@ def technique(
     place: str = "",
     example: Mapping[str, Any] | None = None,
     restore: str | None = None,
+    in_place: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a function `(model, config, *, inputs...)` as the technique `name` (`room.verb`).
 
+    The first parameter is the subject: a `Model`, or of another class that has a static `open(text)`.
+
     - kind: `change` (Model -> Model), `look` (Models and data -> Finding), `learn` (facts or texts -> a fitted object).
+    - in_place: what is learned is kept in the subject itself; the function gives a finding about it.
     - source: the paper and section the method comes from.
     - extra: the optional dependency group it needs, if any.
     - place: where a survey of the field puts the method ("fine-tuning · local · perturbation").
@@ -101,7 +109,7 @@ def technique(
         }
 
         @functools.wraps(function)
-        def call(model: Any = None, config: Config | None = None, /, *args: Any, **given: Any) -> Any:
+        def call(subject: Any = None, config: Config | None = None, /, *args: Any, **given: Any) -> Any:
             settings = {k: given.pop(k) for k in list(given) if k in config_class.model_fields and k not in inputs}
             if config is None:
                 config = parse(config_class, settings, name)
@@ -112,7 +120,7 @@ def technique(
             if unknown := [k for k in given if k not in inputs]:
                 known = [*config_class.model_fields, *inputs]
                 raise BadInput(f"{name}: unknown setting '{unknown[0]}'{did_you_mean(unknown[0], known)}")
-            return function(model, config, *args, **given)
+            return function(subject, config, *args, **given)
 
         row = Technique(
             name=name,
@@ -129,6 +137,8 @@ def technique(
             place=place,
             example=example or {},
             restore=restore,
+            subject=_subject_class(function, name),
+            in_place=in_place,
         )
         call.technique = row  # type: ignore[attr-defined]
         _techniques[name] = row
@@ -145,6 +155,19 @@ def _config_class(function: Callable[..., Any], name: str) -> type[Config]:
     if not (isinstance(annotation, type) and issubclass(annotation, Config)):
         raise TypeError(f"technique {name}: the parameter 'config' must be annotated with a Config class")
     return typing.cast("type[Config]", annotation)
+
+
+def _subject_class(function: Callable[..., Any], name: str) -> type | None:
+    """The class of the first parameter, unless that is a model."""
+    first = next(iter(inspect.signature(function).parameters.values()))
+    annotation = first.annotation
+    if annotation in (inspect.Parameter.empty, "Model") or first.name == "model":
+        return None
+    if isinstance(annotation, str):
+        annotation = function.__globals__.get(annotation)
+    if not (isinstance(annotation, type) and callable(getattr(annotation, "open", None))):
+        raise TypeError(f"technique {name}: the class of '{first.name}' must have a static method 'open'")
+    return annotation
 
 
 def parse(config_class: type[Config], settings: dict[str, Any], where: str) -> Config:

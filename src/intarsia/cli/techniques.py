@@ -50,24 +50,35 @@ def room(name: str) -> click.Group:
 
 def command(technique: Technique) -> click.Command:
     """The command of one technique."""
-    from intarsia.recipes.binding import PICTURES, data_inputs, model_inputs
+    from intarsia.recipes.binding import FACTS, PICTURES, data_inputs, model_inputs
 
     others, splits = model_inputs(technique), data_inputs(technique)
-    parameters: list[click.Parameter] = [
-        click.Option(
-            ["--model", "model_"], required=True, metavar="MODEL", help="A known name, hub id, folder or .gguf file."
+    parameters: list[click.Parameter] = []
+    if technique.subject is not None:
+        parameters.append(click.Argument(["subject_"], metavar=subject_word(technique)))
+    else:
+        parameters.append(
+            click.Option(
+                ["--model", "model_"],
+                required=True,
+                metavar="MODEL",
+                help="A known name, hub id, folder or .gguf file.",
+            )
         )
-    ]
     for name, needed in others.items():
         help_ = f"Another model, as for --model.{'  [required]' if needed else ''}"
         parameters.append(click.Option([f"--{name.replace('_', '-')}", f"model_{name}"], metavar="MODEL", help=help_))
-    if splits:
+    if set(splits) - {FACTS}:
         parameters.append(
             click.Option(
                 ["--data", "data_"], metavar="SPEC", help="A data set by name, a file, or a folder with its splits."
             )
         )
     for name, needed in splits.items():
+        if name == FACTS:
+            help_ = "A file, an archive or a folder of facts."
+            parameters.append(click.Option(["--facts", "split_facts"], metavar="PATH", help=help_))
+            continue
         what = "A folder of pictures, or a file that names them" if name == PICTURES else "A file with these records"
         help_ = f"{what}; else the split of that name of --data.{'  [required]' if needed else ''}"
         kind = "DIR" if name == PICTURES else "FILE"
@@ -82,7 +93,7 @@ def command(technique: Technique) -> click.Command:
                 help="Of every random choice.",
             )
         )
-    if technique.kind != "look":
+    if not _found(technique):
         what = {"change": "the model", "learn": "what was fitted"}[technique.kind]
         parameters += [
             click.Option(
@@ -90,7 +101,7 @@ def command(technique: Technique) -> click.Command:
             ),
             click.Option(["--force", "force_"], is_flag=True, help="Replace what is at --out."),
         ]
-    if technique.kind == "look":
+    if _found(technique):
         parameters.append(
             click.Option(["--html", "html_"], type=click.Path(path_type=Path), help="Write a page to this file.")
         )
@@ -104,6 +115,17 @@ def command(technique: Technique) -> click.Command:
         short_help=technique.summary,
         example=example(technique),
     )
+
+
+def subject_word(technique: Technique) -> str:
+    """How the command names what it works on: the parameter's own name."""
+    function = inspect.unwrap(technique.function)
+    return next(iter(inspect.signature(function).parameters)).upper()
+
+
+def _found(technique: Technique) -> bool:
+    """Whether it gives a finding, and nothing to save."""
+    return technique.kind == "look" or technique.in_place
 
 
 def _help(technique: Technique) -> str:
@@ -127,9 +149,9 @@ def _call(technique: Technique, **given: Any) -> None:
     with shown():
         model, inputs = _inputs(technique, given)
         result = technique.function(model, config, **inputs)
-        if technique.kind != "look":
+        if not _found(technique):
             result.save(out, force=bool(force))
-    if technique.kind != "look":
+    if not _found(technique):
         changes = {"changes": list(result.identity.changes)} if technique.kind == "change" else {}
         _told_saved(result, out, {"model" if changes else "saved": str(out), **changes})
         return
@@ -185,13 +207,25 @@ def _wanted(name: str) -> str:
 def _inputs(technique: Technique, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     from intarsia.data import load_data
     from intarsia.models import load
-    from intarsia.recipes.binding import data_inputs, default_split, facts_for, model_inputs, splits_line, with_task
+    from intarsia.recipes.binding import (
+        FACTS,
+        data_inputs,
+        default_split,
+        facts_for,
+        model_inputs,
+        splits_line,
+        with_task,
+    )
 
     inputs: dict[str, Any] = {}
     files = {name: given[f"split_{name}"] for name in data_inputs(technique) if given.get(f"split_{name}")}
+    if FACTS in files:
+        inputs[FACTS] = files.pop(FACTS)
     data = load_data(given["data_"], Path.cwd()) if given.get("data_") else None
     own = load_data(files, Path.cwd()) if files else None
     for name, needed in data_inputs(technique).items():
+        if name in inputs or (name == FACTS and not needed):
+            continue
         if name in files:
             inputs[name] = own[name]  # type: ignore[index]
         elif split := default_split(name, data.splits if data is not None else ()):
@@ -208,4 +242,6 @@ def _inputs(technique: Technique, given: dict[str, Any]) -> tuple[Any, dict[str,
             raise BadInput(f"{technique.name} needs another model: give --{name.replace('_', '-')} MODEL")
     if "seed" in technique.inputs:
         inputs["seed"] = given["seed_"]
+    if technique.subject is not None:
+        return technique.subject.open(given["subject_"]), {**inputs, **facts}
     return with_task(load(given["model_"]), data), {**inputs, **facts}

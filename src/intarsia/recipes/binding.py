@@ -16,6 +16,9 @@ from intarsia.models import Model
 PICTURES = "images"
 """The name of an input that holds pictures: records with `image`, from a folder or a file that names them."""
 
+FACTS = "facts"
+"""The name of an input that holds facts of a knowledge graph: given as the path of what they are read from."""
+
 # Which split stands in when the data set has none of the input's own name, the best first.
 STAND_INS = {
     "texts": ("test", "text", "train"),

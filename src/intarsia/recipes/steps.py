@@ -56,6 +56,8 @@ def read_step(marked: marks.Marked, index: int, states: list[str], splits: set[s
         technique = find(name)
     except BadInput as error:
         raise marked.error((*where, name), str(error)) from None
+    if technique.subject is not None:
+        raise marked.error((*where, name), f"{name} works on a {technique.subject.__name__}, not on a model: no step")
     if technique.kind == "learn":
         raise marked.error(
             (*where, name), f"{name} gives a {technique.gives}, not a model or a finding: no step of a recipe"

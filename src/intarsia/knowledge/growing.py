@@ -1,0 +1,219 @@
+"""The work of `knowledge.grow`: facts in, snapshots learned one by one, each kept when it is whole."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from intarsia.data import read_facts, read_snapshots
+from intarsia.data.files import is_archive, split_name
+from intarsia.data.snapshots import described_beside
+from intarsia.errors import BadInput, Note
+from intarsia.knowledge.answering import held_out_answers
+from intarsia.knowledge.asking.confidence import fitted_temperature
+from intarsia.knowledge.grow import GrowConfig, Growth
+from intarsia.knowledge.learning.choosing import choose
+from intarsia.knowledge.learning.learner import Learner
+from intarsia.knowledge.learning.results import SnapshotResult
+from intarsia.knowledge.learning.saved import Saved
+from intarsia.knowledge.learning.settings import Settings
+from intarsia.knowledge.methods import method_called
+from intarsia.knowledge.store import Added, KnowledgeGraph
+from intarsia.knowledge.store.place import KNOWN
+from intarsia.measure import provenance
+
+CHECKPOINT = "training.safetensors"
+
+
+def run(graph: KnowledgeGraph, config: GrowConfig, facts: Any, seed: int) -> Growth:
+    """Take in facts, learn what is not learned yet, and say how it went."""
+    begun = time.perf_counter()
+    skipped: list[str] = []
+    check(config)
+    with graph.writing():
+        added = take_in(graph, config, facts, seed, skipped)
+        if not graph.stages():
+            raise BadInput(f"{graph}: no facts in this graph yet: give some with --facts")
+        settings = settings_of(graph, config, seed)
+        if config.relearn:
+            graph.forget()
+        grown = learn(graph, config, settings, seed)
+    finding = summary_of(graph)
+    return finding.model_copy(
+        update={
+            "added": added.facts, "known": added.known, "skipped": skipped, "grown": grown,
+            "seconds": time.perf_counter() - begun,
+            "summary": _told(graph, finding, added, grown, len(skipped)),
+            "provenance": provenance(seed=seed, settings=config.model_dump(mode="json")),
+        }
+    )  # fmt: skip
+
+
+def check(config: GrowConfig) -> None:
+    """Raise `BadInput` for settings that cannot be, before any work."""
+    method = method_called(config.method)
+    method.defaults().tuned(config.options, method.name)
+    try:
+        torch.empty(0, device=config.accelerator)
+    except (RuntimeError, AssertionError) as error:
+        line = str(error).splitlines()[0]
+        raise BadInput(f"knowledge.grow: accelerator '{config.accelerator}' cannot be used: {line}") from None
+
+
+# ---- facts
+
+
+def take_in(graph: KnowledgeGraph, config: GrowConfig, facts: Any, seed: int, skipped: list[str]) -> Added:
+    """Put the facts of the source and the given ones into the graph, and close its open snapshot."""
+    added = Added()
+    if graph.source is not None:
+        graph.create()
+        graph.set_note("source", str(graph.source))
+
+    def on_bad(where: str, problem: str) -> None:
+        skipped.append(f"{where}: {problem}")
+
+    reading = {"skip_bad": config.skip_bad, "on_bad": on_bad}
+    if graph.source is not None and (str(graph.source) in KNOWN or _many(Path(graph.source))):
+        snapshots = graph.facts_of_source(**reading)
+        added += graph.append(snapshots, hold_out=config.hold_out, seed=seed)
+    elif graph.source is not None:
+        added += _stream(graph, Path(graph.source), config, seed, reading)
+    if isinstance(facts, str | Path):
+        graph.create()
+        if _many(Path(facts)):
+            snapshots = read_snapshots(facts, **reading)
+            added += graph.append(snapshots, hold_out=config.hold_out, seed=seed, more=True)
+        else:
+            added += _stream(graph, Path(facts), config, seed, reading)
+    elif facts is not None:
+        added += graph.add(facts)
+    if graph.exists:
+        graph.close_snapshot(config.name, config.hold_out, seed)
+    return added
+
+
+def _many(path: Path) -> bool:
+    return path.is_dir() or is_archive(path)
+
+
+def _stream(graph: KnowledgeGraph, path: Path, config: GrowConfig, seed: int, reading: dict[str, Any]) -> Added:
+    """The facts of one file as one snapshot: those of them that are not there yet."""
+    about = described_beside(path, **reading)
+    added = graph.add(read_facts(path, **reading), about=about)
+    graph.close_snapshot(config.name or split_name(path.name)[0], config.hold_out, seed)
+    return added
+
+
+# ---- learning
+
+
+def settings_of(graph: KnowledgeGraph, config: GrowConfig, seed: int) -> Settings:
+    """The settings that the graph is learned with: as it was begun, or as the config and the first snapshot say."""
+    method = method_called(config.method)
+    told = graph.note("learning")
+    if told is not None and not config.relearn and graph.learned:
+        _same(graph, config, told)
+        return Settings(**told["settings"])
+    given = {name: getattr(config, name) for name in ("width", "learning_rate", "batch_size", "epochs", "patience")}
+    settings = method.defaults().tuned(config.options, method.name).with_(**given)
+    growing = graph.growing()
+    settings, tried = choose(growing, method, settings, config.scorer, seed, config.accelerator)
+    graph.set_note("learning", {"method": method.name, "settings": asdict(settings), "tried": tried})
+    return settings
+
+
+def _same(graph: KnowledgeGraph, config: GrowConfig, told: dict[str, Any]) -> None:
+    settings = told["settings"]
+    asked = {"method": config.method if "method" in config.model_fields_set else None}
+    asked |= {"scorer": None if config.scorer == "auto" else config.scorer, "width": config.width}
+    for name, value in asked.items():
+        have = told["method"] if name == "method" else settings[name]
+        if value is not None and value != have:
+            raise BadInput(
+                f"{graph}: learned with {name} {have}, not {value}: leave it out, or learn all again with --relearn"
+            )
+
+
+def learn(graph: KnowledgeGraph, config: GrowConfig, settings: Settings, seed: int) -> int:
+    """Learn the snapshots that are not learned yet, and give their number."""
+    growing = graph.growing()
+    begin, count = graph.learned, len(growing)
+    if begin == count:
+        return 0
+    method = method_called(graph.note("learning")["method"])
+    learner = Learner(growing, method, settings, seed=seed, device=config.accelerator)
+    if begin:
+        learner.restore(graph.state(begin - 1))
+    path = graph.path / CHECKPOINT
+    for index in range(begin, count):
+        mark = {"snapshot": index, "facts": len(growing.facts(index)), "seed": seed, "method": method.name}
+        interrupted = _checkpoint(path, mark)
+        result = learner.take(
+            save=lambda saved, mark=mark: Saved(saved.tensors, {**saved.note, "of": mark}).write(path),
+            interrupted=interrupted,
+        )
+        saved = learner.state()
+        note = {**saved.note, "scorer": settings.scorer, "temperature": fitted_temperature(learner, index)}
+        graph.keep(index, Saved(saved.tensors, note), result.model_dump(mode="json"), config.history)
+        path.unlink(missing_ok=True)
+    return count - begin
+
+
+def _checkpoint(path: Path, mark: dict[str, Any]) -> Saved | None:
+    try:
+        saved = Saved.read(path)
+    except BadInput:
+        saved = None
+    if saved is None or saved.note.get("of") != mark:
+        return None
+    warnings.warn(Note(f"going on at epoch {saved.note['epoch']}, where it was stopped"), stacklevel=2)
+    return saved
+
+
+# ---- what to say
+
+
+def standing(graph: KnowledgeGraph) -> Growth:
+    """The finding about a graph that nothing is done to."""
+    stages = graph.stages()
+    waiting = [stage for stage in stages if not stage.learned]
+    finding = summary_of(graph)
+    last = finding.results[-1] if finding.results else None
+    parts = [f"{len(stages)} snapshots, {sum(stage.facts for stage in stages):,} facts."]
+    if last is not None and (every := last.overall("all")).count:
+        parts.append(f"Held-out facts: MRR {every.mrr:.3f}, first answer right {every.hits1:.0%}.")
+    if waiting:
+        facts = sum(stage.facts for stage in waiting)
+        parts.append(f"{facts:,} facts are not learned yet: intarsia knowledge grow {graph.path}")
+    return finding.model_copy(update={"summary": " ".join(parts), "technique": "knowledge.status"})
+
+
+def summary_of(graph: KnowledgeGraph) -> Growth:
+    """The finding about a graph as it is stored."""
+    told = graph.note("learning") or {"method": "", "settings": {"scorer": ""}, "tried": {}}
+    results = [SnapshotResult.model_validate(stage.result) for stage in graph.stages() if stage.result]
+    return Growth(
+        title=f"How {graph.path.name} grew", technique="knowledge.grow", graph=str(graph.path), method=told["method"],
+        scorer=told["settings"]["scorer"], chosen=told["tried"], results=results,
+        answered=held_out_answers(graph) if results else [],
+    )  # fmt: skip
+
+
+def _told(graph: KnowledgeGraph, finding: Growth, added: Added, grown: int, skipped: int) -> str:
+    last = finding.results[-1] if finding.results else None
+    parts = [f"{added.facts:,} new facts" + (f" ({added.known:,} were known)" if added.known else "") + "."]
+    if skipped:
+        parts.append(f"{skipped} lines left out.")
+    if last is not None:
+        done = f"{grown} snapshot{'s' * (grown != 1)} learned" if grown else "Nothing was left to learn"
+        parts.append(f"{done}; {last.entities:,} entities, {last.relations:,} relations by now.")
+        if (every := last.overall("all")).count:
+            parts.append(f"Held-out facts: MRR {every.mrr:.3f}, first answer right {every.hits1:.0%}.")
+    parts.append(f"Ask it: intarsia knowledge ask {graph.path} --help")
+    return " ".join(parts)

@@ -1,0 +1,90 @@
+"""The SQLite file of a graph: its tables, and blobs that are larger than a row should be."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from intarsia.errors import BadInput, IntarsiaError, is_disk_full
+
+VERSION = 1
+PART = 1 << 25  # bytes of a blob in one row
+TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE entities (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, about TEXT NOT NULL DEFAULT '');
+CREATE TABLE relations (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE snapshots (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    entities INTEGER,        -- how many there are up to here; NULL while it is open
+    relations INTEGER,
+    added TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    result TEXT              -- how it was learned, as JSON; NULL until it is
+);
+CREATE TABLE facts (
+    head INTEGER NOT NULL,
+    relation INTEGER NOT NULL,
+    tail INTEGER NOT NULL,
+    snapshot INTEGER NOT NULL,
+    split INTEGER NOT NULL,  -- 0 train, 1 valid, 2 test
+    place INTEGER NOT NULL,  -- order of arrival
+    PRIMARY KEY (head, relation, tail)
+) WITHOUT ROWID;
+CREATE INDEX facts_by_snapshot ON facts (snapshot, split, place);
+CREATE INDEX facts_by_tail ON facts (tail);
+CREATE TABLE learned (snapshot INTEGER NOT NULL, part INTEGER NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (snapshot, part));
+"""
+
+
+def connect(file: Path, create: bool = False) -> sqlite3.Connection:
+    """A connection in which nothing is committed but by `transaction`. Raises `BadInput` for a file of another kind."""
+    new = not file.exists()
+    if new and not create:
+        raise BadInput(f"{file.parent}: no graph there")
+    try:
+        connection = sqlite3.connect(file, isolation_level=None, timeout=60, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        with transaction(connection):
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+                for statement in TABLES.split(";\n"):
+                    connection.execute(statement)
+                connection.execute("INSERT INTO meta VALUES ('version', ?)", (str(VERSION),))
+        version = connection.execute("SELECT value FROM meta WHERE key = 'version'").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        raise BadInput(f"{file}: not a graph that Intarsia made: {error}") from None
+    if version != str(VERSION):
+        raise BadInput(f"{file}: layout {version}, this version reads {VERSION}")
+    return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of the body or nothing of it."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("COMMIT")
+    except BaseException as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        if isinstance(error, sqlite3.OperationalError) and ("full" in str(error) or is_disk_full(error)):
+            raise IntarsiaError(f"the disk is full: nothing of this step was kept ({error})") from None
+        raise
+
+
+def put_blob(connection: sqlite3.Connection, snapshot: int, data: bytes) -> None:
+    """Replace the blob of a snapshot, inside a transaction."""
+    connection.execute("DELETE FROM learned WHERE snapshot = ?", (snapshot,))
+    view = memoryview(data)
+    for part, start in enumerate(range(0, len(data), PART)):
+        connection.execute("INSERT INTO learned VALUES (?, ?, ?)", (snapshot, part, view[start : start + PART]))
+
+
+def get_blob(connection: sqlite3.Connection, snapshot: int) -> bytes | None:
+    """The blob of a snapshot, or None."""
+    rows = connection.execute("SELECT data FROM learned WHERE snapshot = ? ORDER BY part", (snapshot,)).fetchall()
+    return b"".join(row[0] for row in rows) if rows else None
