@@ -60,6 +60,11 @@ class Technique:
     in_place: bool = False
 
     @property
+    def subject_name(self) -> str:
+        """What the function calls the thing that it works on."""
+        return next(iter(inspect.signature(self.function).parameters))
+
+    @property
     def room(self) -> str:
         """The wing it lives in: the part of the name before the first dot."""
         return self.name.partition(".")[0]

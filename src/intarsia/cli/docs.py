@@ -53,7 +53,7 @@ def overview(known: list[Technique]) -> str:
 def technique_page(technique: Technique) -> str:
     """The page of one technique: what it does, its settings, how it is called in each of the three ways."""
     from intarsia.cli.examples import example, python_example
-    from intarsia.recipes.binding import data_inputs, fact_inputs, model_inputs
+    from intarsia.recipes.binding import FACTS, data_inputs, fact_inputs, model_inputs
 
     lines = [
         f"# {technique.name}",
@@ -74,6 +74,8 @@ def technique_page(technique: Technique) -> str:
             what = (
                 "another model: a state of the run"
                 if name in models
+                else "facts that are new: a path, or in Python a list"
+                if name == FACTS
                 else "records: a split of the data"
                 if name in data
                 else "a fact of the data set"
@@ -94,7 +96,7 @@ def technique_page(technique: Technique) -> str:
     if python := python_example(technique):
         lines += ["```python", python, "```", ""]
     lines += ["```console", *(f"$ {line}" for line in example(technique).splitlines()), "```", ""]
-    if technique.kind != "learn":
+    if technique.kind != "learn" and technique.subject is None:
         lines += ["```yaml", *_step(technique), "```", ""]
     return "\n".join(lines)
 

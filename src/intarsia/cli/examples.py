@@ -27,11 +27,12 @@ def example_model(technique: Technique) -> str:
 
 def example(technique: Technique) -> str:
     """A line that runs, after lines that make what it needs and nobody has."""
-    from intarsia.recipes.binding import PICTURES, data_inputs, model_inputs
+    from intarsia.recipes.binding import FACTS, PICTURES, data_inputs, model_inputs
 
     before: list[str] = []
     source = example_model(technique)
-    words = ["intarsia", *technique.name.split(".", 1), "--model", source]
+    words = ["intarsia", *technique.name.split(".", 1)]
+    words += ["--model", source] if technique.subject is None else [technique.example["subject"]]
     others = [name for name, needed in model_inputs(technique).items() if needed]
     if others:
         change = "tokens merge" if source == EXAMPLE_VISION else "compression quantize"
@@ -55,7 +56,7 @@ def example(technique: Technique) -> str:
         words += [f"--{chats[0].replace('_', '-')}", "chats.jsonl"]
     elif PICTURES in data_inputs(technique):
         words += ["--images", EXAMPLE_PICTURES]
-    elif data_inputs(technique):
+    elif set(data_inputs(technique)) - {FACTS}:
         words += ["--data", EXAMPLE_DATA]
     for name, field in technique.config.model_fields.items():
         flag = options.flag(name, {*options.RESERVED, *technique.inputs})
@@ -68,9 +69,18 @@ def example(technique: Technique) -> str:
                 words += [f"--{flag}", shlex.quote(text)]
         elif options.default_of(field) is PydanticUndefined:
             words += [f"--{flag}", _sample(field.annotation)]
-    if technique.kind != "look":
+    if technique.kind != "look" and not technique.in_place:
         words += ["--out", technique.name.rpartition(".")[2] + {"change": "-model", "learn": ""}[technique.kind]]
     return "\n".join([*before, " ".join(words)])
+
+
+def _subject(technique: Technique) -> tuple[str, str, str]:
+    """(name of the variable, line that makes it, line that imports what that needs) of what a technique works on."""
+    if technique.subject is None:
+        return "model", f'ia.load("{example_model(technique)}")', "import intarsia as ia"
+    name, kind = technique.subject_name, technique.subject.__name__
+    room = f"from intarsia.{technique.room} import {kind}, {technique.function.__name__}"
+    return name, f'{kind}.open("{technique.example["subject"]}")', room
 
 
 def python_example(technique: Technique) -> str:
@@ -82,7 +92,10 @@ def python_example(technique: Technique) -> str:
     given = {name: repr(example_model(technique)) for name, needed in model_inputs(technique).items() if needed}
     arguments = [f"{name}=ia.load({value})" for name, value in given.items()]
     kinds: set[str] = set()
+    subject, made, imported = _subject(technique)
     for name, value in technique.example.items():
+        if technique.subject is not None and name == "subject":
+            continue
         many = isinstance(value, list | tuple) and not isinstance(value, str)
         kinds |= {type(v).__name__ for v in value if dataclasses.is_dataclass(v)} if many else set()
         if many and len(value) > 1:
@@ -91,20 +104,24 @@ def python_example(technique: Technique) -> str:
         else:
             arguments.append(f"{name}=" + (f"[{', '.join(map(_python, value))}]" if many else repr(value)))
     word = {"change": "changed", "look": "finding", "learn": "fitted"}[technique.kind]
-    lines = ["import intarsia as ia"]
+    word = "finding" if technique.in_place else word
+    lines = ["import intarsia as ia"] if technique.subject is None else []
     if kinds:
         lines.append(f"from intarsia.data import {', '.join(sorted(kinds))}")
     lines += [
-        f"from intarsia.{technique.room} import {technique.function.__name__}",
+        imported if technique.subject else f"from intarsia.{technique.room} import {technique.function.__name__}",
         "",
-        f'model = ia.load("{example_model(technique)}")',
-        f"{word} = {technique.function.__name__}(",
-        "    model,",
-        *(f"    {argument}," for argument in arguments),
-        ")",
+        f"{subject} = {made}",
+        *_called(f"{word} = {technique.function.__name__}", [subject, *arguments]),
         f"print({word})",
     ]
     return "\n".join(lines)
+
+
+def _called(start: str, arguments: list[str]) -> list[str]:
+    if len(arguments) == 1:
+        return [f"{start}({arguments[0]})"]
+    return [f"{start}(", *(f"    {argument}," for argument in arguments), ")"]
 
 
 def _python(record: Any) -> str:

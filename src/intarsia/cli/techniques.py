@@ -55,7 +55,7 @@ def command(technique: Technique) -> click.Command:
     others, splits = model_inputs(technique), data_inputs(technique)
     parameters: list[click.Parameter] = []
     if technique.subject is not None:
-        parameters.append(click.Argument(["subject_"], metavar=subject_word(technique)))
+        parameters.append(click.Argument(["subject_"], metavar=technique.subject_name.upper()))
     else:
         parameters.append(
             click.Option(
@@ -115,12 +115,6 @@ def command(technique: Technique) -> click.Command:
         short_help=technique.summary,
         example=example(technique),
     )
-
-
-def subject_word(technique: Technique) -> str:
-    """How the command names what it works on: the parameter's own name."""
-    function = inspect.unwrap(technique.function)
-    return next(iter(inspect.signature(function).parameters)).upper()
 
 
 def _found(technique: Technique) -> bool:

@@ -23,9 +23,8 @@ class ExplainConfig(Config):
 
 
 class Support(pydantic.BaseModel):
-    """A fact that was learned. - without: the confidence of the prediction when the head's or the tail's vector is
-    learned again without it; effect: by how much that is less, in log-odds units of the softmax (positive: it speaks
-    for the prediction)."""
+    """A fact that was learned. - effect: the log-odds that the prediction loses when the head's or the tail's vector is
+    learned again without it (positive: it speaks for the prediction); without: the confidence with that much less."""
 
     fact: str
     of: str
@@ -68,7 +67,7 @@ class PredictionExplained(Finding):
             columns = [
                 Column(name="learned fact"),
                 Column(name="of"),
-                Column(name="effect", format="+.2f", help="on the score, in log-odds: what is lost without the fact"),
+                Column(name="effect", format="+.2f", help="log-odds that are lost without the fact"),
                 Column(name="confidence without it", format=".1%"),
             ]
             rows = [[row.fact, row.of, row.effect, row.without] for row in self.supports]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,29 +57,37 @@ def _facts(asker: Asker, entity: int, asked: int, other: int, most: int) -> Fact
 
 def _effects(asker: Asker, head: int, row: int, tail: int, entity: int, facts: Facts) -> list[Support]:
     vectors = learned_again(asker, entity, facts)
-    logits = torch.stack([_logits(asker, head, row, entity, vector) for vector in vectors])
-    known = np.setdiff1d(asker.answers.to(head, row), [tail])
-    logits[:, torch.from_numpy(known).long()] = -torch.inf
-    logs = logits.log_softmax(1)[:, tail]
+    known = torch.from_numpy(np.setdiff1d(asker.answers.to(head, row), [tail])).long()
+    logits = torch.stack([_logits(asker, head, row, entity, vector, known) for vector in vectors])
+    odds = log_odds(logits, tail)
+    stands = float(log_odds(_logits(asker, head, row, entity, asker.entities[entity], known)[None], tail)[0])
     names, of = asker.graph.entities, asker.graph.entities[entity]
-    base = float(logs[0])
     out = []
     for i, (r, other) in enumerate(zip(facts.rows.tolist(), facts.others.tolist(), strict=True), 1):
         pair = (names[other], names[entity]) if r % 2 else (names[entity], names[other])
         fact = f"{pair[0]} {asker.graph.relations[r // 2]} {pair[1]}"
-        effect, without = base - float(logs[i]), float(logs[i].exp())
+        effect = float(odds[0] - odds[i])
+        without = 1 / (1 + math.exp(min(700.0, effect - stands)))
         out.append(Support(fact=fact, of=of, effect=effect, without=without))
     return out
 
 
-def _logits(asker: Asker, head: int, row: int, entity: int, vector: Tensor) -> Tensor:
-    """Of all entities for the question, with another vector for one entity: [entity]."""
+def log_odds(logits: Tensor, answer: int) -> Tensor:
+    """Of one answer against all others together, for logits [question, entity]: [question]."""
+    rest = logits.clone()
+    rest[:, answer] = -torch.inf
+    return logits[:, answer] - rest.logsumexp(1)
+
+
+def _logits(asker: Asker, head: int, row: int, entity: int, vector: Tensor, known: Tensor) -> Tensor:
+    """Of all entities that are not known for the question, with another vector for one entity: [entity]."""
     scorer, scale = asker.scorer, asker.scorer.sharpness / asker.temperature
     placed = scorer.place(vector[None])
     first = placed if entity == head else asker.placed[head : head + 1]
     query = scorer.ask(first, asker.relations[row : row + 1])
     scores = scorer.similarity.pairs(query.contiguous(), asker.placed)[0]
     scores[entity] = scorer.similarity.rows(query, placed)[0]
+    scores[known] = -torch.inf
     return scores * scale
 
 

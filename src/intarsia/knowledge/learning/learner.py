@@ -67,6 +67,7 @@ class Learner:
         self.parts = method.parts(self.settings)
         self.objective = (method.objective or objective_for)(self.settings)
         self.tables: Tables | None = None
+        self.squares: list[Tensor] = []  # Adagrad's, of entities and of relations
         self.results: list[SnapshotResult] = []
         self.ranker: Ranker | None = None
         self.answers = Answers.of(graph)
@@ -77,6 +78,7 @@ class Learner:
         """All that the next snapshot needs."""
         assert self.tables is not None
         tensors = {"entities": self.tables.entities.detach(), "relations": self.tables.relations.detach()}
+        tensors |= {f"squares.{i}": squares for i, squares in enumerate(self.squares)}
         return Saved({**tensors, **self._parts()}, {"results": [r.model_dump(mode="json") for r in self.results]})
 
     def restore(self, saved: Saved) -> None:
@@ -85,6 +87,9 @@ class Learner:
             saved.tensors["entities"].to(self.device, self.dtype).clone(),
             saved.tensors["relations"].to(self.device, self.dtype).clone(),
         )
+        self.squares = [
+            t.to(self.device, self.dtype) for n, t in sorted(saved.tensors.items()) if n.startswith("squares.")
+        ]
         self._put_parts(saved.tensors)
         self.results = [SnapshotResult.model_validate(row) for row in saved.note["results"]]
 
@@ -113,6 +118,8 @@ class Learner:
         if index == 0 or self.method.relearns:
             best = self._learn(growing, course, optimiser, best, save)
         growing.tables.set(best)
+        if self.settings.optimiser == "adagrad":
+            self.squares = [state["sum"] for state in optimiser.state.values()]
         for part in self.parts:
             part.end(growing)
         self.ranker = self._ranker(growing)
@@ -150,7 +157,13 @@ class Learner:
     def _optimiser(self, growing: Growing) -> Any:
         params = [growing.tables.entities, growing.tables.relations]
         rate = self.settings.learning_rate or self.scorer.learning_rate
-        return torch.optim.Adam(params, lr=rate, fused=self.device.type in ("cpu", "cuda"))
+        fused = self.device.type in ("cpu", "cuda")
+        if self.settings.optimiser == "adam":
+            return torch.optim.Adam(params, lr=rate, fused=fused)
+        optimiser = torch.optim.Adagrad(params, lr=rate, fused=fused)
+        for param, squares in zip(params, self.squares if self.method.keeps else [], strict=False):
+            optimiser.state[param]["sum"][: len(squares)] = squares
+        return optimiser
 
     def _learn(
         self, growing: Growing, course: Course, optimiser: Any, best: Copy, save: Callable[[Saved], None] | None

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from intarsia.errors import BadInput, did_you_mean
 
 Loss = Literal["margin", "self-adversarial", "softmax"]
+Optimiser = Literal["adam", "adagrad"]
 LOSSES: tuple[Loss, ...] = ("margin", "self-adversarial", "softmax")
 
 
@@ -19,6 +20,8 @@ class Settings:
     - loss: see `objectives/`. negatives: corrupted facts for each fact; margin: of the margin losses.
     - batch_size: facts in both directions (softmax: questions); None: as suits the number of facts.
     - learning_rate, n3: None: the scorer's own.
+    - optimiser: adam, begun afresh with every snapshot; or adagrad, whose sums of squared gradients go on with the
+      rows, so that what was learned long moves little, what is new fast.
     - epochs: at most. Every `validate_every` epochs held-out facts are ranked; an MRR that is higher, rounded to
       four decimals, is kept and takes `forgive` off a counter, any other adds 1, and learning stops at `patience`, but
       not before epoch `least_epochs`. The best epoch counts.
@@ -29,6 +32,7 @@ class Settings:
     scorer: str = "transe"
     width: int = 200
     loss: Loss = "margin"
+    optimiser: Optimiser = "adam"
     learning_rate: float | None = 1e-4
     batch_size: int | None = 2048
     epochs: int = 200

@@ -84,13 +84,13 @@ DISTIL = Method(
     source="softmax and N3: Lacroix et al. 2018; distillation: Li & Hoiem 2016; memory as in EMR (Wang et al. 2019)",
     family="distillation",
     settings=Settings(
-        scorer="complex", loss="softmax", learning_rate=None, batch_size=None, epochs=30, patience=2, forgive=0,
-        validate_on=4000,
+        scorer="complex", loss="softmax", optimiser="adagrad", learning_rate=0.1, batch_size=None, epochs=30,
+        patience=2, forgive=0, validate_on=4000, candidates=4096,
     ),
     start="transfer",
     parts=_parts,
     options={
-        "strength": Option(1.0, "weight of the old answers"),
+        "strength": Option(2.0, "weight of the old answers"),
         "memory": Option(5000, "facts of earlier snapshots whose questions are kept"),
         "share": Option(0.5, "old questions for each new one in a batch"),
     },

@@ -15,8 +15,8 @@ class Names:
 
     def __init__(self, connection: sqlite3.Connection):
         self.connection = connection
-        self._entities = dict(connection.execute("SELECT name, id FROM entities").fetchall())
-        self._relations = dict(connection.execute("SELECT name, id FROM relations").fetchall())
+        self._entities = dict(connection.execute("SELECT name, id FROM entities ORDER BY id").fetchall())
+        self._relations = dict(connection.execute("SELECT name, id FROM relations ORDER BY id").fetchall())
         self._new: dict[str, list[tuple[int, str]]] = {"entities": [], "relations": []}
 
     def entity_for(self, name: str) -> int:
