@@ -43,7 +43,7 @@ def cli(place, monkeypatch, capsys):
 
 
 def names() -> list[str]:
-    return [name for name, t in catalog.load().items() if t.kind != "learn"]
+    return [name for name, t in catalog.load().items() if t.kind != "learn" or t.subject is not None]
 
 
 def test_help_lists_commands_and_rooms(cli):
@@ -76,7 +76,8 @@ def test_every_technique_has_help_with_its_settings_and_an_example(cli, name):
     technique = catalog.find(name)
     for field in technique.config.model_fields:
         assert field.replace("_", "-") in out
-    assert f"intarsia {room} {verb} --model" in out.split("Example:")[1]
+    subject = "--model" if technique.subject is None else technique.example["subject"]
+    assert f"intarsia {room} {verb} {subject}" in out.split("Example:")[1]
 
 
 @pytest.mark.parametrize("name", names())

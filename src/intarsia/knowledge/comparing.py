@@ -10,6 +10,7 @@ from pathlib import Path
 from intarsia.errors import BadInput
 from intarsia.knowledge.compare import CompareConfig, Course, GrowthComparison
 from intarsia.knowledge.graph.growing import GrowingGraph
+from intarsia.knowledge.learning.choosing import choose
 from intarsia.knowledge.learning.learner import Learner
 from intarsia.knowledge.learning.parts import Method
 from intarsia.knowledge.learning.saved import Saved
@@ -76,6 +77,7 @@ def course(
     """One run of a method over all snapshots.
 
     - keep: a folder; a run of the same graph, method, settings and seed goes on from what lies there."""
+    settings, _ = choose(growing, method, settings, seed, device)
     learner = Learner(growing, method, settings, seed=seed, device=device, sample=sample)
     whole = part = None
     if keep is not None:

@@ -13,7 +13,7 @@ from intarsia.knowledge.store import KnowledgeGraph
 from intarsia.report import Cell, Column, Figure, Finding, Table
 
 Method = Literal[
-    "distil", "lkge", "lkge-code", "incde", "fastkge", "finetune", "retrain", "snapshot", "mean", "lan", "pnn", "cwr",
+    "distil", "lkge", "lkge-code", "incde", "fastkge", "finetune", "retrain", "snapshot", "mean", "pnn", "cwr",
     "si", "ewc", "emr", "gem",
 ]  # fmt: skip
 Scorer = Literal["auto", "transe", "distmult", "complex", "rotate"]
@@ -23,7 +23,8 @@ class GrowConfig(Config):
     method: Method = Field("distil", description="how new facts are learned and old ones kept; lkge: the paper's")
     scorer: Scorer | None = Field(
         None,
-        description="what a fact's plausibility is computed by; auto: tried on the first snapshot's held-out facts",
+        description="what a fact's plausibility is computed by; auto: complex, or on a small first snapshot what its "
+        "held-out facts say; unset: the method's (distil: auto)",
     )
     width: int | None = Field(None, ge=2, description="numbers in a vector; unset: 200")
     learning_rate: float | None = Field(None, gt=0, description="of Adam; unset: the method's")
@@ -73,9 +74,9 @@ class Growth(Finding):
     seconds: float = 0.0
 
     def headline(self) -> dict[str, tuple[Cell | tuple[float, float, float], Column]]:
-        if not self.results or not self.results[-1].tests:
+        if not self.results or not (every := self.results[-1].overall("all")).count:
             return {}
-        return {"mrr": (self.results[-1].overall("all").mrr, Column(name="MRR", format=".3f", better="higher"))}
+        return {"mrr": (every.mrr, Column(name="MRR", format=".3f", better="higher"))}
 
     def tables(self) -> list[Table]:
         tables = []

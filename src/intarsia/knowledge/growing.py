@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from intarsia.data import read_facts, read_snapshots
-from intarsia.data.files import is_archive, split_name
+from intarsia.data.files import is_archive, must_exist, split_name
 from intarsia.data.snapshots import described_beside
 from intarsia.errors import BadInput, Note
 from intarsia.knowledge.answering import held_out_answers
@@ -35,6 +35,10 @@ def run(graph: KnowledgeGraph, config: GrowConfig, facts: Any, seed: int) -> Gro
     begun = time.perf_counter()
     skipped: list[str] = []
     check(config)
+    if facts is None and graph.source is None and not graph.exists:
+        raise BadInput(f"{graph}: no graph there; to make one, give facts with --facts")
+    if isinstance(facts, str | Path):
+        must_exist(Path(facts))
     with graph.writing():
         added = take_in(graph, config, facts, seed, skipped)
         if not graph.stages():
@@ -120,10 +124,11 @@ def settings_of(graph: KnowledgeGraph, config: GrowConfig, seed: int) -> Setting
     if told is not None and not config.relearn and graph.learned:
         _same(graph, config, told)
         return Settings(**told["settings"])
-    given = {name: getattr(config, name) for name in ("width", "learning_rate", "batch_size", "epochs", "patience")}
+    names = ("scorer", "width", "learning_rate", "batch_size", "epochs", "patience")
+    given = {name: getattr(config, name) for name in names}
     settings = method.defaults().tuned(config.options, method.name).with_(**given)
     growing = graph.growing()
-    settings, tried = choose(growing, method, settings, config.scorer, seed, config.accelerator)
+    settings, tried = choose(growing, method, settings, seed, config.accelerator)
     graph.set_note("learning", {"method": method.name, "settings": asdict(settings), "tried": tried})
     return settings
 
@@ -185,7 +190,7 @@ def standing(graph: KnowledgeGraph) -> Growth:
     waiting = [stage for stage in stages if not stage.learned]
     finding = summary_of(graph)
     last = finding.results[-1] if finding.results else None
-    parts = [f"{len(stages)} snapshots, {sum(stage.facts for stage in stages):,} facts."]
+    parts = [f"{len(stages)} snapshot{'s' * (len(stages) != 1)}, {sum(stage.facts for stage in stages):,} facts."]
     if last is not None and (every := last.overall("all")).count:
         parts.append(f"Held-out facts: MRR {every.mrr:.3f}, first answer right {every.hits1:.0%}.")
     if waiting:
@@ -215,5 +220,8 @@ def _told(graph: KnowledgeGraph, finding: Growth, added: Added, grown: int, skip
         parts.append(f"{done}; {last.entities:,} entities, {last.relations:,} relations by now.")
         if (every := last.overall("all")).count:
             parts.append(f"Held-out facts: MRR {every.mrr:.3f}, first answer right {every.hits1:.0%}.")
+    if grown and finding.chosen:
+        tried = ", ".join(f"{name} {mrr:.3f}" for name, mrr in finding.chosen.items())
+        parts.append(f"Scorer: {finding.scorer}, by the held-out MRR of the first snapshot ({tried}).")
     parts.append(f"Ask it: intarsia knowledge ask {graph.path} --help")
     return " ".join(parts)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pydantic
 
 EVALUATORS = ("all", "old", "official")
@@ -40,7 +39,7 @@ class Ranking(pydantic.BaseModel):
         """Of several, weighted by their counts."""
         count = sum(part.count for part in parts)
         if not count:
-            return Ranking.of(np.empty(0))
+            return Ranking.of(())
         total = {
             name: sum(getattr(part, name) * part.count for part in parts) / count
             for name in ("mrr", "hits1", "hits3", "hits10")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ class Autoencoder(Part):
     the masked autoencoder). Elements without any fact are left out of the sums.
 
     - relu, loops: as the released code computes it: each entity's own vector counts as one more fact, the sum goes
-      through a relu, and the past has no part.
+      through a relu, the past has no part, and a relation without a fact is reconstructed as nothing.
 
     For translations this is one constant sparse operator, applied once forth and once back."""
 
@@ -43,7 +44,7 @@ class Autoencoder(Part):
             past_entities[: growing.old_entities] = counted[0].to(n_entities)
             past_relations[: growing.old_relations] = counted[1].to(n_entities)
         whole = [n_entities + past_entities, n_relations + past_relations]
-        self.known = [(total > 0)[:, None].to(n_entities) for total in whole]
+        self.known = [((total > 0) | self.loops)[:, None].to(n_entities) for total in whole]
         self.scale = [1 / total.clamp_min(1)[:, None] for total in whole]
         self.past = [
             _padded(old * past[: len(old), None], len(past)) * scale
@@ -103,7 +104,7 @@ class Autoencoder(Part):
             terms.append(((made - table) * known).square().sum() / len(table))
         loss = self.beta * (terms[0] + terms[1])
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
 
 def _operator(growing: Growing, scale: list[Tensor], loops: bool) -> Tensor:
@@ -118,7 +119,10 @@ def _operator(growing: Growing, scale: list[Tensor], loops: bool) -> Tensor:
         own = torch.arange(e, device=h.device)
         rows, columns, values = [*rows, own], [*columns, own], [*values, scale[0][:, 0]]
     places = torch.stack([torch.cat(rows), torch.cat(columns)])
-    return torch.sparse_coo_tensor(places, torch.cat(values), (size, size)).coalesce().to_sparse_csr()
+    whole = torch.sparse_coo_tensor(places, torch.cat(values), (size, size), check_invariants=False).coalesce()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return whole.to_sparse_csr()
 
 
 def _padded(rows: Tensor, count: int) -> Tensor:

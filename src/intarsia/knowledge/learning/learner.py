@@ -119,7 +119,9 @@ class Learner:
             best = self._learn(growing, course, optimiser, best, save)
         growing.tables.set(best)
         if self.settings.optimiser == "adagrad":
-            self.squares = [state["sum"] for state in optimiser.state.values()]
+            self.squares = [
+                optimiser.state[rows]["sum"] for rows in (growing.tables.entities, growing.tables.relations)
+            ]
         for part in self.parts:
             part.end(growing)
         self.ranker = self._ranker(growing)
@@ -144,7 +146,7 @@ class Learner:
             before=self.tables.copy().first(old_entities, old_relations), old_entities=old_entities,
             old_relations=old_relations, facts=torch.from_numpy(directed(facts)).to(self.device), random=self.random,
         )  # fmt: skip
-        if not fresh and self.method.start == "transfer":
+        if not fresh and self.method.start == "transfer" and self.settings.options.get("transfer", 1):
             transfer(growing)
         for part in self.parts:
             part.begin(growing)

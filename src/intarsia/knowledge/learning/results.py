@@ -11,8 +11,8 @@ class SnapshotResult(pydantic.BaseModel):
     """- before: on the snapshot's own test, new rows initialised and nothing learned yet (None for the first one).
     - tests: on the test of every snapshot up to this one; for each evaluator.
     - curve: (epoch, MRR on held-out facts) as it was learned; best: the epoch that was kept.
-    - seconds: wall time of learning, validation included; cpu_seconds: of all threads; validating: wall time of
-      validation alone; epoch_cpu_seconds: CPU time of a training epoch without validation, the mean."""
+    - seconds: wall time of learning, validation included; cpu_seconds: of all threads; validating, validating_cpu: of
+      validation alone."""
 
     name: str
     entities: int
@@ -28,7 +28,6 @@ class SnapshotResult(pydantic.BaseModel):
     cpu_seconds: float = 0.0
     validating: float = 0.0
     validating_cpu: float = 0.0
-    chosen: str = ""
 
     def overall(self, evaluator: str) -> Ranking:
         """Over all tests so far, weighted by their facts."""

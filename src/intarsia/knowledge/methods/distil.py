@@ -59,7 +59,10 @@ def distilled(growing: Growing, before: Copy, drawn: Questions, strength: float)
     else:
         there = asked.candidates < old
         vectors = placed[asked.candidates[there]]
-    then = scorer.similarity.pairs(queries, vectors).mul_(scorer.sharpness).log_softmax(1)
+    then = scorer.similarity.pairs(queries, vectors).mul_(scorer.sharpness)
+    if asked.correction is not None:
+        then += asked.correction[there]
+    then = then.log_softmax(1)
     now = asked.scores.log_softmax(1)
     kept = now[:, :old] if there is None else now[:, there]
     likely = then.exp()
@@ -84,14 +87,14 @@ DISTIL = Method(
     source="softmax and N3: Lacroix et al. 2018; distillation: Li & Hoiem 2016; memory as in EMR (Wang et al. 2019)",
     family="distillation",
     settings=Settings(
-        scorer="complex", loss="softmax", optimiser="adagrad", learning_rate=0.1, batch_size=None, epochs=30,
-        patience=2, forgive=0, validate_on=4000, candidates=4096,
+        scorer="auto", loss="softmax", optimiser="adagrad", learning_rate=0.1, batch_size=None, epochs=30,
+        patience=2, forgive=0, validate_on=4000, candidates=3072,
     ),
     start="transfer",
     parts=_parts,
     options={
         "strength": Option(2.0, "weight of the old answers"),
-        "memory": Option(5000, "facts of earlier snapshots whose questions are kept"),
+        "memory": Option(20_000, "facts of earlier snapshots whose questions are kept"),
         "share": Option(0.5, "old questions for each new one in a batch"),
     },
 )  # fmt: skip

@@ -61,7 +61,10 @@ LKGE = Method(
     family="regularisation",
     start="transfer",
     parts=_parts,
-    options=OPTIONS,
+    options={
+        **OPTIONS,
+        "transfer": Option(1.0, "1: new vectors estimated from the new facts; 0: at random, as the released code does"),
+    },
 )
 LKGE_CODE = Method(
     name="lkge-code",
