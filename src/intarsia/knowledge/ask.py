@@ -53,7 +53,7 @@ class Asked(Finding):
         ]
         note = f"{self.known} known, {self.candidates:,} candidates."
         if not self.calibrated:
-            note += " No held-out facts were there to calibrate on: take confidences as mere order."
+            note += " Too few held-out facts were there to calibrate on: take confidences as mere order."
         return [Table(title=self.question, columns=columns, rows=rows, note=note)]
 
 

@@ -51,7 +51,8 @@ class Asker:
         """The last learned snapshot of a graph, or the one at `index`. Raises `BadInput` where nothing is learned."""
         learned = graph.learned
         if index is not None and not 0 <= index < learned:
-            raise BadInput(f"{graph}: no learned snapshot {index}; there are 0 to {learned - 1}")
+            there = f"there are 0 to {learned - 1}" if learned else "nothing is learned yet"
+            raise BadInput(f"{graph}: no learned snapshot {index}; {there}")
         index = learned - 1 if index is None else index
         return Asker(graph.growing(), graph.state(index), index)
 
@@ -76,7 +77,9 @@ class Asker:
         return Answers.of(self.graph, self.index, ("train",))
 
     def entity(self, name: str) -> int:
-        """The id of an entity; `BadInput` with near names."""
+        """The id of an entity; `BadInput` with near names, or that it came later than what was learned."""
+        if name not in self.ids and name in self.graph.entities:
+            raise BadInput(f"'{name}' is not learned as of snapshot {self.index}: it came later (`knowledge grow`)")
         return _named(self.ids, "entity", name)
 
     def relation(self, name: str) -> int:

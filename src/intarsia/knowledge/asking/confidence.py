@@ -11,16 +11,19 @@ from intarsia.knowledge.graph.growing import Array
 from intarsia.knowledge.learning.learner import Learner
 
 MOST = 2000  # questions it is fitted on
+LEAST = 25  # facts below which nothing is fitted
 GRID = torch.logspace(-1.5, 1.5, 61).tolist()
 
 
 def fitted_temperature(learner: Learner, index: int) -> float | None:
     """The temperature with which a softmax over all entities gives held-out answers the most likelihood.
 
-    From the validation facts of the snapshot, or the last one before it that has some; known answers do not compete.
-    None where there are none (Guo et al. 2017, temperature scaling)."""
-    held = next((f for i in range(index, -1, -1) if len(f := learner.graph.snapshots[i].valid)), None)
-    if held is None or learner.ranker is None:
+    From the validation facts of the latest snapshots; known answers do not compete. None where there are fewer than
+    `LEAST` facts, which would be fitted too well (Guo et al. 2017, temperature scaling)."""
+    held = np.empty((0, 3), np.int64)
+    for i in range(index, -1, -1):
+        held = held if len(held) >= LEAST else np.concatenate([held, learner.graph.snapshots[i].valid])
+    if len(held) < LEAST or learner.ranker is None:
         return None
     sharpness = learner.scorer.sharpness
     losses = torch.zeros(len(GRID), dtype=torch.float64)

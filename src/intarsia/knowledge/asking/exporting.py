@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,10 +115,11 @@ class GraphExport:
             ids = {_one_line(name): i for i, name in enumerate(names)}
             (part / f"{kind}_to_id.json").write_text(json.dumps(ids, ensure_ascii=False), "utf-8")
         for split, facts in self._facts().items():
-            with (part / f"{split}.tsv").open("w", encoding="utf-8") as file:
+            with (part / f"{split}.tsv").open("w", encoding="utf-8", newline="") as file:
+                # PyKEEN reads by pandas, for which a quotation mark at the beginning of a name opens a quoted field.
+                rows = csv.writer(file, delimiter="\t", lineterminator="\n")
                 for head, relation, tail in facts.tolist():
-                    row = (entities[head], relations[relation], entities[tail])
-                    file.write("\t".join(map(_one_line, row)) + "\n")
+                    rows.writerow(map(_one_line, (entities[head], relations[relation], entities[tail])))
 
     def _parquet(self, part: Path) -> None:
         try:
@@ -155,5 +158,5 @@ def make(graph: KnowledgeGraph, config: ExportConfig) -> GraphExport:
 
 
 def _one_line(name: str) -> str:
-    """A name without what would end a field or a line."""
-    return name.replace("\t", " ").replace("\n", " ").replace("\r", " ")
+    """A name without what would end a field or a line (for `str.splitlines` too)."""
+    return re.sub(r"[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", " ", name)

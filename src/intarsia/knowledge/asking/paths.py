@@ -10,6 +10,7 @@ from intarsia.errors import MissingExtra
 from intarsia.knowledge.asking.asker import Asker
 from intarsia.knowledge.explain import Path
 
+Array = np.ndarray[Any, Any]
 MOST_NEIGHBOURS = 300  # of an entity that a path goes on from
 MOST_PATHS = 2000
 MOST_RULES = 40
@@ -86,9 +87,9 @@ def _figures(asker: Asker, rules: list[tuple[int, ...]], row: int, head: int, ta
 
     def matrix(relation: int) -> Any:
         if relation not in cache:
-            use = rows == relation
+            use = (rows == relation) & (heads != learned.tails)
             places = (heads[use], learned.tails[use])
-            cache[relation] = sparse.csr_array((np.ones(use.sum(), np.float32), places), shape=(size, size))
+            cache[relation] = sparse.csr_array((np.ones(use.sum()), places), shape=(size, size))
         return cache[relation]
 
     random = np.random.default_rng(0)
@@ -99,14 +100,31 @@ def _figures(asker: Asker, rules: list[tuple[int, ...]], row: int, head: int, ta
         starts = starts[starts != head]
         if len(starts) > SAMPLE:
             starts = np.sort(random.choice(starts, SAMPLE, replace=False))
-        joined = first[starts]
-        for relation in rule[1:]:
-            joined = joined @ matrix(relation)
-        joined.data[:] = 1
+        joined = _joined([first[starts], *map(matrix, rule[1:])], [matrix(r ^ 1) for r in rule], starts)
         pairs = joined.nnz
         both = joined.multiply(matrix(row)[starts]).nnz if pairs else 0
         out.append((both / pairs if pairs else 0.0, int(pairs)))
     return out
+
+
+def _joined(steps: list[Any], back: list[Any], starts: Array) -> Any:
+    """How many ways lead from each start to each other entity without coming to one twice: [start, entity].
+
+    - steps: a matrix for each step, the first one of the starts alone; back: those of the inverse relations, of all."""
+    from scipy import sparse
+
+    if len(steps) < 3:
+        out = steps[0] @ steps[1] if len(steps) == 2 else steps[0]
+    else:
+        one, two, three = steps
+        returning = one.multiply(back[1][starts])  # to the start again in the second step
+        away = two.multiply(back[2]).sum(1)  # from the end and to it again, in the last two steps
+        on = three[starts]
+        out = one @ two @ three - sparse.diags_array(returning.sum(1)) @ on - one @ sparse.diags_array(away)
+        out = out + returning.multiply(on)
+    out = out.tocoo()
+    use = (out.data > 0) & (out.col != starts[out.row])
+    return sparse.csr_array((out.data[use], (out.row[use], out.col[use])), shape=out.shape)
 
 
 def _path(

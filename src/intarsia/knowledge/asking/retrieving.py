@@ -45,7 +45,8 @@ def look(graph: KnowledgeGraph, config: RetrieveConfig) -> Subgraph:
         )
         for mention in found
     ]  # fmt: skip
-    summary = f"{len(linked)} entities in the text: {', '.join(row.entity for row in linked[:5])}; {len(rows)} facts."
+    count = "1 entity" if len(linked) == 1 else f"{len(linked)} entities"
+    summary = f"{count} in the text: {', '.join(row.entity for row in linked[:5])}; {len(rows)} facts."
     return Subgraph(
         title="Retrieved", technique="knowledge.retrieve", text=config.text, linked=linked, facts=rows, summary=summary
     )

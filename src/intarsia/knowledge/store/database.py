@@ -46,18 +46,22 @@ def connect(file: Path, create: bool = False) -> sqlite3.Connection:
         raise BadInput(f"{file.parent}: no graph there")
     try:
         connection = sqlite3.connect(file, isolation_level=None, timeout=60, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode = WAL")
+        # Without a transaction, so that a reader need not wait for a writer.
+        if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+            connection.execute("PRAGMA journal_mode = WAL")
+            with transaction(connection):
+                if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                    for statement in TABLES.split(";\n"):
+                        connection.execute(statement)
+                    connection.execute("INSERT INTO meta VALUES ('version', ?)", (str(VERSION),))
         connection.execute("PRAGMA synchronous = NORMAL")
-        with transaction(connection):
-            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
-                for statement in TABLES.split(";\n"):
-                    connection.execute(statement)
-                connection.execute("INSERT INTO meta VALUES ('version', ?)", (str(VERSION),))
-        version = connection.execute("SELECT value FROM meta WHERE key = 'version'").fetchone()[0]
+        row = connection.execute("SELECT value FROM meta WHERE key = 'version'").fetchone()
+        if row is None:
+            raise sqlite3.DatabaseError("it has no version")
     except sqlite3.DatabaseError as error:
         raise BadInput(f"{file}: not a graph that Intarsia made: {error}") from None
-    if version != str(VERSION):
-        raise BadInput(f"{file}: layout {version}, this version reads {VERSION}")
+    if row[0] != str(VERSION):
+        raise BadInput(f"{file}: layout {row[0]}, this version reads {VERSION}")
     return connection
 
 

@@ -153,6 +153,8 @@ class KnowledgeGraph:
         """Add whole snapshots, each of them in one transaction, and close them. Those that are there already, by name,
         are passed over, so that a call that was stopped can be made again.
 
+        Facts that wait in an open snapshot become part of the first of them.
+
         - hold_out: as in `close_snapshot`, for snapshots that are not divided.
         - more: whether they come after what is there; else they are all there is, in this order.
 
@@ -227,7 +229,8 @@ class KnowledgeGraph:
         )
 
     def _insert(self, facts: list[Fact], index: int, split: int) -> Added:
-        names, place = self.names, self.connection.execute("SELECT COUNT(*) FROM facts").fetchone()[0]
+        names, last = self.names, "SELECT COALESCE(MAX(place), -1) FROM facts WHERE snapshot = ? AND split = ?"
+        place = self.connection.execute(last, (index, split)).fetchone()[0] + 1
         rows = []
         for i, fact in enumerate(facts):
             head, relation = names.entity_for(fact.head), names.relation_for(fact.relation)
