@@ -37,6 +37,7 @@ from intarsia.knowledge import (
     retrieve,
     status,
 )
+from intarsia.knowledge.asking import confidence
 from intarsia.knowledge.graph.growing import SPLITS, directed
 
 ATLAS = {

@@ -5,6 +5,8 @@ coordinates are equal, any slope in between is right."""
 
 from __future__ import annotations
 
+import os
+import sys
 from functools import cache
 from types import ModuleType
 
@@ -102,6 +104,9 @@ def margin_pull(
 
 @cache
 def _compiled() -> ModuleType | None:
+    # An idle thread of a larger pool spins at every call: on a busy machine that takes longer than the work.
+    if "numba" not in sys.modules:
+        os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
     try:
         from intarsia.knowledge.kernels import compiled
     except ImportError:

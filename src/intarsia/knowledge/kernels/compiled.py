@@ -173,7 +173,7 @@ def margin_pull(
         at_head = np.empty(size, entities.dtype)
         at_tail = np.empty(size, entities.dtype)
         for p in range(len(facts)):
-            if weights[p, 0] == 0:
+            if not np.any(weights[p]):
                 continue
             h, r, t = entities[facts[p, 0], low:high], relations[facts[p, 1], low:high], entities[facts[p, 2], low:high]
             w = weights[p, 0]

@@ -16,7 +16,7 @@ def remembered(growing: Growing, memory: Tensor | None, most: int) -> Tensor:
     had = 2 * len(growing.graph.facts(growing.index - 1, ("train",))) if growing.index else 0
     if memory is None or not had:
         memory = new[:0]
-    most *= 2  # a fact is kept in both directions
-    keep = min(len(memory), round(most * had / (had + len(new))))
+    most *= 2  # a directed fact is half of one
+    keep = min(len(memory), round(most * had / max(1, had + len(new))))
     kept = memory[growing.shuffled(len(memory))[:keep]]
     return torch.cat([kept, new[growing.shuffled(len(new))[: most - keep]]])

@@ -132,7 +132,7 @@ class Attention(Part):
             loss = self.margin.loss(growing.settings, scores) * len(part) / len(facts)
             loss.backward()
             growing.tables.to_relations.index_add_(0, r, relation.grad)
-            total += float(loss)
+            total += float(loss.detach())
         gradients = {name: self.state[name].grad for name in LEARNED}
         for name in LEARNED:
             self.state[name] = self.state[name].detach()

@@ -41,7 +41,7 @@ class Corrupting:
         for part, rows in zip(parts, (head, tail, other), strict=True):
             growing.tables.to_entities.index_add_(0, part, rows.grad)
         growing.tables.to_relations.index_add_(0, facts[:, 1], relation.grad)
-        return float(loss)
+        return float(loss.detach())
 
     def loss(self, settings: Settings, scores: Tensor) -> Tensor:
         """From the scores of each fact and its corruptions, [fact, 1 + negative]."""

@@ -55,7 +55,8 @@ class Softmax:
 class Asked:
     """Questions with their scores against candidates, and the way back for a gradient over these.
 
-    - scores: [question, candidate], times the scorer's sharpness (and with the sample's correction)."""
+    - scores: [question, candidate], times the scorer's sharpness and with the sample's correction.
+    - correction: [candidate] the logarithm of how many entities each candidate stands for; None where all are there."""
 
     def __init__(self, growing: Growing, entities: Tensor, relations: Tensor, candidates: Tensor | None, sampled: int):
         tables, scorer = growing.tables, growing.scorer
@@ -70,8 +71,11 @@ class Asked:
         self.scores = scorer.similarity.pairs(self.queries.detach(), self.placed.detach())
         if scorer.sharpness != 1:
             self.scores *= scorer.sharpness
+        self.correction = None
         if candidates is not None and sampled:
-            self.scores[:, -sampled:] += float(np.log((growing.entities - len(candidates) + sampled) / sampled))
+            self.correction = self.scores.new_zeros(len(candidates))
+            self.correction[-sampled:] = float(np.log((growing.entities - len(candidates) + sampled) / sampled))
+            self.scores += self.correction
 
     @staticmethod
     def of(growing: Growing, entities: np.ndarray, relations: np.ndarray, needed: np.ndarray) -> Asked:
