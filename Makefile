@@ -30,6 +30,7 @@ bench: $(VENV)/.ready-bench
 	$(BIN)/python -m bench.patchscopes
 	$(BIN)/python -m bench.attribution
 	$(BIN)/python -m bench.tokens
+	$(BIN)/python -m bench.knowledge
 
 docs: $(VENV)/.ready-docs
 	$(BIN)/mkdocs build --strict

@@ -1,6 +1,7 @@
 """Recall of old answers: its divergence against a loop over questions, differentiated by autograd, and its memory."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -111,7 +112,7 @@ def test_new_entities_are_pushed_down_for_an_old_question(name):
 def test_the_first_snapshot_has_nothing_to_recall_and_one_without_strength_recalls_nothing():
     graph = small_graph()
     for index, strength in ((0, 2.0), (1, 0.0)):
-        part, growing = Recall(strength, 10, 0.5), growing_for(graph, index, Settings(scorer="complex", width=6))
+        part, growing = Recall(strength, 10, 0.5, 1), growing_for(graph, index, Settings(scorer="complex", width=6))
         part.state["memory"] = torch.from_numpy(directed(graph.snapshots[0].train))
         part.begin(growing)
         value, x, q = added(growing, lambda part=part, growing=growing: part.accumulate(growing, range(4)))
@@ -120,7 +121,7 @@ def test_the_first_snapshot_has_nothing_to_recall_and_one_without_strength_recal
 
 def test_a_batch_is_given_its_share_of_old_questions():
     graph = small_graph()
-    growing, part = case("complex"), Recall(2.0, 100, 0.5)
+    growing, part = case("complex"), Recall(2.0, 100, 0.5, 1)
     part.state["memory"] = torch.from_numpy(directed(graph.snapshots[0].train))
     part.begin(growing)
     asked = len(part.questions)
@@ -131,6 +132,31 @@ def test_a_batch_is_given_its_share_of_old_questions():
     value, x, q = differentiated(growing, divergence(growing, drawn))
     found = added(growing, lambda: part.accumulate(growing, range(7)))
     same(found, (2 * value, 2 * x, 2 * q))
+
+
+def test_old_answers_weigh_by_the_square_root_of_old_facts_for_each_new_one():
+    weights = []
+    for train, rows in ((20, 20), (45, 5), (20, 40)):
+        graph = small_graph(snapshots=2, train=train)
+        first, second = graph.snapshots
+        graph = replace(graph, snapshots=(first, replace(second, train=np.resize(second.train, (rows, 3)))))
+        growing, part = growing_for(graph, 1, Settings(scorer="complex", width=6)), Recall(2.0, 100, 0.5, 1)
+        part.state["memory"] = torch.from_numpy(directed(first.train))
+        part.begin(growing)
+        weights.append(part.weight)
+    assert weights == [2.0, 6.0, 2.0]
+
+
+def test_a_batch_of_few_facts_is_given_many_old_questions_all_the_same():
+    graph = small_graph()
+    growing, part = case("complex"), Recall(2.0, 100, 0.5, 9)
+    part.state["memory"] = torch.from_numpy(directed(graph.snapshots[0].train))
+    part.begin(growing)
+    at = growing.random.get_state()
+    drawn = part.questions.take(torch.randint(len(part.questions), (9,), generator=growing.random).numpy())
+    growing.random.set_state(at)
+    value, *_ = differentiated(growing, divergence(growing, drawn))
+    assert part.accumulate(growing, range(2)) == pytest.approx(2 * float(value))
 
 
 # ---- memory

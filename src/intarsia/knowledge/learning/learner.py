@@ -221,7 +221,7 @@ class Learner:
         return len(self._selection(growing))
 
     def _selection(self, growing: Growing) -> Any:
-        since = 0 if self.method.learns == "all" else growing.index
+        since = 0 if self.method.learns == "all" or self.settings.validate_all else growing.index
         return self.graph.facts(growing.index, ("valid",), since)
 
     def _validate(self, growing: Growing, course: Course) -> bool:

@@ -25,7 +25,8 @@ class Settings:
     - epochs: at most. Every `validate_every` epochs held-out facts are ranked; an MRR that is higher, rounded to
       four decimals, is kept and takes `forgive` off a counter, any other adds 1, and learning stops at `patience`, but
       not before epoch `least_epochs`. The best epoch counts.
-    - validate_on: how many held-out questions are ranked (None: all).
+    - validate_on: how many held-out questions are ranked (None: all); validate_all: those of all snapshots so far, in
+      place of the snapshot's own.
     - candidates: a softmax is over this many entities at most, drawn anew for each batch.
     - options: what only the method itself knows, by name."""
 
@@ -41,6 +42,7 @@ class Settings:
     least_epochs: int = 0
     validate_every: int = 1
     validate_on: int | None = None
+    validate_all: bool = False
     negatives: int = 10
     margin: float = 8.0
     n3: float | None = None

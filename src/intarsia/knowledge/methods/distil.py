@@ -23,11 +23,13 @@ class Recall(Part):
     answer: so a new entity learns at once which old questions it is no answer to, which nothing in the new facts says.
     That is what keeps later entities from ranking before the right answers of earlier questions (interference); that
     the old ranks stay as they are (drift) comes with it (Li & Hoiem 2016, learning without forgetting, with a memory
-    of questions in place of the new data)."""
+    of questions in place of the new data). The more old facts there are for each new one, the more they weigh, by the
+    square root: a few facts must not move what many say."""
 
-    def __init__(self, strength: float, memory: int, share: float):
+    def __init__(self, strength: float, memory: int, share: float, least: int):
         super().__init__()
-        self.strength, self.memory, self.share = strength, memory, share
+        self.strength, self.memory, self.share, self.least = strength, memory, share, least
+        self.weight = strength
         self.questions: Questions | None = None
 
     def begin(self, growing: Growing) -> None:
@@ -35,14 +37,16 @@ class Recall(Part):
         if growing.index and self.strength and "memory" in self.state:
             facts = self.state["memory"].numpy()
             self.questions = Questions.of(facts, growing.relations)
+            old, new = len(growing.graph.facts(growing.index - 1, ("train",))), len(growing.new_facts()) / 2
+            self.weight = self.strength * math.sqrt(max(1.0, old / max(1.0, new)))
 
     def accumulate(self, growing: Growing, batch: Any) -> float:
         if self.questions is None:
             return 0.0
-        size = max(1, math.ceil(self.share * len(batch)))
+        size = max(self.least, math.ceil(self.share * len(batch)))
         order = torch.randint(len(self.questions), (min(size, len(self.questions)),), generator=growing.random)
         drawn = self.questions.take(order.numpy())
-        return self.strength * distilled(growing, growing.before, drawn, self.strength)
+        return self.weight * distilled(growing, growing.before, drawn, self.weight)
 
     def end(self, growing: Growing) -> None:
         self.state["memory"] = remembered(growing, self.state.get("memory"), self.memory)
@@ -78,7 +82,7 @@ def distilled(growing: Growing, before: Copy, drawn: Questions, strength: float)
 
 def _parts(settings: Settings) -> list[Part]:
     option = settings.option
-    return [Recall(option("strength"), int(option("memory")), option("share"))]
+    return [Recall(option("strength"), int(option("memory")), option("share"), int(option("least")))]
 
 
 DISTIL = Method(
@@ -88,13 +92,14 @@ DISTIL = Method(
     family="distillation",
     settings=Settings(
         scorer="auto", loss="softmax", optimiser="adagrad", learning_rate=0.1, batch_size=None, epochs=30,
-        patience=2, forgive=0, validate_on=4000, candidates=3072,
+        patience=2, forgive=0, validate_on=4000, validate_all=True, candidates=3072,
     ),
     start="transfer",
     parts=_parts,
     options={
-        "strength": Option(2.0, "weight of the old answers"),
+        "strength": Option(2.0, "weight of the old answers, where the new facts are as many as the old ones"),
         "memory": Option(20_000, "facts of earlier snapshots whose questions are kept"),
         "share": Option(0.5, "old questions for each new one in a batch"),
+        "least": Option(256, "old questions in a batch at least"),
     },
 )  # fmt: skip
