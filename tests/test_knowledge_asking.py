@@ -162,6 +162,9 @@ def test_the_relation(atlas):
     assert found.summary == "Known: capital_of, located_in."
     found = ask(atlas, AskConfig(head="Berlin", tail="Germany", top=1))
     assert [(row.name, row.known) for row in found.answers] == [("capital_of", True), ("located_in", False)]
+    for row in found.answers[1:]:
+        whole = ask(atlas, AskConfig(head="Berlin", relation=row.name, tail="Germany")).answers[0]
+        assert row.confidence == pytest.approx(whole.confidence)
     none = ask(atlas, AskConfig(head="Bonn", tail="Peru"))
     assert none.known == 0 and none.summary.startswith("No fact joins them; the likeliest is ")
 
@@ -379,6 +382,17 @@ def test_entities_by_the_words_of_their_description(atlas):
     fails(lambda: retrieve(atlas, RetrieveConfig(text="nothing of Berlinn here")), "names no entity", "near: Berlin")
 
 
+def test_names_with_signs_in_them(tmp_path):
+    names = ["O'Brien", "The Night Watch (painting)", "Guns N' Roses", "Sweet, Child", "C++", "Zoë 日本"]
+    graph = KnowledgeGraph(tmp_path / "graph")
+    graph.add([Fact(name, "is_a", "thing") for name in names])
+    graph.close_snapshot()
+    text = "Did O'Brien see the night watch (painting), or sing Guns N' Roses' Sweet, Child with Zoë\n日本 (in C++)?"
+    found = retrieve(graph, RetrieveConfig(text=text))
+    assert [row.entity for row in found.linked] == [names[i] for i in (0, 1, 2, 3, 5, 4)]
+    assert [row.words for row in found.linked][:2] == ["O'Brien", "the night watch (painting)"]
+
+
 def test_facts_by_their_steps_from_the_text(atlas):
     def facts(hops: int) -> set[tuple[str, str, str]]:
         rows = retrieve(atlas, RetrieveConfig(text="Bonn", hops=hops, most=999)).facts
@@ -426,6 +440,17 @@ def test_a_map_marks_what_is_new_and_is_drawn_alike_again(atlas, asker):
     facts = {spot.name: spot.facts for spot in found.spots}
     assert (facts["Germany"], facts["Bonn"], facts["Tokyo"]) == (5, 1, 1)  # what is held out does not count
     assert found == map_entities(atlas, MapConfig(), seed=3)
+
+
+@pytest.mark.parametrize("method", ["tsne", "pca"])
+def test_a_map_of_one_entity(tmp_path, method):
+    graph = KnowledgeGraph(tmp_path / "graph")
+    graph.add([Fact("a", "is", "a")])
+    grow(graph, width=4, epochs=1)
+    found = map_entities(graph, MapConfig(method=method))
+    assert [(spot.name, spot.x, spot.y) for spot in found.spots] == [("a", 0, 0)]
+    known = explain(graph, ExplainConfig(head="a", relation="is", tail="a"))
+    assert known.paths and "best way" not in known.summary  # it holds for nothing
 
 
 def test_other_maps(atlas):

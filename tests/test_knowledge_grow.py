@@ -13,6 +13,7 @@ from intarsia.errors import BadInput
 from intarsia.knowledge import KnowledgeGraph, compare, grow, status
 from intarsia.knowledge import growing as work
 from intarsia.knowledge.learning import learner as learning
+from intarsia.knowledge.store.place import KNOWN
 
 QUICK = {"width": 8, "epochs": 3}
 TIMED = {"seconds", "cpu_seconds", "validating", "validating_cpu"}
@@ -50,6 +51,7 @@ def test_a_graph_grows_by_lists_of_facts_and_keeps_what_it_learned(tmp_path: Pat
     graph.add(circle(30))
     first = grow(graph, **QUICK)
     assert (first.added, first.grown, len(first.results)) == (0, 1, 1)
+    assert first.summary.startswith("1 snapshot learned; 30 entities")  # they are new, though added before
     assert grow(graph, **QUICK).grown == 0
     second = grow(graph, facts=[*circle(30, "f"), *circle(30)[:4]], name="later", **QUICK)
     assert (second.added, second.known, second.grown) == (60, 4, 1)
@@ -76,6 +78,14 @@ def test_without_facts_aside_everything_is_learned_and_nothing_is_claimed(tmp_pa
     assert found.results[0].facts == 40 and found.results[0].tests[0]["all"].count == 0
     assert found.answered == [] and found.headline() == {}
     assert "MRR" not in found.summary
+    graph.add(circle(4, "f"))
+    assert grow(graph, hold_out=0.0, **QUICK).figures() == []
+    graph.add(circle(40, "g"))
+    found = grow(graph, hold_out=0.2, **QUICK)
+    assert found.figures()[0].series[0].x == ["2"]  # what was not tested has no place in the curve
+    compared = compare(graph, methods=["finetune"], **QUICK)
+    assert compared.tables()[-1].rows[0][1:3] == [None, None]
+    assert [figure.series[0].x for figure in compared.figures()[:2]] == [["2"], ["2"]]
 
 
 def test_learning_goes_on_where_it_was_stopped_and_gives_the_same(tmp_path: Path, monkeypatch):
@@ -105,6 +115,28 @@ def test_learning_goes_on_where_it_was_stopped_and_gives_the_same(tmp_path: Path
     assert all((a.tensors[name] == b.tensors[name]).all() for name in a.tensors)
 
 
+@pytest.mark.parametrize("given", [{"width": 16}, {"scorer": "transe"}, {"method": "lkge"}, {"relearn": True}])
+def test_what_a_stop_left_is_not_gone_on_with_under_other_settings(tmp_path: Path, monkeypatch, given):
+    monkeypatch.setattr(learning, "SAVE_EVERY", -1)
+    graph, fresh = KnowledgeGraph(tmp_path / "graph"), KnowledgeGraph(tmp_path / "fresh")
+    for each in (graph, fresh):
+        each.add(circle(30))
+    written = work.Saved.write
+
+    def write_and_stop(saved, path):
+        written(saved, path)
+        raise KeyboardInterrupt
+
+    settings = {**QUICK, "scorer": "complex"}
+    with monkeypatch.context() as patched:
+        patched.setattr(work.Saved, "write", write_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            grow(graph, **settings)
+    assert (graph.path / work.CHECKPOINT).is_file()
+    settings |= given
+    assert figures(grow(graph, **settings).results) == figures(grow(fresh, **settings).results)
+
+
 def test_another_method_or_width_is_refused_unless_all_is_learned_again(tmp_path: Path):
     graph = KnowledgeGraph(tmp_path / "graph")
     graph.add(circle(20))
@@ -113,6 +145,12 @@ def test_another_method_or_width_is_refused_unless_all_is_learned_again(tmp_path
         grow(graph, width=16)
     with pytest.raises(BadInput, match=r"learned with method distil, not lkge.*--relearn"):
         grow(graph, method="lkge")
+    with pytest.raises(BadInput, match="learned with epochs 3, not 7"):
+        grow(graph, facts=circle(4, "f"), epochs=7)
+    assert [stage.facts for stage in graph.stages()] == [40]  # nothing was taken in
+    with pytest.raises(BadInput, match=r"learned with memory 20000, not 5\.0"):
+        grow(graph, options={"memory": 5})
+    assert grow(graph, scorer="auto", options={"memory": 20_000}, **QUICK).grown == 0
     found = grow(graph, method="lkge", relearn=True, epochs=2)
     assert (found.method, found.scorer, found.grown) == ("lkge", "transe", 1)
 
@@ -152,6 +190,39 @@ def test_the_command_makes_a_graph_of_a_file_and_grows_it(cli, tmp_path: Path):
     assert code == 0 and "week-2" in out
     assert cli("knowledge", "grow", "facts.tsv")[0] == 0  # the same file again: nothing is new
     assert KnowledgeGraph(Path("runs/facts")).learned == 2
+
+
+def test_a_name_that_is_nearly_a_file_is_told_of(cli, tmp_path: Path):
+    write(tmp_path / "facts.tsv", circle(20))
+    code, _, errors = cli("knowledge", "grow", "fact.tsv")
+    assert code == 2 and "fact.tsv: no graph there (did you mean facts.tsv?)" in errors
+
+
+def test_another_file_of_the_same_name_is_not_mixed_in(cli, tmp_path: Path):
+    write(tmp_path / "facts.tsv", circle(20))
+    (tmp_path / "other").mkdir()
+    write(tmp_path / "other" / "facts.tsv", circle(20, "f"))
+    assert cli("knowledge", "grow", "facts.tsv", "--width", 8, "--epochs", 2)[0] == 0
+    code, _, errors = cli("knowledge", "grow", "other/facts.tsv")
+    assert code == 2 and "runs/facts: made of facts.tsv, not of other/facts.tsv" in errors
+    assert "intarsia knowledge grow runs/facts --facts other/facts.tsv" in errors
+    assert cli("knowledge", "grow", tmp_path / "facts.tsv")[0] == 0
+    assert cli("knowledge", "grow", "runs/facts", "--facts", "other/facts.tsv")[0] == 0
+
+
+def test_questions_whose_answers_came_later_are_left_out(tmp_path: Path, monkeypatch):
+    from intarsia.data import python_graph
+
+    graph = KnowledgeGraph(tmp_path / "graph")
+    graph.add(circle(12))
+    graph.set_note("source", "python")
+    asked = [
+        python_graph.Question(text, "e1", "before", answers) for text, answers in (("a?", ["e2"]), ("b?", ["later"]))
+    ]
+    monkeypatch.setattr(python_graph, "questions", lambda *given: asked)
+    monkeypatch.setitem(KNOWN, "python", list)
+    assert [row.question for row in grow(graph, **QUICK).answered] == ["a?"]
+    assert len(status(KnowledgeGraph.open(graph.path)).answered) == 1  # by its folder, as well
 
 
 def test_a_malformed_line_stops_everything_with_its_place_unless_it_is_to_be_left_out(cli, tmp_path: Path):

@@ -133,6 +133,17 @@ def test_the_distillation_is_a_huber_loss_to_the_layer_before():
     compare(added(growing, lambda: part.accumulate(growing, batch)), loss(here))
 
 
+def test_learned_weights_never_push_away():
+    growing = growing_for(small_graph(train=15), 1, Settings(width=6, learning_rate=0.4, options=OPTIONS))
+    part = Distilled(growing.settings)
+    part.begin(growing)
+    growing.tables.entities.detach().add_(1)
+    for _ in range(5):
+        assert part.accumulate(growing, growing.facts) >= 0
+    weights = part.state["weights"]
+    assert (weights >= 0).all() and (weights == 0).any()
+
+
 def test_old_rows_are_frozen_in_the_first_epochs():
     growing = growing_for(small_graph(), 1, Settings(width=6, options=OPTIONS))
     part = Distilled(growing.settings)

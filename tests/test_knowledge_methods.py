@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -72,6 +73,14 @@ def test_after_a_stop_between_snapshots_it_goes_on_as_if_there_had_been_none(nam
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_snapshots_that_have_nothing_to_learn(name: str):
+    graph = small_graph()
+    bare = tuple(replace(graph.snapshots[i], train=graph.snapshots[i].train[:0]) for i in (0, 1))
+    learner = learned(made(name, replace(graph, snapshots=(*bare, graph.snapshots[2]))))
+    assert len(learner.results) == 3 and learner.results[0].facts == 0
+
+
+@pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("at", [0, 1])
 def test_after_a_stop_in_the_middle_it_goes_on_as_if_there_had_been_none(name: str, at: int, monkeypatch):
     if at and not METHODS[name].relearns:
@@ -132,6 +141,23 @@ def test_frozen_rows_stay_to_the_bit_so_nothing_drifts(name: str):
 def test_inductive_methods_learn_nothing_after_the_first_snapshot(name: str):
     learner = learned(made(name, small_graph()))
     assert [result.epochs > 0 for result in learner.results] == [True, False, False]
+
+
+@pytest.mark.parametrize("name", ["mean", "lan"])
+def test_inductive_methods_answer_by_the_encoder_of_the_best_epoch(name: str, monkeypatch):
+    graph, rising = small_graph(snapshots=1), [0.1, 0.3, 0.2, 0.2, 0.2]
+
+    def validate(learner, growing, course):
+        course.result.curve.append((course.epoch, rising[course.epoch - 1]))
+        return course.epoch < 3
+
+    monkeypatch.setattr(Learner, "_validate", validate)
+    longer = learned(made(name, graph, epochs=5, learning_rate=0.1))
+    assert same(longer, learned(made(name, graph, epochs=2, learning_rate=0.1)))
+    rankings = [
+        learner.results[0].tests for learner in (longer, learned(made(name, graph, epochs=2, learning_rate=0.1)))
+    ]
+    assert rankings[0] == rankings[1]
 
 
 def test_retraining_starts_afresh_and_learns_all_facts():

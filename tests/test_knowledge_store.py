@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sqlite3
@@ -435,6 +436,23 @@ def test_a_graph_that_is_not_there(tmp_path):
     assert not graph.path.exists()
     (tmp_path / "file").write_text("")
     fails(KnowledgeGraph(tmp_path / "file").create, "is a file; a graph is a folder")
+
+
+def test_a_graph_in_a_folder_that_cannot_be_written_to_can_be_read(graph, monkeypatch):
+    graph.add(chain(0, 5))
+    graph.close()
+    monkeypatch.setattr("intarsia.knowledge.store.database.os.access", lambda *given: False)
+    reader = again(graph)
+    assert reader.stages()[0].facts == 5
+    fails(lambda: reader.add(chain(5, 7)), "cannot be written to")
+
+    def denied(*given, **more):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.mkdir", denied)
+    fails(KnowledgeGraph(graph.path / "new").create, "new: cannot be written to (Permission denied)")
+    monkeypatch.setattr("filelock.FileLock.acquire", denied)
+    fails(lambda: reader.writing().__enter__(), "cannot be written to (Permission denied)")
 
 
 def test_readers_need_not_wait_for_a_writer(graph):

@@ -21,6 +21,9 @@ DEFAULT = "distil"
 # estimated vectors of new rows start so near that a rate of 1e-4 stops within three epochs.
 LKGE: dict[str, dict[str, float]] = {
     "ENTITY": {"learning_rate": 1e-3, "patience": 10},
+    "RELATION": {"learning_rate": 1e-3, "patience": 10},
+    "FACT": {"learning_rate": 1e-4, "patience": 10},
+    "HYBRID": {"learning_rate": 5e-4, "patience": 10},
 }
 SMALL = {"learning_rate": 1e-3, "batch_size": 256, "patience": 10}  # of the margin losses on WORLD's few facts
 OPTIONS: dict[str, dict[str, float]] = {"FACT": {"beta": 1.0}}  # of LKGE, as its paper has it

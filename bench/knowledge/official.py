@@ -50,7 +50,10 @@ def prepare() -> None:
     pretty: Any = types.ModuleType("prettytable")
     pretty.PrettyTable = PrettyTable
     sys.modules["prettytable"] = pretty
+    sys.modules["quadprog"] = types.ModuleType("quadprog")  # of GEM, which is not run
     torch.cuda.set_device = lambda device: None  # type: ignore[assignment]
+    load = torch.load
+    torch.load = lambda file, map_location=None, **given: load(file, map_location="cpu", **given)
     Tensor.cuda = lambda self, *a, **k: self  # type: ignore[method-assign]
     Tensor.byte = Tensor.bool  # type: ignore[method-assign]
 

@@ -126,6 +126,7 @@ def _help(technique: Technique) -> str:
     text = inspect.getdoc(technique.function) or technique.summary
     # Click wraps paragraphs; each item of a list stays one of its own.
     text = re.sub(r"\n(?=- )", "\n\n", text)
+    text = re.sub(r"(?<=\S)\n +", " ", text)
     return f"{text}\n\nSource: {technique.source}."
 
 

@@ -22,7 +22,7 @@ class AskConfig(Config):
 
 class AskedFor(pydantic.BaseModel):
     """One answer. `confidence`: the calibrated chance that it is the one missing answer, if there is one; None for what
-    is known. `place`: among all that are not known, 1 being the best."""
+    is known, but where a whole fact is asked about. `place`: among all that are not known, 1 being the best."""
 
     name: str
     known: bool = False

@@ -28,7 +28,7 @@ class CompareConfig(Config):
     )
     seeds: int = Field(1, ge=1, description="runs of each method, with seeds from the given one on")
     width: int | None = Field(None, ge=2, description="numbers in a vector; unset: each method's")
-    learning_rate: float | None = Field(None, gt=0, description="of Adam; unset: each method's")
+    learning_rate: float | None = Field(None, gt=0, description="of the optimiser; unset: each method's")
     batch_size: int | None = Field(None, ge=1, description="facts (or questions) in a step; unset: each method's")
     epochs: int | None = Field(None, ge=1, description="at most; unset: each method's")
     patience: int | None = Field(None, ge=1, description="validations without a gain; unset: each method's")
@@ -130,13 +130,14 @@ class GrowthComparison(Finding):
         rows: list[list[Any]] = []
         for method in self.methods:
             per = zip(*(course.results for course in self.of(method)), strict=True)
-            rows.append([method, *(_cell([result.overall("all").mrr for result in same]) for same in per)])
+            rows.append([method, *(_cell([_mrr(result, "all") for result in same]) for same in per)])
         return Table(
             title="MRR over all tests so far, after each snapshot, among all entities", columns=columns, rows=rows
         )
 
     def figures(self) -> list[Figure]:
         names = [result.name for result in self.courses[0].results]
+        tested = [result.name for result in self.courses[0].results if _mrr(result, "all") is not None]
         figures = []
         for evaluator in ("all", "old"):
             series = []
@@ -144,11 +145,12 @@ class GrowthComparison(Finding):
                 per = [
                     [result.overall(evaluator).mrr for result in same]
                     for same in zip(*(course.results for course in self.of(method)), strict=True)
+                    if _mrr(same[0], evaluator) is not None
                 ]
                 several = len(self.of(method)) > 1
                 series.append(
                     Series(
-                        name=method, x=names, y=[sum(values) / len(values) for values in per],
+                        name=method, x=tested, y=[sum(values) / len(values) for values in per],
                         low=[min(values) for values in per] if several else None,
                         high=[max(values) for values in per] if several else None,
                     )
@@ -159,6 +161,12 @@ class GrowthComparison(Finding):
             figure = matrix_figures([result.tests for result in self.of(method)[0].results], names)
             figures.append(figure.model_copy(update={"title": f"{method}: what becomes of each test"}))
         return figures
+
+
+def _mrr(result: SnapshotResult, evaluator: str) -> float | None:
+    """Over all tests so far; None where there are none."""
+    every = result.overall(evaluator)
+    return every.mrr if every.count else None
 
 
 def _cell(values: list[float | None]) -> float | tuple[float, float, float] | None:
@@ -181,9 +189,10 @@ def _cell(values: list[float | None]) -> float | tuple[float, float, float] | No
 def compare(graph: KnowledgeGraph, config: CompareConfig, *, seed: int = 0) -> GrowthComparison:
     """Let methods learn the same growing graph, in the same loop, and measure them alike.
 
-    Every table stands twice: ranked among all entities there are by now (what a user gets), and among those there were
-    when a test's snapshot came (what the papers report). Forgetting is divided into drift, what is lost because vectors
-    moved, and interference, what is lost to entities that came later. What a graph has learned itself plays no part.
+    The first table stands twice: ranked among all entities there are by now (what a user gets), and among those there
+    were when a test's snapshot came (what the papers report). Forgetting is divided into drift, what is lost because
+    vectors moved, and interference, what is lost to entities that came later. What a graph has learned itself plays no
+    part.
 
     - GRAPH: the folder of a graph, `python`, or a folder, an archive or a file of snapshots.
 

@@ -47,14 +47,16 @@ def growth_row(result: SnapshotResult) -> list[Any]:
 
 
 def curves(results: list[SnapshotResult]) -> list[Figure]:
-    """MRR as the graph grows, and what becomes of each snapshot's test."""
-    names = [result.name for result in results]
+    """MRR as the graph grows, and what becomes of each snapshot's test; nothing where nothing was tested."""
+    tested = [result for result in results if result.overall("all").count]
+    if not tested:
+        return []
     lines = [
-        Series(name=label, x=names, y=[result.overall(key).mrr for result in results])
+        Series(name=label, x=[r.name for r in tested], y=[r.overall(key).mrr for r in tested])
         for label, key in (("among all entities", "all"), ("among those of the time", "old"))
     ]
     first = Figure(title="MRR over all tests so far", kind="line", x="snapshot", y="MRR", series=lines, format=".3f")
-    return [first, matrix_figures([result.tests for result in results], names)]
+    return [first, matrix_figures([result.tests for result in results], [result.name for result in results])]
 
 
 def matrix_figures(tests: list[list[Rankings]], names: list[str], evaluator: str = "all") -> Figure:

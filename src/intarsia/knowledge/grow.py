@@ -27,7 +27,7 @@ class GrowConfig(Config):
         "held-out facts say; unset: the method's (distil: auto)",
     )
     width: int | None = Field(None, ge=2, description="numbers in a vector; unset: 200")
-    learning_rate: float | None = Field(None, gt=0, description="of Adam; unset: the method's")
+    learning_rate: float | None = Field(None, gt=0, description="of the optimiser; unset: the method's")
     batch_size: int | None = Field(None, ge=1, description="facts (or questions) in a step; unset: the method's")
     epochs: int | None = Field(None, ge=1, description="at most; unset: the method's")
     patience: int | None = Field(

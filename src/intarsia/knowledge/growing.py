@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from dataclasses import asdict
@@ -13,7 +14,7 @@ import torch
 from intarsia.data import read_facts, read_snapshots
 from intarsia.data.files import is_archive, must_exist, split_name
 from intarsia.data.snapshots import described_beside
-from intarsia.errors import BadInput, Note
+from intarsia.errors import BadInput, Note, did_you_mean
 from intarsia.knowledge.answering import held_out_answers
 from intarsia.knowledge.asking.confidence import fitted_temperature
 from intarsia.knowledge.grow import GrowConfig, Growth
@@ -28,6 +29,7 @@ from intarsia.knowledge.store.place import KNOWN
 from intarsia.measure import provenance
 
 CHECKPOINT = "training.safetensors"
+TUNED = ("scorer", "width", "learning_rate", "batch_size", "epochs", "patience")  # settings that the config has
 
 
 def run(graph: KnowledgeGraph, config: GrowConfig, facts: Any, seed: int) -> Growth:
@@ -36,16 +38,21 @@ def run(graph: KnowledgeGraph, config: GrowConfig, facts: Any, seed: int) -> Gro
     skipped: list[str] = []
     check(config)
     if facts is None and graph.source is None and not graph.exists:
-        raise BadInput(f"{graph}: no graph there; to make one, give facts with --facts")
+        around = [p.name for p in graph.path.parent.iterdir()] if graph.path.parent.is_dir() else []
+        near = did_you_mean(graph.path.name, around)
+        raise BadInput(f"{graph}: no graph there{near}; to make one, give facts with --facts")
     if isinstance(facts, str | Path):
         must_exist(Path(facts))
     with graph.writing():
+        _begun(graph, config)  # before any fact is taken in
         added = take_in(graph, config, facts, seed, skipped)
         if not graph.stages():
             raise BadInput(f"{graph}: no facts in this graph yet: give some with --facts")
-        settings = settings_of(graph, config, seed)
         if config.relearn:
+            # Before the new settings are noted: a stop in between leaves nothing learned, not another method's.
             graph.forget()
+            (graph.path / CHECKPOINT).unlink(missing_ok=True)
+        settings = settings_of(graph, config, seed)
         grown = learn(graph, config, settings, seed)
     finding = summary_of(graph)
     return finding.model_copy(
@@ -77,6 +84,7 @@ def take_in(graph: KnowledgeGraph, config: GrowConfig, facts: Any, seed: int, sk
     added = Added()
     if graph.source is not None:
         graph.create()
+        _same_source(graph)
         graph.set_note("source", str(graph.source))
 
     def on_bad(where: str, problem: str) -> None:
@@ -102,6 +110,17 @@ def take_in(graph: KnowledgeGraph, config: GrowConfig, facts: Any, seed: int, sk
     return added
 
 
+def _same_source(graph: KnowledgeGraph) -> None:
+    """Raise `BadInput` where the graph has facts of another file, of which only the name is alike."""
+    had = graph.note("source")
+    if had is None or not graph.stages() or Path(had).resolve() == Path(str(graph.source)).resolve():
+        return
+    raise BadInput(
+        f"{graph}: made of {had}, not of {graph.source}: to add these facts, give them to that graph "
+        f"(intarsia knowledge grow {graph} --facts {graph.source}); for a graph of its own, rename the file"
+    )
+
+
 def _many(path: Path) -> bool:
     return path.is_dir() or is_archive(path)
 
@@ -120,12 +139,9 @@ def _stream(graph: KnowledgeGraph, path: Path, config: GrowConfig, seed: int, re
 def settings_of(graph: KnowledgeGraph, config: GrowConfig, seed: int) -> Settings:
     """The settings that the graph is learned with: as it was begun, or as the config and the first snapshot say."""
     method = method_called(config.method)
-    told = graph.note("learning")
-    if told is not None and not config.relearn and graph.learned:
-        _same(graph, config, told)
+    if (told := _begun(graph, config)) is not None:
         return Settings(**told["settings"])
-    names = ("scorer", "width", "learning_rate", "batch_size", "epochs", "patience")
-    given = {name: getattr(config, name) for name in names}
+    given = {name: getattr(config, name) for name in TUNED}
     settings = method.defaults().tuned(config.options, method.name).with_(**given)
     growing = graph.growing()
     settings, tried = choose(growing, method, settings, seed, config.accelerator)
@@ -133,16 +149,23 @@ def settings_of(graph: KnowledgeGraph, config: GrowConfig, seed: int) -> Setting
     return settings
 
 
-def _same(graph: KnowledgeGraph, config: GrowConfig, told: dict[str, Any]) -> None:
-    settings = told["settings"]
+def _begun(graph: KnowledgeGraph, config: GrowConfig) -> dict[str, Any] | None:
+    """How the graph was begun, where it goes on so. Raises `BadInput` where the config says otherwise."""
+    told = graph.note("learning")
+    if told is None or config.relearn or not graph.learned:
+        return None
+    have_all = {**told["settings"]["options"], **told["settings"], "method": told["method"]}
     asked = {"method": config.method if "method" in config.model_fields_set else None}
-    asked |= {"scorer": None if config.scorer == "auto" else config.scorer, "width": config.width}
+    asked |= {name: getattr(config, name) for name in TUNED} | config.options
+    if config.scorer == "auto":
+        asked["scorer"] = None
     for name, value in asked.items():
-        have = told["method"] if name == "method" else settings[name]
+        have = have_all.get(name)
         if value is not None and value != have:
             raise BadInput(
                 f"{graph}: learned with {name} {have}, not {value}: leave it out, or learn all again with --relearn"
             )
+    return told
 
 
 def learn(graph: KnowledgeGraph, config: GrowConfig, settings: Settings, seed: int) -> int:
@@ -157,7 +180,9 @@ def learn(graph: KnowledgeGraph, config: GrowConfig, settings: Settings, seed: i
         learner.restore(graph.state(begin - 1))
     path = graph.path / CHECKPOINT
     for index in range(begin, count):
+        # As JSON gives it back: whatever differs, what was saved is of no use.
         mark = {"snapshot": index, "facts": len(growing.facts(index)), "seed": seed, "method": method.name}
+        mark = json.loads(json.dumps({**mark, "settings": asdict(settings)}))
         interrupted = _checkpoint(path, mark)
         result = learner.take(
             save=lambda saved, mark=mark: Saved(saved.tensors, {**saved.note, "of": mark}).write(path),
@@ -212,7 +237,10 @@ def summary_of(graph: KnowledgeGraph) -> Growth:
 
 def _told(graph: KnowledgeGraph, finding: Growth, added: Added, grown: int, skipped: int) -> str:
     last = finding.results[-1] if finding.results else None
-    parts = [f"{added.facts:,} new facts" + (f" ({added.known:,} were known)" if added.known else "") + "."]
+    parts = []
+    # What `KnowledgeGraph.add` took in before is new as well, though not added by this call.
+    if added.facts or added.known or not grown:
+        parts.append(f"{added.facts:,} new facts" + (f" ({added.known:,} were known)" if added.known else "") + ".")
     if skipped:
         parts.append(f"{skipped} lines left out.")
     if last is not None:

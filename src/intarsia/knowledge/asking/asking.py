@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from intarsia.errors import BadInput
@@ -51,10 +52,11 @@ def _entities(asker: Asker, given: str, relation: str, inverse: bool, top: int) 
 def _relations(asker: Asker, head: str, tail: str, top: int) -> Asked:
     """Relations by how likely they make the tail, of all entities; known ones first."""
     h, t = asker.entity(head), asker.entity(tail)
-    rows = torch.arange(0, len(asker.relations), 2)
-    chances = asker.logits(torch.full_like(rows, h), rows).softmax(1)[:, t]
+    rows, spare = range(0, len(asker.relations), 2), np.array([t])
+    # As for the whole fact: other answers that are known do not compete.
+    chances = torch.stack([asker.chances(h, row, spare)[0][t] for row in rows])
     order = chances.argsort(descending=True).tolist()
-    known = {row // 2 for row in rows.tolist() if t in asker.answers.to(h, row)}
+    known = {row // 2 for row in rows if t in asker.answers.to(h, row)}
     names = asker.graph.relations
     told = [AskedFor(name=names[i], known=True) for i in sorted(known)]
     likely = [i for i in order if i not in known][:top]
@@ -64,7 +66,7 @@ def _relations(asker: Asker, head: str, tail: str, top: int) -> Asked:
     else:
         summary = f"No fact joins them; the likeliest is {names[likely[0]]} ({float(chances[likely[0]]):.1%})."
     return Asked(
-        question=f"{head} ? {tail}", answers=told, known=len(known), candidates=len(names) - len(known),
+        question=f"{head} ? {tail}", answers=told, known=len(known), candidates=len(rows) - len(known),
         calibrated=asker.calibrated, summary=summary,
     )  # fmt: skip
 
@@ -72,8 +74,7 @@ def _relations(asker: Asker, head: str, tail: str, top: int) -> Asked:
 def _whether(asker: Asker, head: str, relation: str, tail: str) -> Asked:
     h, row, t = asker.entity(head), asker.relation(relation), asker.entity(tail)
     question, known = f"{head} {relation} {tail}", t in asker.answers.to(h, row)
-    spare = torch.tensor([t]).numpy()
-    chances, others = asker.chances(h, row, spare)
+    chances, others = asker.chances(h, row, np.array([t]))
     place = 1 + int((chances > chances[t]).sum())
     told = AskedFor(name=tail, known=known, confidence=float(chances[t]), place=place, about=about(asker, tail))
     where = f"its confidence is {float(chances[t]):.1%}, place {place} of {len(chances) - len(others):,}"

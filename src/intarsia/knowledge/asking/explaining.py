@@ -57,7 +57,7 @@ def _told(found: PredictionExplained) -> str:
     if found.supports and found.supports[0].effect > 0:
         first = found.supports[0]
         parts.append(f"Most of it comes from '{first.fact}': without that, {first.without:.1%}.")
-    if found.paths:
+    if found.paths and found.paths[0].holds:
         first_path = found.paths[0]
         parts.append(f"The best way there: {first_path.rule}, which holds for {first_path.holds:.0%} of its pairs.")
     return " ".join(parts)

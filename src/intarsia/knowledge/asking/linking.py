@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from intarsia.knowledge.graph.growing import GrowingGraph
 
-LONGEST = 7  # words of a name
+LONGEST = 10  # words and signs of a name
 _WORD = re.compile(r"[\w./+#:-]*[\w+#]|\S")
 _SENSE = re.compile(r"\.[nvarst]\.\d{2}$")  # of WordNet: paris.n.01
 
@@ -24,11 +24,11 @@ class Mention:
 def mentions(graph: GrowingGraph, text: str, degrees: dict[int, int]) -> list[Mention]:
     """What a text names, in its order; the longest name that fits is taken at each place."""
     names = surfaces(graph)
-    words = _WORD.findall(text)
+    words = list(_WORD.finditer(text))
     out, at, seen = [], 0, set()
     while at < len(words):
         for size in range(min(LONGEST, len(words) - at), 0, -1):
-            phrase = " ".join(words[at : at + size])
+            phrase = " ".join(text[words[at].start() : words[at + size - 1].end()].split())
             found = names.get(_folded(phrase))
             if found and (size > 1 or _telling(phrase, found, graph)):
                 ordered = sorted(found, key=lambda i: (graph.entities[i] != phrase, -degrees.get(i, 0), i))
@@ -63,7 +63,8 @@ def surfaces(graph: GrowingGraph) -> dict[str, list[int]]:
 
 
 def _folded(text: str) -> str:
-    return " ".join(text.replace("_", " ").casefold().split())
+    """The words of a text and the signs between them, each by itself: names and texts must be divided alike."""
+    return " ".join(_WORD.findall(text.replace("_", " ").casefold()))
 
 
 def _telling(word: str, found: list[int], graph: GrowingGraph) -> bool:

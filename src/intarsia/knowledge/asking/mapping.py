@@ -65,7 +65,9 @@ def _laid_out(vectors: Array, method: str, seed: int) -> Array:
         raise MissingExtra("knowledge.map", "knowledge") from None
     tell("laying out", 0, None)
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    if method == "pca" or len(vectors) < 8:
+    if len(vectors) < 2:
+        places = np.zeros((len(vectors), 2))
+    elif method == "pca" or len(vectors) < 8:
         places = PCA(2, random_state=seed).fit_transform(vectors)
     else:
         perplexity = min(30.0, (len(vectors) - 1) / 3)

@@ -18,9 +18,3 @@ def adam(state: dict[str, Tensor], gradients: dict[str, Tensor], rate: float) ->
         with torch.no_grad():
             step = (first / (1 - 0.9**n)) / ((second / (1 - 0.999**n)).sqrt_() + 1e-8)
             state[name].sub_(step, alpha=rate)
-
-
-def forget_moments(state: dict[str, Tensor]) -> None:
-    """Begin anew."""
-    for name in [name for name in state if name == "count" or name.endswith((".first", ".second"))]:
-        del state[name]

@@ -181,10 +181,13 @@ class Learner:
             result.epochs = course.epoch
             if not held:
                 course.best_epoch, best = course.epoch, growing.tables.copy()
+                self._improved(growing)
             elif course.epoch % settings.validate_every == 0 or course.epoch == settings.epochs:
                 since, since_cpu = time.perf_counter(), time.process_time()
                 better = self._validate(growing, course)
-                best = growing.tables.copy() if better else best
+                if better:
+                    best = growing.tables.copy()
+                    self._improved(growing)
                 result.validating += time.perf_counter() - since
                 result.validating_cpu += time.process_time() - since_cpu
             result.seconds += time.perf_counter() - wall
@@ -196,6 +199,10 @@ class Learner:
         result.best = course.best_epoch
         tell(task, course.epoch, settings.epochs, finished=True)
         return best
+
+    def _improved(self, growing: Growing) -> None:
+        for part in self.parts:
+            part.improved(growing)
 
     def _epoch(self, growing: Growing, optimiser: Any) -> float:
         total, count = 0.0, 0
@@ -260,7 +267,6 @@ class Learner:
         tensors = {
             "entities": growing.tables.entities.detach(), "relations": growing.tables.relations.detach(),
             "best.entities": best.entities, "best.relations": best.relations,
-            "before.entities": growing.before.entities, "before.relations": growing.before.relations,
         }  # fmt: skip
         for i, state in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{i}.{name}": torch.as_tensor(value) for name, value in state.items()}

@@ -87,8 +87,11 @@ class Part:
     def stepped(self, growing: Growing) -> None:
         """The step was taken."""
 
+    def improved(self, growing: Growing) -> None:
+        """This epoch is the best so far. The tables are kept without a part's doing; what is its own is not."""
+
     def end(self, growing: Growing) -> None:
-        """The snapshot is learned, the best epoch restored."""
+        """The snapshot is learned, the tables of the best epoch are there again."""
 
     def ranker(self, growing: Growing) -> Ranker | None:
         """Who answers questions, where that is not a scorer with its tables."""

@@ -34,7 +34,7 @@ class Recall(Part):
 
     def begin(self, growing: Growing) -> None:
         self.questions = None
-        if growing.index and self.strength and "memory" in self.state:
+        if growing.index and self.strength and len(self.state.get("memory", ())):
             facts = self.state["memory"].numpy()
             self.questions = Questions.of(facts, growing.relations)
             old, new = len(growing.graph.facts(growing.index - 1, ("train",))), len(growing.new_facts()) / 2

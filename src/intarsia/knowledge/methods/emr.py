@@ -12,7 +12,7 @@ from intarsia.knowledge.objectives import objective_for
 
 
 class Replay(Part):
-    """The loss of all facts in the memory, corrupted anew, beside that of each batch, weighted by their number."""
+    """The mean loss of all facts in the memory, corrupted anew, beside that of each batch: both weigh alike."""
 
     def __init__(self, settings: Settings):
         super().__init__()
@@ -20,7 +20,7 @@ class Replay(Part):
         self.softmax = settings.loss == "softmax"
 
     def accumulate(self, growing: Growing, batch: Any) -> float:
-        if not growing.index:
+        if not growing.index or not len(self.state["memory"]):
             return 0.0
         facts = self.state["memory"].to(growing.device)
         given = Questions.of(facts.cpu().numpy(), growing.relations) if self.softmax else facts

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from intarsia.knowledge.learning.adam import adam, forget_moments
+from intarsia.knowledge.learning.adam import adam
 from intarsia.knowledge.learning.centrality import centralities, distances
 from intarsia.knowledge.learning.parts import Growing, Method, Option, Part
 from intarsia.knowledge.learning.settings import Settings
@@ -31,7 +31,6 @@ class LowRank(Part):
         if not growing.index:
             return
         self.state.clear()
-        forget_moments(self.state)
         for part, ranked in self._layers(growing):
             self._open(growing, growing.tables.entities, f"entities.{len(self.rows)}", part, ranked)
         new = torch.arange(growing.old_relations, growing.relations)

@@ -34,13 +34,14 @@ class Projection(Part):
         past = []
         for i in range(growing.index):
             facts = self.state[f"memory.{i}"].to(growing.device)
+            if not len(facts):
+                continue
             tables.clear()
             given = Questions.of(facts.cpu().numpy(), growing.relations) if self.softmax else facts
             self.objective.accumulate(growing, given)
             past.append(torch.cat([tables.to_entities.flatten(), tables.to_relations.flatten()]))
-        stacked = torch.stack(past)
-        if (stacked @ now < 0).any():
-            now = project(now, stacked)
+        if past and (torch.stack(past) @ now < 0).any():
+            now = project(now, torch.stack(past))
         size = tables.to_entities.numel()
         tables.to_entities.copy_(now[:size].view_as(tables.entities))
         tables.to_relations.copy_(now[size:].view_as(tables.relations))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from intarsia.knowledge.graph.growing import directed
-from intarsia.knowledge.learning.adam import adam, forget_moments
+from intarsia.knowledge.learning.adam import adam
 from intarsia.knowledge.learning.centrality import centralities, distances
 from intarsia.knowledge.learning.parts import Growing, Method, Option, Part
 from intarsia.knowledge.learning.settings import Settings
@@ -80,7 +80,6 @@ class Distilled(Part):
         facts = growing.graph.snapshots[growing.index].train
         degree, between = centralities(facts, growing.entities)
         self.importance = torch.from_numpy(degree + between).to(growing.tables.entities)
-        forget_moments(self.state)
         self.state["weights"] = torch.ones_like(self.importance)
         self.state["last"] = growing.tables.entities.detach().clone()
         self.state["seen"] = torch.arange(growing.entities, device=growing.device) < growing.old_entities
@@ -97,6 +96,7 @@ class Distilled(Part):
         growing.tables.to_entities.index_add_(0, use, (weights * learned)[:, None] * apart.clamp(-1, 1))
         to_learned = torch.zeros_like(self.importance).index_add_(0, use, weights * huber)
         adam(self.state, {"weights": to_learned}, self.rate)
+        self.state["weights"].clamp_min_(0)  # this loss alone drives them down; below zero they would push away
         self.here = here
         return float((weights * learned * huber).sum())
 

@@ -142,9 +142,13 @@ class Attention(Part):
     def accumulate(self, growing: Growing, batch: Tensor) -> float:
         return self.learn(growing, batch)
 
+    def improved(self, growing: Growing) -> None:
+        for name in LEARNED:
+            self.state[f"best.{name}"] = self.state[name].clone()
+
     def end(self, growing: Growing) -> None:
         assert self.near is not None
-        kept = {name: self.state[name] for name in (*LEARNED, "together")}
+        kept = {name: self.state.get(f"best.{name}", self.state[name]) for name in (*LEARNED, "together")}
         near = {f"near.{name}": getattr(self.near, name) for name in ("heads", "relations", "starts")}
         self.state = {**kept, **near}
 

@@ -72,8 +72,11 @@ class Aggregated(Part):
         with torch.no_grad():
             growing.tables.entities.copy_(self.encode())
 
+    def improved(self, growing: Growing) -> None:
+        self.state["best.normals"] = self.state["normals"].clone()
+
     def end(self, growing: Growing) -> None:
-        self.state = {"normals": self.state["normals"]}
+        self.state = {"normals": self.state.get("best.normals", self.state["normals"])}
 
 
 MEAN = Method(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from intarsia.errors import BadInput, IntarsiaError, is_disk_full
 
@@ -40,12 +42,21 @@ CREATE TABLE learned (snapshot INTEGER NOT NULL, part INTEGER NOT NULL, data BLO
 
 
 def connect(file: Path, create: bool = False) -> sqlite3.Connection:
-    """A connection in which nothing is committed but by `transaction`. Raises `BadInput` for a file of another kind."""
+    """A connection in which nothing is committed but by `transaction`. Raises `BadInput` for a file of another kind.
+
+    In a folder that cannot be written to, a graph can still be read."""
     new = not file.exists()
     if new and not create:
         raise BadInput(f"{file.parent}: no graph there")
     try:
-        connection = sqlite3.connect(file, isolation_level=None, timeout=60, check_same_thread=False)
+        given: dict[str, Any] = {"isolation_level": None, "timeout": 60, "check_same_thread": False}
+        if new or os.access(file.parent, os.W_OK):
+            connection = sqlite3.connect(file, **given)
+        else:
+            # A log beside it, which a stop left, is part of the graph; else SQLite must be told not to begin one.
+            log = file.with_name(f"{file.name}-wal").exists()
+            how = "mode=ro" if log else "immutable=1"
+            connection = sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, **given)
         # Without a transaction, so that a reader need not wait for a writer.
         if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
             connection.execute("PRAGMA journal_mode = WAL")
@@ -77,6 +88,8 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
         if isinstance(error, sqlite3.OperationalError) and ("full" in str(error) or is_disk_full(error)):
             raise IntarsiaError(f"the disk is full: nothing of this step was kept ({error})") from None
+        if isinstance(error, sqlite3.OperationalError) and "readonly" in str(error):
+            raise BadInput("the graph's folder cannot be written to: give a folder that can") from None
         raise
 
 

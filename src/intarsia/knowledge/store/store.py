@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -53,6 +54,17 @@ class Stage:
         return self.result is not None
 
 
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """A folder that cannot be written to, in one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise BadInput(f"{path}: cannot be written to ({error.strerror}); give a folder that can") from None
+
+
 class KnowledgeGraph:
     """A folder with names, facts, snapshots and what was learned, in one SQLite file.
 
@@ -101,7 +113,8 @@ class KnowledgeGraph:
         if not self.exists:
             if self.path.is_file():
                 raise BadInput(f"{self.path}: is a file; a graph is a folder")
-            self.path.mkdir(parents=True, exist_ok=True)
+            with _told(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
             self._connection = connect(self.path / FILE, create=True)
 
     def close(self) -> None:
@@ -117,10 +130,15 @@ class KnowledgeGraph:
 
         self.create()
         try:
-            with FileLock(self.path / ".lock", timeout=1):
-                yield
+            with _told(self.path):
+                lock = FileLock(self.path / ".lock", timeout=1)
+                lock.acquire()
         except Timeout:
             raise BadInput(f"{self.path}: another process is growing this graph; wait for it") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     @property
     def names(self) -> Names:
