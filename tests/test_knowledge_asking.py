@@ -202,7 +202,8 @@ def test_known_answers_come_first_and_the_chances_of_the_rest_sum_to_one(atlas, 
         assert all(row.confidence is None and row.place is None for row in rows if row.known)
         chances = [row.confidence for row in rows if not row.known]
         assert chances == sorted(chances, reverse=True) and sum(chances) == pytest.approx(1, abs=1e-5)
-        assert len(rows) == len(asker.entities) and len({row.name for row in rows}) == len(rows)
+        names = {row.name for row in rows}
+        assert names == set(asker.ids) - {given.get("head") or given["tail"]} and len(names) == len(rows)
         some = ask(atlas, AskConfig(**given, top=5)).answers
         assert some == rows[: len(some)] and sum(row.confidence or 0 for row in some) <= 1
 
@@ -213,10 +214,19 @@ def test_chances_are_a_softmax_with_the_fitted_temperature(asker):
     x, q = asker.entities.double(), asker.relations.double()
     (hr, hi), (qr, qi) = x[h].chunk(2), q[r].chunk(2)
     logits = (x @ torch.cat([hr * qr - hi * qi, hr * qi + hi * qr])) / asker.temperature
-    logits[asker.entity("Germany")] = -torch.inf  # known
-    chances, known = asker.chances(h, r)
-    assert known.tolist() == [asker.entity("Germany")]
+    logits[[asker.entity("Germany"), h]] = -torch.inf  # known, and itself
+    chances, out = asker.chances(h, r)
+    assert out.tolist() == sorted([asker.entity("Germany"), h])
     assert torch.allclose(chances.double(), logits.softmax(0), atol=1e-5)
+
+
+def test_an_entity_answers_its_own_question_only_where_a_relation_has_such_facts(tmp_path):
+    graph = KnowledgeGraph(tmp_path / "graph")
+    graph.add([Fact(f"e{i}", "next", f"e{(i + 1) % 9}") for i in range(9)] + [Fact("e0", "like", "e0")])
+    grow(graph, GrowConfig(width=8, scorer="complex", epochs=2, hold_out=0.0))
+    for relation, there in (("next", False), ("like", True)):
+        answers = ask(graph, AskConfig(head="e3", relation=relation, top=99)).answers
+        assert ("e3" in {row.name for row in answers}) is there
 
 
 def test_as_the_graph_was_then(atlas, asker):
@@ -224,7 +234,7 @@ def test_as_the_graph_was_then(atlas, asker):
     now = then.model_copy(update={"snapshot": 1})
     before, after = ask(atlas, then), ask(atlas, now)
     sizes = [snapshot.entities for snapshot in asker.graph.snapshots]
-    assert (before.candidates, after.candidates) == (sizes[0] - 4, sizes[1] - 4)
+    assert (before.candidates, after.candidates) == (sizes[0] - 5, sizes[1] - 5)
     assert after == ask(atlas, then.model_copy(update={"snapshot": None}))
     assert not {row.name for row in ask(atlas, then.model_copy(update={"top": 999})).answers} & set(ATLAS["Peru"])
     fails(lambda: ask(atlas, AskConfig(head="Lima", relation="located_in", snapshot=0)), "'Lima' is not learned as of")

@@ -97,24 +97,35 @@ class Asker:
         scores = self.scorer.similarity.pairs(queries.contiguous(), self.placed)
         return scores * (self.scorer.sharpness / self.temperature)
 
-    def chances(self, entity: int, row: int, spare: Array | None = None) -> tuple[Tensor, Array]:
-        """(chance of each entity to be the one answer that is not known yet, [entity]; the known answers).
+    @cached_property
+    def loops(self) -> set[int]:
+        """Relations by which an entity was learned to be joined with itself."""
+        learned = self.learned
+        own = learned.keys[learned.keys // learned.stride == learned.tails]
+        return set((own % learned.stride // 2).tolist())
+
+    def left_out(self, entity: int, row: int, spare: Array | None = None) -> Array:
+        """What is no candidate for an answer: known ones, and the entity itself where the relation has no loops.
 
         - spare: answers that count as not known."""
         known = self.answers.to(entity, row)
-        if spare is not None:
-            known = np.setdiff1d(known, spare)
+        out = known if row // 2 in self.loops else np.append(known, entity)
+        return np.unique(out if spare is None else np.setdiff1d(out, spare))
+
+    def chances(self, entity: int, row: int, spare: Array | None = None) -> tuple[Tensor, Array]:
+        """(chance of each entity to be the one answer that is not known yet, [entity]; what is left out)."""
+        out = self.left_out(entity, row, spare)
         logits = self.logits(torch.tensor([entity]), torch.tensor([row]))[0]
-        logits[torch.from_numpy(known).long()] = -torch.inf
-        return logits.softmax(0), known
+        logits[torch.from_numpy(out).long()] = -torch.inf
+        return logits.softmax(0), out
 
     def ask(self, entity: int, row: int, top: int = 10, spare: Array | None = None) -> list[Answer]:
         """The best answers that are not known, the most likely first; before them those that are known."""
-        chances, known = self.chances(entity, row, spare)
-        count = min(top, len(chances) - len(known))
+        chances, out = self.chances(entity, row, spare)
+        count = min(top, len(chances) - len(out))
         best, places = chances.topk(count)
-        names = self.graph.entities
-        told = [Answer(names[i], None, None, True) for i in sorted(known.tolist())]
+        names, known = self.graph.entities, np.intersect1d(out, self.answers.to(entity, row))
+        told = [Answer(names[i], None, None, True) for i in known.tolist()]
         found = zip(best.tolist(), places.tolist(), strict=True)
         return told + [Answer(names[i], p, n, False) for n, (p, i) in enumerate(found, 1)]
 

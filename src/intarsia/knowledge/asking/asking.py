@@ -44,7 +44,8 @@ def _entities(asker: Asker, given: str, relation: str, inverse: bool, top: int) 
     best = f"most likely beside these: {likely[0].entity} ({likely[0].confidence:.0%})" if likely else "nothing else"
     told = f"Known: {', '.join(a.entity for a in known[:5])}{' …' if len(known) > 5 else ''}; {best}." if known else ""
     return Asked(
-        question=question, answers=rows, known=len(known), candidates=len(asker.entities) - len(known),
+        question=question, answers=rows, known=len(known), 
+        candidates=len(asker.entities) - len(asker.left_out(entity, row)),
         calibrated=asker.calibrated, summary=told or f"Nothing is known of this; {best.replace(' beside these', '')}.",
     )  # fmt: skip
 

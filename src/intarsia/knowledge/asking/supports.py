@@ -57,7 +57,7 @@ def _facts(asker: Asker, entity: int, asked: int, other: int, most: int) -> Fact
 
 def _effects(asker: Asker, head: int, row: int, tail: int, entity: int, facts: Facts) -> list[Support]:
     vectors = learned_again(asker, entity, facts)
-    known = torch.from_numpy(np.setdiff1d(asker.answers.to(head, row), [tail])).long()
+    known = torch.from_numpy(asker.left_out(head, row, np.array([tail]))).long()
     logits = torch.stack([_logits(asker, head, row, entity, vector, known) for vector in vectors])
     odds = log_odds(logits, tail)
     stands = float(log_odds(_logits(asker, head, row, entity, asker.entities[entity], known)[None], tail)[0])
