@@ -34,6 +34,8 @@ def tuned(data: str, method: str) -> CompareConfig:
     given: dict[str, Any] = {"options": OPTIONS.get(data, {}) if method.startswith("lkge") else {}}
     if method == "lkge":
         given |= LKGE.get(data, {})
+    if method == "finetune":
+        given |= {"learning_rate": 1e-3}  # of the same search
     if data == "WORLD" and method_called(method.rpartition("@")[2]).settings.loss == "margin":
         given |= SMALL
     return CompareConfig(methods=[method], **given)

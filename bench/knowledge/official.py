@@ -103,6 +103,7 @@ def main() -> None:
         official.same_seeds(11)
         from src.parse_args import args  # type: ignore[import-not-found]
 
+        args.snapshot_num = options.snapshots  # which it compares with numbers
         official.config(args)
         official.experiment(args).continual_learning()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
