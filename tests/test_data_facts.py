@@ -24,6 +24,7 @@ from intarsia.data import fact_tables as fact_tables_module
 from intarsia.data import files as files_module
 from intarsia.data.files import natural, split_name
 from intarsia.errors import BadInput, MissingExtra
+from tests.failing import fails
 
 SKIP = "; skip_bad (--skip-bad) leaves such lines out"
 AB, BC = Fact("a", "knows", "b"), Fact("b", "knows", "c")
@@ -40,16 +41,6 @@ def tree(folder: Path, files: Mapping[str, str | bytes]) -> Path:
     for name, content in files.items():
         write(folder, name, content)
     return folder
-
-
-def fails(call, *parts: str) -> str:
-    with pytest.raises(BadInput) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in parts:
-        assert part in message, message
-    return message
 
 
 def skipping(path: Path) -> tuple[list[Fact], list[tuple[str, str]]]:

@@ -8,22 +8,14 @@ from pathlib import Path
 import pytest
 
 from intarsia.data import Chat, LabelledText, RationaleText, Text, TextPair, load_data, read, shared_data
-from intarsia.errors import BadInput, MissingExtra
+from intarsia.errors import MissingExtra
+from tests.failing import fails
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
-
-
-def fails(call, *parts: str) -> None:
-    with pytest.raises(BadInput) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in parts:
-        assert part in message, message
 
 
 def test_jsonl_of_every_kind(tmp_path):

@@ -15,7 +15,7 @@ import torch
 
 from intarsia.cli import app
 from intarsia.data import Fact, FactSnapshot
-from intarsia.errors import BadInput
+from intarsia.data.snapshots import SPLITS
 from intarsia.knowledge import (
     AskConfig,
     Asker,
@@ -38,7 +38,8 @@ from intarsia.knowledge import (
     status,
 )
 from intarsia.knowledge.asking import confidence
-from intarsia.knowledge.graph.growing import SPLITS, directed
+from intarsia.knowledge.graph.growing import directed
+from tests.failing import fails
 
 ATLAS = {
     "France": ("Paris", "Lyon", "Nice", "Lille"),
@@ -120,16 +121,6 @@ def atlas(place) -> KnowledgeGraph:
 @pytest.fixture(scope="module")
 def asker(atlas) -> Asker:
     return Asker.of(atlas)
-
-
-def fails(call, *parts: str) -> str:
-    with pytest.raises(BadInput) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in parts:
-        assert part in message, message
-    return message
 
 
 def odds(confidence: float) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from intarsia.data.snapshots import SPLITS
 from intarsia.knowledge import SCORERS, kernels
 from intarsia.knowledge.evaluation.metrics import (
     EVALUATORS,
@@ -19,7 +20,7 @@ from intarsia.knowledge.evaluation.metrics import (
 )
 from intarsia.knowledge.evaluation.ranking import TableRanker, ranked_scores, ranks
 from intarsia.knowledge.graph.answers import Answers, Questions, runs
-from intarsia.knowledge.graph.growing import SPLITS, GrowingGraph, Snapshot, directed
+from intarsia.knowledge.graph.growing import GrowingGraph, Snapshot, directed
 
 ENTITIES, RELATIONS = (9, 12, 12, 16), (2, 2, 3, 3)
 

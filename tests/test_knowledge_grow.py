@@ -13,7 +13,6 @@ from intarsia.errors import BadInput
 from intarsia.knowledge import KnowledgeGraph, compare, grow, status
 from intarsia.knowledge import growing as work
 from intarsia.knowledge.learning import learner as learning
-from intarsia.knowledge.store.place import KNOWN
 
 QUICK = {"width": 8, "epochs": 3}
 TIMED = {"seconds", "cpu_seconds", "validating", "validating_cpu"}
@@ -220,7 +219,6 @@ def test_questions_whose_answers_came_later_are_left_out(tmp_path: Path, monkeyp
         python_graph.Question(text, "e1", "before", answers) for text, answers in (("a?", ["e2"]), ("b?", ["later"]))
     ]
     monkeypatch.setattr(python_graph, "questions", lambda *given: asked)
-    monkeypatch.setitem(KNOWN, "python", list)
     assert [row.question for row in grow(graph, **QUICK).answered] == ["a?"]
     assert len(status(KnowledgeGraph.open(graph.path)).answered) == 1  # by its folder, as well
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from intarsia.data import Fact, FactSnapshot
-from intarsia.errors import BadInput, IntarsiaError
+from intarsia.errors import IntarsiaError
 from intarsia.knowledge import GrowConfig, KnowledgeGraph, grow, kernels
 from intarsia.knowledge.graph.growing import GrowingGraph
 from intarsia.knowledge.learning.saved import Saved
@@ -27,6 +27,7 @@ from intarsia.knowledge.store.database import PART, get_blob, put_blob, transact
 from intarsia.knowledge.store.names import near_names
 from intarsia.knowledge.store.place import place_of
 from intarsia.progress import listening
+from tests.failing import fails
 
 ROOT = Path(__file__).parent.parent
 
@@ -69,16 +70,6 @@ def same(one: GrowingGraph, two: GrowingGraph) -> bool:
 
 def saved(value: float, rows: int = 3) -> Saved:
     return Saved({"entities": torch.full((rows, 2), value), "relations": torch.zeros(2, 2)}, {"scorer": "complex"})
-
-
-def fails(call, *parts: str, error: type[Exception] = BadInput) -> str:
-    with pytest.raises(error) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in parts:
-        assert part in message, message
-    return message
 
 
 def breaking(facts: list[Fact], error: type[BaseException] = RuntimeError):

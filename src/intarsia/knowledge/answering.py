@@ -10,7 +10,6 @@ import numpy as np
 from intarsia.knowledge.asking.asker import Asker
 from intarsia.knowledge.grow import Answered
 from intarsia.knowledge.store import KnowledgeGraph
-from intarsia.knowledge.store.place import KNOWN
 
 MOST = 10
 SHOWN = 3
@@ -25,7 +24,8 @@ def held_out_answers(graph: KnowledgeGraph, most: int = MOST, seed: int = 0) -> 
     if str(graph.source) == "python" or graph.note("source") == "python":
         from intarsia.data.python_graph import questions
 
-        asked = [(q.text, q.head, q.relation, q.answers) for q in questions(KNOWN["python"](), most)]
+        learned = [asker.graph.named(i) for i in range(asker.index + 1)]
+        asked = [(q.text, q.head, q.relation, q.answers) for q in questions(learned, most)]
     else:
         asked = list(_some(asker, most, seed))
     out = []

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from intarsia.data.snapshots import SPLITS
 from intarsia.errors import BadInput, MissingExtra
 from intarsia.knowledge.asking.asker import Asker
 from intarsia.knowledge.export import ExportConfig
-from intarsia.knowledge.graph.growing import SPLITS
 from intarsia.knowledge.store import KnowledgeGraph
 
 Array = np.ndarray[Any, Any]

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from intarsia.knowledge.graph.growing import SPLITS, GrowingGraph, directed
+from intarsia.data.snapshots import SPLITS
+from intarsia.knowledge.graph.growing import GrowingGraph, directed
 
 Array = np.ndarray[Any, Any]
 

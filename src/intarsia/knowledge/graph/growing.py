@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from intarsia.data import Fact, FactSnapshot
+from intarsia.data.snapshots import SPLITS
 
 Array = np.ndarray[Any, Any]
-SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +72,15 @@ class GrowingGraph:
             [self.snapshots[i].split(split) for i in range(since, upto + 1) for split in splits]
             or [np.empty((0, 3), np.int64)]
         )
+
+    def named(self, index: int) -> FactSnapshot:
+        """The facts of a snapshot by name."""
+
+        def facts(split: str) -> list[Fact]:
+            rows = self.snapshots[index].split(split).tolist()
+            return [Fact(self.entities[h], self.relations[r], self.entities[t]) for h, r, t in rows]
+
+        return FactSnapshot(self.snapshots[index].name, *map(facts, SPLITS))
 
     def before(self, index: int) -> tuple[int, int]:
         """How many entities and rows of relations there were before snapshot `index`."""

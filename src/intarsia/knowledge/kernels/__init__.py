@@ -20,38 +20,22 @@ SLICES = 2
 
 def l1(queries: Tensor, vectors: Tensor) -> Tensor:
     """L1 distances [n, m] of queries [n, width] and vectors [m, width]."""
-    if (fast := _fast(queries)) is None:
-        return plain.l1(queries, vectors)
-    out = queries.new_empty(len(queries), len(vectors))
-    fast.l1(_array(queries), _array(vectors), out.numpy())
-    return out
+    return _pairs("l1", queries, vectors)
 
 
 def l1_pull(queries: Tensor, vectors: Tensor, weights: Tensor) -> Tensor:
     """Gradient of sum(weights * l1(queries, vectors)) for the queries: [n, width]."""
-    if (fast := _fast(queries)) is None:
-        return plain.l1_pull(queries, vectors, weights)
-    out = torch.zeros_like(queries)
-    fast.l1_pull(_array(queries), _array(vectors), _array(weights), out.numpy())
-    return out
+    return _pull("l1_pull", queries, vectors, weights)
 
 
 def modulus(queries: Tensor, vectors: Tensor) -> Tensor:
     """Sums of moduli of complex differences [n, m]; the first half of the width is real, the second imaginary."""
-    if (fast := _fast(queries)) is None:
-        return plain.modulus(queries, vectors)
-    out = queries.new_empty(len(queries), len(vectors))
-    fast.modulus(_array(queries), _array(vectors), out.numpy())
-    return out
+    return _pairs("modulus", queries, vectors)
 
 
 def modulus_pull(queries: Tensor, vectors: Tensor, weights: Tensor) -> Tensor:
     """Gradient of sum(weights * modulus(queries, vectors)) for the queries: [n, width]."""
-    if (fast := _fast(queries)) is None:
-        return plain.modulus_pull(queries, vectors, weights)
-    out = torch.zeros_like(queries)
-    fast.modulus_pull(_array(queries), _array(vectors), _array(weights), out.numpy())
-    return out
+    return _pull("modulus_pull", queries, vectors, weights)
 
 
 def count_better(
@@ -100,6 +84,22 @@ def margin_pull(
         return
     given = map(_array, (entities, relations, facts, others, heads, weights))
     fast.margin_pull(*given, SLICES, to_entities.numpy(), to_relations.numpy())
+
+
+def _pairs(name: str, queries: Tensor, vectors: Tensor) -> Tensor:
+    if (fast := _fast(queries)) is None:
+        return getattr(plain, name)(queries, vectors)
+    out = queries.new_empty(len(queries), len(vectors))
+    getattr(fast, name)(_array(queries), _array(vectors), out.numpy())
+    return out
+
+
+def _pull(name: str, queries: Tensor, vectors: Tensor, weights: Tensor) -> Tensor:
+    if (fast := _fast(queries)) is None:
+        return getattr(plain, name)(queries, vectors, weights)
+    out = torch.zeros_like(queries)
+    getattr(fast, name)(_array(queries), _array(vectors), _array(weights), out.numpy())
+    return out
 
 
 @cache

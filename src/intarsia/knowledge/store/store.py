@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from intarsia.data import Fact, FactSnapshot
+from intarsia.data.snapshots import SPLITS
 from intarsia.errors import BadInput
 from intarsia.knowledge.store.database import connect, get_blob, put_blob, transaction
 from intarsia.knowledge.store.holding import held_out
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from intarsia.knowledge.graph.growing import GrowingGraph
     from intarsia.knowledge.learning.saved import Saved
 
-SPLITS = ("train", "valid", "test")
 BATCH = 20_000  # facts in one transaction while they are appended
 
 
