@@ -1,4 +1,4 @@
-"""GEM's projection, what EWC and SI hold fast, and Adam, against naive solutions and loops."""
+"""GEM's projection, EMR's mean, what EWC and SI hold fast, and Adam, against naive solutions and loops."""
 
 import itertools
 
@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from intarsia.knowledge.graph.answers import Questions
 from intarsia.knowledge.graph.growing import directed
 from intarsia.knowledge.learning.adam import adam
 from intarsia.knowledge.learning.settings import Settings
+from intarsia.knowledge.methods.emr import Replay
 from intarsia.knowledge.methods.ewc import Fisher
 from intarsia.knowledge.methods.gem import MARGIN, RIDGE, Projection, project
 from intarsia.knowledge.methods.si import DAMPING, Path
-from intarsia.knowledge.objectives import Softmax
+from intarsia.knowledge.objectives import Softmax, objective_for
 from tests.knowledge_help import differentiated, formula, growing_for, small_graph
 
 
@@ -121,6 +123,30 @@ def test_memories_of_snapshots_share_its_size_and_keep_both_directions_of_a_fact
             assert len(kept) == len(set(map(tuple, kept))) == 2 * share
             assert {(h, r // 2, t) for h, r, t in kept[:share]} <= set(map(tuple, graph.snapshots[i].train.tolist()))
             assert kept[share:] == [[t, r + 1, h] for h, r, t in kept[:share]]
+
+
+# ---- EMR
+
+
+@pytest.mark.parametrize("loss", ["margin", "softmax"])
+def test_the_loss_is_the_mean_over_the_facts_of_the_batch_and_of_the_memory(loss):
+    settings = Settings(scorer="distmult", loss=loss, width=6, negatives=3, n3=0.01, options={"memory": 7})
+    growing, old = growing_for(small_graph(), 1, settings), growing_for(small_graph(), 0, settings).facts[:7]
+    batch, replay = growing.facts[:12], Replay(settings)
+    replay.state["memory"] = old
+    as_given = [Questions.of(f.numpy(), growing.relations) if loss == "softmax" else f for f in (batch, old)]
+    objective, random = objective_for(settings), growing.random.get_state()
+    each = []
+    for given in as_given:  # alone, with the same corruptions
+        growing.tables.clear()
+        objective.accumulate(growing, given)
+        each.append([growing.tables.to_entities.clone(), growing.tables.to_relations.clone()])
+    growing.random.set_state(random)
+    growing.tables.clear()
+    objective.accumulate(growing, as_given[0])
+    replay.accumulate(growing, as_given[0])
+    for found, new, kept in zip((growing.tables.to_entities, growing.tables.to_relations), *each, strict=True):
+        torch.testing.assert_close(found, (12 * new + 7 * kept) / 19)
 
 
 # ---- EWC and SI

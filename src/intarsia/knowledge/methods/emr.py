@@ -12,7 +12,7 @@ from intarsia.knowledge.objectives import objective_for
 
 
 class Replay(Part):
-    """The mean loss of all facts in the memory, corrupted anew, beside that of each batch: both weigh alike."""
+    """Every batch is extended by the whole memory, corrupted anew: the loss is the mean over the facts of both."""
 
     def __init__(self, settings: Settings):
         super().__init__()
@@ -24,7 +24,14 @@ class Replay(Part):
             return 0.0
         facts = self.state["memory"].to(growing.device)
         given = Questions.of(facts.cpu().numpy(), growing.relations) if self.softmax else facts
-        return self.objective.accumulate(growing, given)
+        new, old = len(batch.tails if self.softmax else batch), len(facts)
+        gradients = growing.tables.to_entities, growing.tables.to_relations
+        for gradient in gradients:  # what is there is a mean over the new facts, what comes one over the old
+            gradient *= new / old
+        loss = self.objective.accumulate(growing, given)
+        for gradient in gradients:
+            gradient *= old / (new + old)
+        return loss
 
     def end(self, growing: Growing) -> None:
         self.state["memory"] = remembered(growing, self.state.get("memory"), self.most)

@@ -33,9 +33,14 @@ class Path(Pull):
             assert table.grad is not None
             self.state[f"{name}.path"] -= table.grad * (table.detach() - before)
 
+    def improved(self, growing: Growing) -> None:
+        for name, _ in _named(growing):  # the way to the vectors that will be kept, not to the last ones
+            self.state[f"{name}.best"] = self.state[f"{name}.path"].clone()
+
     def end(self, growing: Growing) -> None:
         for (name, table), start in zip(_named(growing), (self.start.entities, self.start.relations), strict=True):
-            path = self.state.pop(f"{name}.path").clamp_min(0)
+            gone = self.state.pop(f"{name}.path")
+            path = self.state.pop(f"{name}.best", gone).clamp_min(0)
             new = path / ((table.detach() - start).square() + DAMPING)
             new /= new.mean().clamp_min(1e-30)
             if name in self.state:
