@@ -110,6 +110,10 @@ def place(tmp_path_factory) -> Path:
         "Oslo\tcapital_of\tNorway\nOslo\tlocated_in\tNorway\nBergen\tlocated_in\tNorway\n"
     )
     (folder / "bad.tsv").write_text("Oslo\tcapital_of\tNorway\nOslo Norway\n")
+    (folder / "empty.tsv").write_text("")
+    for name in ("0", "1"):
+        (folder / "several" / name).mkdir(parents=True)
+        (folder / "several" / name / "train.tsv").write_text(f"Oslo\tlocated_in\tplace {name}\n")
     return folder
 
 
@@ -532,17 +536,19 @@ def test_pykeen_reads_it(atlas, asker, tmp_path):
 
 def test_names_that_would_break_a_file(tmp_path):
     names = ['"quoted', 'half "quoted"', '"whole"', "tab\there", "line\nhere", "odd\u2028line", "# no comment", "NA"]
+    names.insert(5, "tab here")
     graph = KnowledgeGraph.open(tmp_path / "graph")
     graph.add([Fact(name, "is", "thing") for name in names])
     grow(graph, GrowConfig(width=4, scorer="distmult", epochs=1, hold_out=0.0))
     numpy = export(graph, ExportConfig(to="numpy")).save(tmp_path / "numpy")
     plain = [name.translate({9: " ", 10: " ", 0x2028: " "}) for name in graph.names.entities()]
+    plain[plain.index("tab here")] = "tab\\there"  # the other one has its place already
     assert (numpy / "entities.txt").read_text("utf-8").splitlines() == plain
     pykeen = export(graph, ExportConfig(to="pykeen")).save(tmp_path / "pykeen")
     ids = json.loads((pykeen / "entity_to_id.json").read_text("utf-8"))
     assert list(ids) == plain
     rows = read_by_pandas(pykeen / "train.tsv")
-    assert [(ids[h], r, ids[t]) for h, r, t in rows] == [(ids[plain[0]], "is", 1)] + [(i, "is", 1) for i in range(2, 9)]
+    assert [(ids[h], r, ids[t]) for h, r, t in rows] == [(i, "is", 1) for i in (0, *range(2, 10))]
 
 
 def test_an_export_as_of_then_and_never_over_something(atlas, tmp_path):
@@ -667,6 +673,9 @@ def test_growing_by_command(cli, place):
         (["grow", "nowhere"], "nowhere: no graph there"),
         (["grow", "nowhere", "--facts", "nofile.tsv"], "nofile.tsv"),
         (["grow", "bad.tsv"], "bad.tsv: line 2"),
+        (["grow", "empty.tsv"], "empty.tsv: the file is empty"),
+        (["grow", "several", "--name", "x"], "several brings snapshots with names of their own"),
+        (["compare", "atlas", "--keep", "bad.tsv/kept"], "bad.tsv/kept: cannot be written to"),
         (["grow", "atlas", "--width", "16"], "learned with width 64, not 16"),
         (["grow", "atlas", "--method", "lkgee"], "lkge"),
         (["grow", "atlas", "--options", "alphaa=1"], "has no option 'alphaa'"),
@@ -677,4 +686,4 @@ def test_bad_input_is_one_line_and_exit_code_2(cli, place, arguments, words):
     assert (code, out) == (2, ""), errors
     assert errors.startswith("intarsia: ") and words in errors, errors
     assert errors.strip().count("\n") <= 1 and "Traceback" not in errors
-    assert not (place / "nowhere").exists() and not (place / "x").exists()
+    assert not (place / "nowhere").exists() and not (place / "x").exists() and not [*place.glob("runs/*")]

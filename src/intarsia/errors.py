@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class IntarsiaError(Exception):
@@ -42,6 +44,17 @@ def first_line(error: BaseException, most: int = 300) -> str:
     """The first line of another library's error that says anything, for a message of one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:most]
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Turn an error of a folder that cannot be written to into one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise
+        raise BadInput(f"{folder}: cannot be written to ({error.strerror}); give a folder that can") from None
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -8,6 +8,7 @@ import pydantic
 from pydantic import Field
 
 from intarsia.catalog import Config, technique
+from intarsia.knowledge.evaluated import UNCALIBRATED
 from intarsia.knowledge.store import KnowledgeGraph
 from intarsia.report import Column, Finding, Table
 
@@ -53,7 +54,7 @@ class Asked(Finding):
         ]
         note = f"{self.known} known, {self.candidates:,} candidates."
         if not self.calibrated:
-            note += " Too few held-out facts were there to calibrate on: take confidences as mere order."
+            note += f" {UNCALIBRATED}"
         return [Table(title=self.question, columns=columns, rows=rows, note=note)]
 
 

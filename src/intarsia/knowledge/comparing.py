@@ -6,15 +6,16 @@ import hashlib
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 
-from intarsia.errors import BadInput
+from intarsia.errors import BadInput, writing_to
 from intarsia.knowledge.compare import CompareConfig, Course, GrowthComparison
 from intarsia.knowledge.graph.growing import GrowingGraph
 from intarsia.knowledge.learning.choosing import choose
 from intarsia.knowledge.learning.learner import Learner
 from intarsia.knowledge.learning.parts import Method
 from intarsia.knowledge.learning.saved import Saved
-from intarsia.knowledge.learning.settings import Settings
+from intarsia.knowledge.learning.settings import Settings, given_in
 from intarsia.knowledge.methods import method_called
 from intarsia.knowledge.store import KnowledgeGraph
 from intarsia.measure import provenance
@@ -29,6 +30,10 @@ def look(graph: KnowledgeGraph, config: CompareConfig, seed: int) -> GrowthCompa
     if not config.methods:
         raise BadInput("knowledge.compare: give at least one of --methods")
     planned = [(name, *method_of(name, config)) for name in dict.fromkeys(config.methods)]
+    if config.keep is not None:
+        with writing_to(config.keep):
+            config.keep.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=config.keep).close()
     courses = []
     todo = [(entry, seed + run) for entry in planned for run in range(config.seeds)]
     for done, ((name, method, settings), own) in enumerate(todo):
@@ -54,13 +59,12 @@ def method_of(name: str, config: CompareConfig) -> tuple[Method, Settings]:
     settings = method.defaults()
     if at:
         settings = replace(method_called(second).settings, options=settings.options)
-    given = {key: getattr(config, key) for key in ("width", "learning_rate", "batch_size", "epochs", "patience")}
     known = {key: value for key, value in config.options.items() if key in settings.options}
     if unknown := [
         k for k in config.options if not any(k in method_called(n.partition("@")[0]).options for n in config.methods)
     ]:
         raise BadInput(f"none of these methods has the option '{unknown[0]}'")
-    return method, settings.with_(**given).tuned(known, first)
+    return method, settings.with_(**given_in(config)).tuned(known, first)
 
 
 def course(

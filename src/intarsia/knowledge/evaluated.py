@@ -8,7 +8,17 @@ from intarsia.knowledge.evaluation.metrics import Ranking, Rankings
 from intarsia.knowledge.learning.results import SnapshotResult
 from intarsia.report import Column, Figure, Series
 
-__all__ = ["Ranking", "Rankings", "SnapshotResult", "curves", "growth_columns", "growth_row", "matrix_figures"]
+__all__ = [
+    "UNCALIBRATED",
+    "Ranking",
+    "Rankings",
+    "SnapshotResult",
+    "curves",
+    "growth_columns",
+    "growth_row",
+    "matrix_figures",
+]
+UNCALIBRATED = "Too few held-out facts were there to calibrate on: take confidences as mere order."
 
 
 def growth_columns() -> list[Column]:

@@ -8,7 +8,7 @@ import pydantic
 from pydantic import Field
 
 from intarsia.catalog import Config, technique
-from intarsia.knowledge.evaluated import SnapshotResult, curves, growth_columns, growth_row
+from intarsia.knowledge.evaluated import UNCALIBRATED, SnapshotResult, curves, growth_columns, growth_row
 from intarsia.knowledge.store import KnowledgeGraph
 from intarsia.report import Cell, Column, Figure, Finding, Table
 
@@ -67,6 +67,7 @@ class Growth(Finding):
     chosen: dict[str, float] = Field(default_factory=dict)
     added: int = 0
     known: int = 0
+    calibrated: bool = True
     skipped: list[str] = Field(default_factory=list)
     grown: int = 0
     results: list[SnapshotResult] = Field(default_factory=list)
@@ -100,7 +101,8 @@ class Growth(Finding):
                     [row.question, f"{row.said[0]} {ok}".strip(), row.confidence[0], ", ".join(row.right), row.rank]
                 )
             title = "Questions that were held out"
-            tables.append(Table(title=title, columns=columns, rows=rows, note="None of these facts was learned."))
+            note = "None of these facts was learned." + ("" if self.calibrated else f" {UNCALIBRATED}")
+            tables.append(Table(title=title, columns=columns, rows=rows, note=note))
         if self.skipped:
             rows = [[line] for line in self.skipped]
             tables.append(Table(title="Left out", columns=[Column(name="where and why")], rows=rows))

@@ -16,20 +16,20 @@ from intarsia.data.files import is_archive, must_exist, split_name
 from intarsia.data.snapshots import described_beside
 from intarsia.errors import BadInput, Note, did_you_mean
 from intarsia.knowledge.answering import held_out_answers
+from intarsia.knowledge.asking.asker import Asker
 from intarsia.knowledge.asking.confidence import fitted_temperature
 from intarsia.knowledge.grow import GrowConfig, Growth
 from intarsia.knowledge.learning.choosing import choose
 from intarsia.knowledge.learning.learner import Learner
 from intarsia.knowledge.learning.results import SnapshotResult
 from intarsia.knowledge.learning.saved import Saved
-from intarsia.knowledge.learning.settings import Settings
+from intarsia.knowledge.learning.settings import Settings, given_in
 from intarsia.knowledge.methods import method_called
 from intarsia.knowledge.store import Added, KnowledgeGraph
 from intarsia.knowledge.store.place import KNOWN
 from intarsia.measure import provenance
 
 CHECKPOINT = "training.safetensors"
-TUNED = ("scorer", "width", "learning_rate", "batch_size", "epochs", "patience")  # settings that the config has
 
 
 def run(graph: KnowledgeGraph, config: GrowConfig, facts: Any, seed: int) -> Growth:
@@ -45,9 +45,18 @@ def run(graph: KnowledgeGraph, config: GrowConfig, facts: Any, seed: int) -> Gro
         must_exist(Path(facts))
     with graph.writing():
         _begun(graph, config)  # before any fact is taken in
-        added = take_in(graph, config, facts, seed, skipped)
-        if not graph.stages():
-            raise BadInput(f"{graph}: no facts in this graph yet: give some with --facts")
+        try:
+            added = take_in(graph, config, facts, seed, skipped)
+            if not _holds(graph):
+                given = facts if isinstance(facts, str | Path) else graph.source
+                raise BadInput(
+                    f"{graph}: no facts in this graph yet: give some with --facts"
+                    if given is None else f"{given}: no facts in it"
+                )  # fmt: skip
+        except BaseException:
+            if not _holds(graph):
+                graph.remove()  # nothing of it is worth keeping, and no later call shall find half a graph
+            raise
         if config.relearn:
             # Before the new settings are noted: a stop in between leaves nothing learned, not another method's.
             graph.forget()
@@ -90,6 +99,9 @@ def take_in(graph: KnowledgeGraph, config: GrowConfig, facts: Any, seed: int, sk
     def on_bad(where: str, problem: str) -> None:
         skipped.append(f"{where}: {problem}")
 
+    several = [x for x in (graph.source, facts) if isinstance(x, str | Path) and (str(x) in KNOWN or _many(Path(x)))]
+    if config.name is not None and several:
+        raise BadInput(f"{several[0]} brings snapshots with names of their own: leave out --name")
     reading = {"skip_bad": config.skip_bad, "on_bad": on_bad}
     if graph.source is not None and (str(graph.source) in KNOWN or _many(Path(graph.source))):
         snapshots = graph.facts_of_source(**reading)
@@ -108,6 +120,10 @@ def take_in(graph: KnowledgeGraph, config: GrowConfig, facts: Any, seed: int, sk
     if graph.exists:
         graph.close_snapshot(config.name, config.hold_out, seed)
     return added
+
+
+def _holds(graph: KnowledgeGraph) -> bool:
+    return graph.exists and any(stage.facts for stage in graph.stages())
 
 
 def _same_source(graph: KnowledgeGraph) -> None:
@@ -141,8 +157,7 @@ def settings_of(graph: KnowledgeGraph, config: GrowConfig, seed: int) -> Setting
     method = method_called(config.method)
     if (told := _begun(graph, config)) is not None:
         return Settings(**told["settings"])
-    given = {name: getattr(config, name) for name in TUNED}
-    settings = method.defaults().tuned(config.options, method.name).with_(**given)
+    settings = method.defaults().tuned(config.options, method.name).with_(**given_in(config))
     growing = graph.growing()
     settings, tried = choose(growing, method, settings, seed, config.accelerator)
     graph.set_note("learning", {"method": method.name, "settings": asdict(settings), "tried": tried})
@@ -156,7 +171,7 @@ def _begun(graph: KnowledgeGraph, config: GrowConfig) -> dict[str, Any] | None:
         return None
     have_all = {**told["settings"]["options"], **told["settings"], "method": told["method"]}
     asked = {"method": config.method if "method" in config.model_fields_set else None}
-    asked |= {name: getattr(config, name) for name in TUNED} | config.options
+    asked |= given_in(config) | config.options
     if config.scorer == "auto":
         asked["scorer"] = None
     for name, value in asked.items():
@@ -232,6 +247,7 @@ def summary_of(graph: KnowledgeGraph) -> Growth:
         title=f"How {graph.path.name} grew", technique="knowledge.grow", graph=str(graph.path), method=told["method"],
         scorer=told["settings"]["scorer"], chosen=told["tried"], results=results,
         answered=held_out_answers(graph) if results else [],
+        calibrated=not results or Asker.of(graph).calibrated,
     )  # fmt: skip
 
 

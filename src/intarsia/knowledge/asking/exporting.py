@@ -104,22 +104,22 @@ class GraphExport:
     def _numpy(self, part: Path) -> None:
         self._vectors(part)
         for kind, names in zip(("entities", "relations"), self._names(), strict=True):
-            (part / f"{kind}.txt").write_text("".join(f"{name}\n" for name in map(_one_line, names)), "utf-8")
+            (part / f"{kind}.txt").write_text("".join(f"{name}\n" for name in _lines(names)), "utf-8")
         for split, facts in self._facts().items():
             np.save(part / f"{split}.npy", facts)
 
     def _pykeen(self, part: Path) -> None:
         self._vectors(part)
-        entities, relations = self._names()
+        entities, relations = map(_lines, self._names())
         for kind, names in (("entity", entities), ("relation", relations)):
-            ids = {_one_line(name): i for i, name in enumerate(names)}
+            ids = {name: i for i, name in enumerate(names)}
             (part / f"{kind}_to_id.json").write_text(json.dumps(ids, ensure_ascii=False), "utf-8")
         for split, facts in self._facts().items():
             with (part / f"{split}.tsv").open("w", encoding="utf-8", newline="") as file:
                 # PyKEEN reads by pandas, for which a quotation mark at the beginning of a name opens a quoted field.
                 rows = csv.writer(file, delimiter="\t", lineterminator="\n")
                 for head, relation, tail in facts.tolist():
-                    rows.writerow(map(_one_line, (entities[head], relations[relation], entities[tail])))
+                    rows.writerow((entities[head], relations[relation], entities[tail]))
 
     def _parquet(self, part: Path) -> None:
         try:
@@ -157,6 +157,17 @@ def make(graph: KnowledgeGraph, config: ExportConfig) -> GraphExport:
     return GraphExport(Asker.of(graph, config.snapshot), graph.path.name, config.to)
 
 
-def _one_line(name: str) -> str:
-    """A name without what would end a field or a line (for `str.splitlines` too)."""
-    return re.sub(r"[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", " ", name)
+def _lines(names: list[str]) -> list[str]:
+    """Names without what would end a field or a line (for `str.splitlines` too), still each its own."""
+    breaks = re.compile(r"[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+    taken = {name for name in names if not breaks.search(name)}
+    out = []
+    for name in names:
+        line = breaks.sub(" ", name)
+        if line != name and line in taken:
+            line = breaks.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), name)
+        while line != name and line in taken:
+            line += "_"
+        taken.add(line)
+        out.append(line)
+    return out

@@ -96,11 +96,9 @@ def _groups(asker: Asker, facts: Array, chosen: Array, by: str) -> tuple[list[st
 
 def _together(vectors: Array, places: Array) -> float:
     """The share of each point's nearest neighbours that are its nearest on the plane too."""
+    from sklearn.neighbors import NearestNeighbors
+
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    likeness = unit @ unit.T
-    apart = ((places[:, None] - places[None]) ** 2).sum(-1)
-    np.fill_diagonal(likeness, -np.inf)
-    np.fill_diagonal(apart, np.inf)
-    one = np.argpartition(-likeness, NEAR, 1)[:, :NEAR]
-    two = np.argpartition(apart, NEAR, 1)[:, :NEAR]
+    # Without points of its own to ask about, a point is not its own neighbour.
+    one, two = (NearestNeighbors(n_neighbors=NEAR).fit(x).kneighbors(return_distance=False) for x in (unit, places))
     return float(np.mean([len(np.intersect1d(a, b)) / NEAR for a, b in zip(one, two, strict=True)]))

@@ -11,6 +11,12 @@ from intarsia.errors import BadInput, did_you_mean
 Loss = Literal["margin", "self-adversarial", "softmax"]
 Optimiser = Literal["adam", "adagrad"]
 LOSSES: tuple[Loss, ...] = ("margin", "self-adversarial", "softmax")
+SHARED = ("scorer", "width", "learning_rate", "batch_size", "epochs", "patience")
+
+
+def given_in(config: Any) -> dict[str, Any]:
+    """The settings that a technique's config may have fields of, by name; None for what it leaves to the method."""
+    return {name: getattr(config, name, None) for name in SHARED}
 
 
 @dataclass(frozen=True)

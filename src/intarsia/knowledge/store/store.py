@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from intarsia.data import Fact, FactSnapshot
 from intarsia.data.snapshots import SPLITS
-from intarsia.errors import BadInput
+from intarsia.errors import BadInput, writing_to
 from intarsia.knowledge.store.database import connect, get_blob, put_blob, transaction
 from intarsia.knowledge.store.holding import held_out
 from intarsia.knowledge.store.names import Names
@@ -52,17 +51,6 @@ class Stage:
     @property
     def learned(self) -> bool:
         return self.result is not None
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """A folder that cannot be written to, in one line."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        raise BadInput(f"{path}: cannot be written to ({error.strerror}); give a folder that can") from None
 
 
 class KnowledgeGraph:
@@ -113,9 +101,17 @@ class KnowledgeGraph:
         if not self.exists:
             if self.path.is_file():
                 raise BadInput(f"{self.path}: is a file; a graph is a folder")
-            with _told(self.path):
+            with writing_to(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
             self._connection = connect(self.path / FILE, create=True)
+
+    def remove(self) -> None:
+        """Take the file away, and the folder where nothing else is in it."""
+        self.close()
+        for file in (*self.path.glob(f"{FILE}*"), self.path / ".lock"):
+            file.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -130,7 +126,7 @@ class KnowledgeGraph:
 
         self.create()
         try:
-            with _told(self.path):
+            with writing_to(self.path):
                 lock = FileLock(self.path / ".lock", timeout=1)
                 lock.acquire()
         except Timeout:
