@@ -12,8 +12,8 @@ from intarsia.errors import BadInput
 from intarsia.knowledge import METHODS, SCORERS, GrowingGraph, Learner
 from intarsia.knowledge.grow import Method as Growable
 from intarsia.knowledge.learning import learner as learning
-from intarsia.knowledge.learning.saved import Saved
 from intarsia.knowledge.methods import method_called
+from intarsia.models.saved import Saved
 from tests.knowledge_help import small_graph
 
 EPOCHS = 4

@@ -20,12 +20,12 @@ from intarsia.data import Fact, FactSnapshot
 from intarsia.errors import IntarsiaError
 from intarsia.knowledge import GrowConfig, KnowledgeGraph, grow, kernels
 from intarsia.knowledge.graph.growing import GrowingGraph
-from intarsia.knowledge.learning.saved import Saved
 from intarsia.knowledge.store import Added
 from intarsia.knowledge.store import store as store_module
 from intarsia.knowledge.store.database import PART, get_blob, put_blob, transaction
 from intarsia.knowledge.store.names import near_names
 from intarsia.knowledge.store.place import place_of
+from intarsia.models.saved import Saved
 from intarsia.progress import listening
 from tests.failing import fails
 

@@ -23,7 +23,7 @@ LKGE: dict[str, dict[str, float]] = {
     "ENTITY": {"learning_rate": 1e-3, "patience": 10},
     "RELATION": {"learning_rate": 1e-3, "patience": 10},
     "FACT": {"learning_rate": 1e-4, "patience": 10},
-    "HYBRID": {"learning_rate": 1e-4, "patience": 10},
+    "HYBRID": {"learning_rate": 1e-3, "patience": 10},
 }
 SMALL = {"learning_rate": 1e-3, "batch_size": 256, "patience": 10}  # of the margin losses on WORLD's few facts
 OPTIONS: dict[str, dict[str, float]] = {"FACT": {"beta": 1.0}}  # of LKGE, as its paper has it

@@ -1,9 +1,22 @@
-"""Adaptation: label tuning and instruction tuning with low-rank adapters.
+"""Adaptation: label tuning and instruction tuning with low-rank adapters, and tuning on task after task.
 
 - `label`: a labelling task, scored by the likelihood of each label's words, loss on the label's tokens only.
-- `instruct`: conversations, loss on the answers only."""
+- `instruct`: conversations, loss on the answers only.
+- `continual`: tasks one after the other, each in a block of its own, picked by the prompt; with `answer`, `forget`,
+  `merge`."""
 
+from intarsia.adaptation.continual import ContinualConfig, answer, continual, forget, merge
 from intarsia.adaptation.instruct import InstructConfig, instruct
 from intarsia.adaptation.label import LabelConfig, label
 
-__all__ = ["InstructConfig", "LabelConfig", "instruct", "label"]
+__all__ = [
+    "ContinualConfig",
+    "InstructConfig",
+    "LabelConfig",
+    "answer",
+    "continual",
+    "forget",
+    "instruct",
+    "label",
+    "merge",
+]

@@ -56,11 +56,17 @@ def tune(
         examples = Examples.build(new, task, trie, records, config)
         batches = fixed_batches([len(row) for row in examples.ids], config.batch_size, seed)
         loss = TrieLoss(trie, task, records, config, new.device)
-        trunk = Trunk.of(new, examples, batches, config)
+        trunk = Trunk.of(new, config.trunk_cache, config.layers_from)
+        if trunk:
+            trunk.fill(examples.ids)
 
         def loss_of(number: int) -> torch.Tensor:
             rows = batches[number]
-            logits = trunk.logits(number) if trunk else examples.logits(adapted, rows)
+            logits = (
+                trunk.logits([examples.ids[row] for row in rows], examples.keep)
+                if trunk
+                else examples.logits(adapted, rows)
+            )
             return loss(logits, [examples.tails[row] for row in rows], [examples.labels[row] for row in rows])
 
         groups = [(parameters, 1.0)] + ([([loss.bias], BIAS_RATE)] if loss.bias is not None else [])

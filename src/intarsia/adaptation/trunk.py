@@ -1,91 +1,131 @@
-"""The frozen-trunk cache: with adapters on the upper blocks only, the states that enter the first adapted block never
-change. They are computed once and stored; every epoch then runs the upper blocks alone.
+"""The frozen trunk: with adapters on the upper blocks only, the states that enter the first adapted block never change.
+They are computed once and stored; every epoch, and every method, then runs the upper blocks alone.
 
 Cost per token and epoch, for N parameters in L blocks of which the lower k are frozen: 4N(1 - k/L) instead of
 2N + 2N(1 - k/L), after 2N k/L once."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from intarsia.adaptation.lora import first_block
 from intarsia.errors import BadInput
-from intarsia.measure.likelihood import accepts, given, left_padded
+from intarsia.measure.likelihood import accepts, given, left_padded, length_batches
 from intarsia.progress import track
 
 if TYPE_CHECKING:
     import torch
 
-    from intarsia.adaptation.label import LabelConfig
-    from intarsia.adaptation.label_tuning import Examples
     from intarsia.models import Model
+
+TOKENS = 1024  # padded tokens in one forward while states are computed
 
 
 class Trunk:
-    """States entering the first adapted block, batch by batch, in a memory-mapped temporary file."""
+    """States that enter block `first`, one stretch a row of token ids, in a file.
 
-    def __init__(self, model: Model, examples: Examples, batches: Sequence[Sequence[int]], first: int, dtype: str):
+    - dtype: what they are stored in, `float32` or `float16`.
+    - folder: keep them there for later runs, of this model alone; default: a temporary file."""
+
+    def __init__(self, model: Model, first: int, dtype: str, folder: Path | None = None):
         import numpy as np
 
-        self._model, self._first, self._keep = model, first, examples.keep
-        pad = model.tokenizer.pad_token_id or 0
-        keys = accepts(model.network)
-        self._inputs = [given(left_padded([examples.ids[row] for row in rows], pad), keys) for rows in batches]
-        width = model.config.get_text_config().hidden_size
-        sizes = [batch["input_ids"].numel() * width for batch in self._inputs]
-        self._starts = [sum(sizes[:i]) for i in range(len(sizes))]
-        self._file = tempfile.TemporaryFile(prefix="intarsia-trunk-")  # noqa: SIM115 - lives as long as the trunk
-        self._states = np.memmap(self._file, dtype=dtype, mode="w+", shape=(sum(sizes),))
-        self._shapes = [(*batch["input_ids"].shape, width) for batch in self._inputs]
-        self._fill()
+        self.model, self.first = model, first
+        self._dtype = np.dtype(dtype)
+        self._width = model.config.get_text_config().hidden_size
+        self._accepts = accepts(model.network)
+        self._places: dict[str, tuple[int, int]] = {}  # of a row: where it begins in the file, and its tokens
+        self._index: Path | None = None
+        if folder is None:
+            self._file: Any = tempfile.TemporaryFile(prefix="intarsia-trunk-")  # noqa: SIM115 - lives with the trunk
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = f"{_key(model)}-{first}-{dtype}"
+        self._index = folder / f"{stem}.json"
+        if self._index.is_file():
+            self._places = {key: tuple(place) for key, place in json.loads(self._index.read_text()).items()}
+        self._file = (folder / f"{stem}.bin").open("r+b" if self._places else "w+b")
 
     @classmethod
-    def of(
-        cls, model: Model, examples: Examples, batches: Sequence[Sequence[int]], config: LabelConfig
-    ) -> Trunk | None:
-        """The trunk that the config asks for, filled; None when it asks for none.
+    def of(cls, model: Model, dtype: str, layers_from: float, folder: Path | None = None) -> Trunk | None:
+        """The trunk that settings ask for; None when `dtype` is `off`.
 
         Raises `BadInput` when the adapters begin at the first block: nothing below them is frozen."""
-        if config.trunk_cache == "off":
+        if dtype == "off":
             return None
-        first = first_block(model.network, config.layers_from)
+        first = first_block(model.network, layers_from)
         if first == 0:
             raise BadInput("trunk_cache needs frozen blocks below the adapters: set layers_from (0.5: the upper half)")
-        return cls(model, examples, batches, first, config.trunk_cache)
+        return cls(model, first, dtype, folder)
 
-    @property
-    def _site(self) -> str:
-        return f"layers.{self._first - 1}.resid_post"
+    def fill(self, rows: Iterable[Sequence[int]]) -> None:
+        """Compute the states of rows of token ids that are not there yet."""
+        import torch
 
-    def _fill(self) -> None:
         from intarsia.sites import read
 
-        for number in track(range(len(self._inputs)), "reading the frozen trunk"):
-            states = read(self._model, self._batch(number), self._site)[self._site]
-            start = self._starts[number]
-            self._states[start : start + states.numel()] = states.float().flatten().cpu().numpy()
+        new = {key: list(row) for row in rows if (key := _row_key(row)) not in self._places}
+        keys = list(new)
+        site = f"layers.{self.first - 1}.resid_post"
+        if not keys:
+            return
+        for numbers in track(length_batches([len(new[key]) for key in keys], TOKENS), "reading the frozen trunk"):
+            ids = [new[keys[i]] for i in numbers]
+            with torch.no_grad():
+                states = read(self.model, self._inputs(ids), site)[site].float().cpu().numpy()
+            for i, row, state in zip(numbers, ids, states, strict=True):
+                at = self._file.seek(0, 2)
+                self._file.write(state[-len(row) :].astype(self._dtype).tobytes())
+                self._places[keys[i]] = at, len(row)
+        self._file.flush()
+        if self._index is not None:
+            part = self._index.with_suffix(".part")
+            part.write_text(json.dumps(self._places))
+            part.replace(self._index)
 
-    def _batch(self, number: int) -> dict[str, torch.Tensor]:
-        return {name: value.to(self._model.device) for name, value in self._inputs[number].items()}
-
-    def logits(self, number: int) -> torch.Tensor:
-        """Logits [row, last positions, vocabulary] of a batch, with gradients for the adapters."""
-        import math
-
+    def logits(self, ids: Sequence[Sequence[int]], keep: int, *, grad: bool = True) -> torch.Tensor:
+        """Logits [row, last `keep` positions, vocabulary] of rows that were filled, their ends aligned; with gradients
+        for the adapters."""
+        import numpy as np
         import torch
 
         from intarsia.sites import resume
 
-        start, shape = self._starts[number], self._shapes[number]
-        stored = torch.tensor(self._states[start : start + math.prod(shape)]).view(shape)
-        state = stored.to(self._model.device, self._model.dtype)
-        return resume(
-            self._model, self._batch(number), self._first - 1, state=state, grad=True, logits_to_keep=self._keep
-        ).logits
+        width = max(map(len, ids))
+        stored = np.zeros((len(ids), width, self._width), self._dtype)
+        for row, state in zip(ids, stored, strict=True):
+            at, count = self._places[_row_key(row)]
+            self._file.seek(at)
+            flat = np.frombuffer(self._file.read(count * self._width * self._dtype.itemsize), self._dtype)
+            state[width - count :] = flat.reshape(count, self._width)
+        state = torch.from_numpy(stored).to(self.model.device, self.model.dtype)
+        return resume(self.model, self._inputs(ids), self.first - 1, state=state, grad=grad, logits_to_keep=keep).logits
+
+    def _inputs(self, ids: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+        batch = left_padded(ids, getattr(self.model.tokenizer, "pad_token_id", None) or 0)
+        return {name: value.to(self.model.device) for name, value in given(batch, self._accepts).items()}
 
     def close(self) -> None:
         """Give the file back."""
-        del self._states
         self._file.close()
+
+
+def _row_key(ids: Sequence[int]) -> str:
+    return hashlib.blake2b(" ".join(map(str, ids)).encode(), digest_size=16).hexdigest()
+
+
+def _key(model: Model) -> str:
+    """Of the weights: two models share their states only where every weight is the same."""
+    digest = hashlib.blake2b(digest_size=12)
+    for name, value in model.network.state_dict().items():
+        flat = value.detach().flatten()
+        # A sum over all and a few single values tell weights apart at a hundredth of the cost of all bytes.
+        some = flat[:: max(1, len(flat) // 64)].double().cpu()
+        digest.update(f"{name} {tuple(value.shape)} {float(flat.double().sum())}".encode())
+        digest.update(some.numpy().tobytes())
+    return digest.hexdigest()

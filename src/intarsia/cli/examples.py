@@ -15,6 +15,7 @@ from intarsia.cli import options
 
 EXAMPLE_MODEL = "smollm2-135m"
 EXAMPLE_VISION = "openai/clip-vit-base-patch32"
+EXAMPLE_SKILLS = "skills"
 EXAMPLE_DATA = "python-docs"
 EXAMPLE_PICTURES = "pictures"
 EXAMPLE_CHAT = '{"messages": [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4"}]}'
@@ -22,7 +23,7 @@ EXAMPLE_CHAT = '{"messages": [{"role": "user", "content": "What is 2 + 2?"}, {"r
 
 def example_model(technique: Technique) -> str:
     """A model that the technique works on."""
-    return EXAMPLE_VISION if technique.needs == "vision" else EXAMPLE_MODEL
+    return {"vision": EXAMPLE_VISION, "skills": EXAMPLE_SKILLS}.get(technique.needs, EXAMPLE_MODEL)
 
 
 def example(technique: Technique) -> str:
@@ -33,6 +34,8 @@ def example(technique: Technique) -> str:
     source = example_model(technique)
     words = ["intarsia", *technique.name.split(".", 1)]
     words += ["--model", source] if technique.subject is None else [technique.example["subject"]]
+    if source == EXAMPLE_SKILLS:
+        before.append(f"intarsia adaptation continual --model {EXAMPLE_MODEL} --stream tasks --out {EXAMPLE_SKILLS}")
     others = [name for name, needed in model_inputs(technique).items() if needed]
     if others:
         change = "tokens merge" if source == EXAMPLE_VISION else "compression quantize"

@@ -13,11 +13,13 @@ from intarsia.data.records import (
     LabelledText,
     RationaleText,
     Record,
+    TaskPair,
     Text,
     TextPair,
 )
 from intarsia.data.snapshots import FactSnapshot, read_snapshots
 from intarsia.data.splits import dedup, shuffled, split
+from intarsia.data.streams import read_stream
 
 __all__ = [
     "Chat",
@@ -29,6 +31,7 @@ __all__ = [
     "LabelledText",
     "RationaleText",
     "Record",
+    "TaskPair",
     "Text",
     "TextPair",
     "dedup",
@@ -38,6 +41,7 @@ __all__ = [
     "read",
     "read_facts",
     "read_snapshots",
+    "read_stream",
     "shared_data",
     "shuffled",
     "split",

@@ -14,13 +14,14 @@ from intarsia.data.records import (
     LabelledText,
     RationaleText,
     Record,
+    TaskPair,
     Text,
     TextPair,
 )
 from intarsia.errors import BadInput, did_you_mean
 
-RecordKind = Literal["text", "label", "chat", "pair", "image", "image-question"]
-KINDS: tuple[RecordKind, ...] = ("text", "label", "chat", "pair", "image", "image-question")
+RecordKind = Literal["text", "label", "chat", "pair", "task", "image", "image-question"]
+KINDS: tuple[RecordKind, ...] = ("text", "label", "chat", "pair", "task", "image", "image-question")
 
 TEXT = ("text", "utterance", "sentence", "content", "document", "body")
 LABEL = ("label", "emotion", "class", "category", "sentiment", "topic")
@@ -28,6 +29,8 @@ MESSAGES = ("messages", "conversations", "conversation", "dialogue")
 PROMPT = ("prompt", "instruction", "question", "source")
 TARGET = ("target", "completion", "response", "output", "answer")
 RATIONALE = ("rationale", "rationales", "evidence")
+TASK = ("task", "task_name")
+TARGETS = ("outputs", "targets", "answers", "references")
 IMAGE = ("image", "file_name", "image_path", "picture", "path")
 CAPTION = ("text", "caption", "sentence", "title", "description")
 QUESTION = ("question",)
@@ -39,6 +42,7 @@ _WANTED = {
     "label": (TEXT, LABEL),
     "chat": (MESSAGES,),
     "pair": (PROMPT, TARGET),
+    "task": (TASK, PROMPT, TARGET),
     "image": (IMAGE,),
     "image-question": (IMAGE, QUESTION),
 }
@@ -49,7 +53,7 @@ def guess_kind(columns: list[str], where: str, row: Mapping[str, Any] | None = N
 
     A column `path` beside a text names a picture only where its value in `row` ends like one."""
     pictures = _names_picture(row if row is not None else dict.fromkeys(columns))
-    for kind in ("image-question", "image", "chat", "pair", "label", "text"):
+    for kind in ("image-question", "image", "chat", "task", "pair", "label", "text"):
         if kind.startswith("image") and not pictures:
             continue
         if all(_column(columns, names) for names in _WANTED[kind]):
@@ -78,11 +82,15 @@ def to_record(row: Mapping[str, Any], kind: RecordKind, where: str) -> Record:
         case "chat":
             return Chat(_messages(row, where), group)
         case "pair":
-            prompt = _text(row, PROMPT, where)
-            extra = _get(row, ("input",))  # Alpaca files put the thing to work on beside the instruction
-            if isinstance(extra, str) and extra.strip():
-                prompt = f"{prompt}\n\n{extra}"
-            return TextPair(prompt, _text(row, TARGET, where), group)
+            return TextPair(_joined(*_asked(row, where)), _text(row, TARGET, where), group)
+        case "task":
+            (instruction, extra), target = _asked(row, where), _text(row, TARGET, where)
+            task, split = str(_get(row, TASK) or ""), str(_get(row, ("split",)) or "")
+            targets = _targets(row, target, where)
+            return TaskPair(
+                _joined(instruction, extra), target, group,
+                task=task, instruction=instruction, input=extra, targets=targets, split=split,
+            )  # fmt: skip
         case "image":
             caption, label = _get(row, CAPTION), _get(row, LABEL)
             text = "" if caption is None else _string(caption, CAPTION, row, where)
@@ -92,6 +100,29 @@ def to_record(row: Mapping[str, Any], kind: RecordKind, where: str) -> Record:
             text = "" if answer is None else _string(answer, ANSWER, row, where)
             return ImageQuestion(_text(row, IMAGE, where), _text(row, QUESTION, where), text, group)
     raise BadInput(f"unknown kind of record '{kind}'{did_you_mean(str(kind), KINDS)}; known: {', '.join(KINDS)}")
+
+
+def _asked(row: Mapping[str, Any], where: str) -> tuple[str, str]:
+    """The instruction, and what it is to be done with: Alpaca files put the two side by side."""
+    extra = _get(row, ("input",))
+    extra = extra if isinstance(extra, str) and extra.strip() else ""
+    column = _column(list(row), PROMPT)
+    if extra and column is not None and row[column] == "":  # the input says it all
+        return "", extra
+    return _text(row, PROMPT, where), extra
+
+
+def _joined(instruction: str, extra: str) -> str:
+    return "\n\n".join(part for part in (instruction, extra) if part)
+
+
+def _targets(row: Mapping[str, Any], target: str, where: str) -> tuple[str, ...]:
+    value = _get(row, TARGETS)
+    if value in (None, "", []):
+        return (target,)
+    if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
+        raise BadInput(f"{where}: '{_column(list(row), TARGETS)}' must be a list of texts, is {_type(value)}")
+    return tuple(dict.fromkeys((target, *value)))
 
 
 def _names_picture(row: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from intarsia.data import streams
 from intarsia.data.fields import KINDS, RecordKind, guess_kind, to_record
 from intarsia.data.files import must_exist
 from intarsia.data.pictures import SUFFIXES, holds_pictures, pictures_in
@@ -29,8 +30,9 @@ def read(
       header line), `.txt` (a text a line), `.md` (a text a paragraph), `.parquet` (needs pyarrow).
     - A folder is read as pictures (`intarsia.data.pictures`), or, where it has a `metadata.jsonl` or `metadata.csv`
       that names them, as that says. A single picture is one record. Pictures named in a file lie beside it.
-    - `kind`: `text`, `label`, `chat`, `pair`, `image` or `image-question`; by default found from the columns (see
-      `intarsia.data.fields`).
+    - A folder of tasks is read as a stream (`intarsia.data.streams`).
+    - `kind`: `text`, `label`, `chat`, `pair`, `task`, `image` or `image-question`; by default found from the columns
+      (see `intarsia.data.fields`).
     - `limit`: read no more records than this.
     - `paragraphs`: of `.txt` and `.md`: whether a blank line, rather than a line's end, ends a text.
 
@@ -69,11 +71,13 @@ def read(
 
 
 def _folder(path: Path, kind: RecordKind | None, limit: int | None) -> list[Record]:
-    if kind not in (None, "image", "image-question"):
+    if kind not in (None, "image", "image-question", "task"):
         raise BadInput(f"{path}: is a folder; give a file in it")
     for name in ("metadata.jsonl", "metadata.csv", "metadata.parquet"):
         if (path / name).is_file():
             return read(path / name, kind or None, limit)
+    if kind == "task" or (not holds_pictures(path) and streams.holds_tasks(path)):
+        return list(streams.read_stream(path)[:limit])
     if not holds_pictures(path):
         raise BadInput(f"{path}: is a folder without pictures; give a file in it, or a folder of {', '.join(SUFFIXES)}")
     return list(pictures_in(path)[:limit])

@@ -53,6 +53,21 @@ class TextPair:
 
 
 @dataclass(frozen=True)
+class TaskPair(TextPair):
+    """An example of one of several tasks, for a model that takes them on one after the other.
+
+    - prompt: instruction and input, joined; `instruction` and `input` hold them apart.
+    - targets: every right answer (the first is `target`).
+    - task: the task's name; split: `train`, `dev` or `test`, where it is said."""
+
+    task: str = ""
+    instruction: str = ""
+    input: str = ""
+    targets: tuple[str, ...] = ()
+    split: str = ""
+
+
+@dataclass(frozen=True)
 class ImageText:
     """A picture by its path, with the text that goes with it (a caption; may be empty) and its label, where known."""
 
@@ -81,7 +96,7 @@ class Fact:
     tail: str
 
 
-Record = Text | LabelledText | RationaleText | Chat | TextPair | ImageText | ImageQuestion | Fact
+Record = Text | LabelledText | RationaleText | Chat | TextPair | TaskPair | ImageText | ImageQuestion | Fact
 
 
 @dataclass

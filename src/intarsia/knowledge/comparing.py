@@ -14,11 +14,11 @@ from intarsia.knowledge.graph.growing import GrowingGraph
 from intarsia.knowledge.learning.choosing import choose
 from intarsia.knowledge.learning.learner import Learner
 from intarsia.knowledge.learning.parts import Method
-from intarsia.knowledge.learning.saved import Saved
 from intarsia.knowledge.learning.settings import Settings, given_in
 from intarsia.knowledge.methods import method_called
 from intarsia.knowledge.store import KnowledgeGraph
 from intarsia.measure import provenance
+from intarsia.models.saved import Saved
 from intarsia.progress import tell
 
 

@@ -22,12 +22,12 @@ from intarsia.knowledge.grow import GrowConfig, Growth
 from intarsia.knowledge.learning.choosing import choose
 from intarsia.knowledge.learning.learner import Learner
 from intarsia.knowledge.learning.results import SnapshotResult
-from intarsia.knowledge.learning.saved import Saved
 from intarsia.knowledge.learning.settings import Settings, given_in
 from intarsia.knowledge.methods import method_called
 from intarsia.knowledge.store import Added, KnowledgeGraph
 from intarsia.knowledge.store.place import KNOWN
 from intarsia.measure import provenance
+from intarsia.models.saved import Saved
 
 CHECKPOINT = "training.safetensors"
 

@@ -19,6 +19,7 @@ from intarsia.errors import BadInput
 from intarsia.models import cache, folders
 from intarsia.models.model import Identity, Model
 from intarsia.progress import tell
+from intarsia.sites.beside import guest_of
 
 FILE = "intarsia.json"
 FORMAT = 1
@@ -51,6 +52,8 @@ def save(model: Model, path: str | Path, force: bool = False) -> Path:
             model.processor.save_pretrained(part)
         if model.tokenizer is not None:
             model.tokenizer.save_pretrained(part)
+        if (guest := guest_of(model.network)) is not None:
+            guest.save_into(part)
         for name, folder in sorted(model.exports.items()):
             shutil.copytree(folder, part / "export" / name)
         if note:

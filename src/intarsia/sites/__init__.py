@@ -1,8 +1,10 @@
 """Sites: the one engine that reads, edits and resumes a network. Nothing else registers a hook or patches a forward.
 
-`site_map` says what there is; `read`, `run`, `generate`, `resume`, `unembed` and `sweep` work on it."""
+`site_map` says what there is; `read`, `run`, `generate`, `resume`, `unembed` and `sweep` work on it; `put_beside` adds
+modules to stay."""
 
 from intarsia.sites.activations import Activations
+from intarsia.sites.beside import Guest, guest_of, put_beside, take_off
 from intarsia.sites.edits import Add, Apply, Edit, Replace, Scale
 from intarsia.sites.generation import Generation, generate
 from intarsia.sites.inputs import Batch
@@ -19,18 +21,22 @@ __all__ = [
     "Batch",
     "Edit",
     "Generation",
+    "Guest",
     "Replace",
     "Scale",
     "SiteMap",
     "Sweep",
     "batch_of",
     "generate",
+    "guest_of",
     "linearized",
+    "put_beside",
     "read",
     "resume",
     "run",
     "site_map",
     "source_states",
     "sweep",
+    "take_off",
     "unembed",
 ]

@@ -13,9 +13,9 @@ from torch import Tensor
 from intarsia.errors import BadInput
 from intarsia.knowledge.graph.answers import Answers
 from intarsia.knowledge.graph.growing import GrowingGraph
-from intarsia.knowledge.learning.saved import Saved
 from intarsia.knowledge.scorers import Scorer, scorer_called
 from intarsia.knowledge.store import KnowledgeGraph
+from intarsia.models.saved import Saved
 
 Array = np.ndarray[Any, Any]
 

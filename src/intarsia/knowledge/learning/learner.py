@@ -17,12 +17,12 @@ from intarsia.knowledge.graph.answers import Answers
 from intarsia.knowledge.graph.growing import GrowingGraph, Snapshot, directed
 from intarsia.knowledge.learning.parts import Growing, Method
 from intarsia.knowledge.learning.results import SnapshotResult
-from intarsia.knowledge.learning.saved import Saved
 from intarsia.knowledge.learning.settings import Settings
 from intarsia.knowledge.learning.tables import Copy, Tables
 from intarsia.knowledge.learning.transfer import transfer
 from intarsia.knowledge.objectives import objective_for
 from intarsia.knowledge.scorers import scorer_called
+from intarsia.models.saved import Saved
 from intarsia.progress import tell
 
 SAVE_EVERY = 20.0  # seconds of learning that a stop may cost

@@ -21,7 +21,7 @@ from intarsia.knowledge.store.place import FILE, place_of
 
 if TYPE_CHECKING:
     from intarsia.knowledge.graph.growing import GrowingGraph
-    from intarsia.knowledge.learning.saved import Saved
+    from intarsia.models.saved import Saved
 
 BATCH = 20_000  # facts in one transaction while they are appended
 
@@ -322,7 +322,7 @@ class KnowledgeGraph:
 
     def state(self, index: int | None = None) -> Saved:
         """What was learned of a snapshot (default: the last learned one)."""
-        from intarsia.knowledge.learning.saved import Saved
+        from intarsia.models.saved import Saved
 
         index = self.learned - 1 if index is None else index
         data = get_blob(self.connection, index) if index >= 0 else None

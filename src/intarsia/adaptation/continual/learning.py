@@ -1,0 +1,278 @@
+"""The one loop: a method takes task after task, and every method is judged alike."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from intarsia.adaptation.continual import bundle
+from intarsia.adaptation.continual.finding import Learned, StreamFinding
+from intarsia.adaptation.continual.judging import Judge, how_to_judge
+from intarsia.adaptation.continual.methods import METHODS, Lesson, Method
+from intarsia.adaptation.continual.methods.blocks import Routed
+from intarsia.adaptation.continual.reading import Reader
+from intarsia.adaptation.continual.rows import Writer
+from intarsia.adaptation.continual.skills import Skills, attach, attach_prompts, layer_names, skills_of
+from intarsia.adaptation.continual.stream import Task, tasks_of
+from intarsia.adaptation.continual.technique import ContinualConfig
+from intarsia.adaptation.lora import first_block
+from intarsia.adaptation.training import fixed_batches, seeded, train
+from intarsia.adaptation.trunk import Trunk
+from intarsia.data import read_stream
+from intarsia.errors import BadInput, Note
+from intarsia.measure import provenance
+from intarsia.models import cache
+from intarsia.models.saved import Saved
+from intarsia.progress import tell
+
+if TYPE_CHECKING:
+    from intarsia.data import TaskPair
+    from intarsia.models import Model
+
+TECHNIQUE = "adaptation.continual"
+
+
+def learn(
+    model: Model, config: ContinualConfig, stream: Sequence[TaskPair], seed: int, *, trunk_folder: Path | None = None
+) -> Model:
+    """See `intarsia.adaptation.continual.technique.continual`.
+
+    - trunk_folder: keep the states of the frozen blocks there, for other runs on the same model and data."""
+    if isinstance(stream, str | Path):
+        stream = read_stream(stream)
+    limits = config.train_limit, config.dev_limit, config.test_limit
+    tasks, unseen = tasks_of(stream, config.order, config.unseen, limits=limits, seed=seed)
+    had = bundle.check(model, config, [task.name for task in tasks])
+    new = model.copy()
+    course = Course(new, config, tasks, unseen, had, seed, trunk_folder)
+    try:
+        finding = course.run(config.keep or _place(model, config, stream, seed))
+    finally:
+        course.close()
+    out = model.with_network(
+        new.network, technique=TECHNIQUE, config=config.model_dump(mode="json", exclude={"keep"}), seed=seed
+    )
+    out.extras[TECHNIQUE] = bundle.note(course.skills, course.method, config, finding, had, _instructions(tasks))
+    out.finding = finding
+    return out
+
+
+def _instructions(tasks: Sequence[Task]) -> dict[str, str]:
+    """Of tasks whose training examples all have the same."""
+    found = {task.name: {example.instruction for example in task.train} for task in tasks}
+    return {name: next(iter(same)) for name, same in found.items() if len(same) == 1}
+
+
+def _place(model: Model, config: ContinualConfig, stream: Sequence[TaskPair], seed: int) -> Path:
+    """Where finished tasks of this very run are kept."""
+    from intarsia.data import Dataset
+
+    told = [
+        model.identity.source, model.identity.sha256, model.identity.changes, Dataset({"stream": list(stream)}).sha256,
+        config.model_dump(mode="json", exclude={"keep"}), seed,
+    ]  # fmt: skip
+    mark = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return cache.cache_dir() / "continual" / mark
+
+
+class Course:
+    """A stream while it is learned."""
+
+    def __init__(
+        self, model: Model, config: ContinualConfig, tasks: list[Task], unseen: list[Task], had: dict[str, Any] | None,
+        seed: int, trunk_folder: Path | None,
+    ):  # fmt: skip
+        self.model, self.config, self.tasks, self.unseen, self.seed = model, config, tasks, unseen, seed
+        network = model.network
+        first = first_block(network, config.layers_from)
+        found = skills_of(network)
+        kind = METHODS[config.method]
+        if found is not None:
+            self.skills: Skills = found
+        elif kind.prompts:
+            self.skills = attach_prompts(network, kind.length(config), joined=kind.joined)
+        else:
+            self.skills = attach(network, layer_names(network, config.targets, first))
+        self.earlier = list(self.skills.names)
+        for stack in self.skills.stacks:
+            stack.dropout = config.dropout
+        for parameter in network.parameters():
+            parameter.requires_grad_(False)
+        trunk = None
+        decoder_only = not getattr(network.config, "is_encoder_decoder", False)
+        if kind.prompts and config.trunk_cache not in ("auto", "off"):
+            raise BadInput(f"the method {config.method} works by prompts, which change every block: trunk_cache off")
+        if config.trunk_cache != "off" and (
+            config.trunk_cache != "auto" or (first and decoder_only and not kind.prompts)
+        ):
+            dtype = "float16" if config.trunk_cache == "auto" else config.trunk_cache
+            trunk = Trunk.of(model, dtype, config.layers_from, trunk_folder)
+        self.reader = Reader(model, self.skills, trunk)
+        self.writer = Writer(model, config.template, config.max_tokens, config.max_answer)
+        self.rows = {
+            task.name: {split: self.writer.rows(getattr(task, split)) for split in ("train", "dev", "test")}
+            for task in (*tasks, *unseen)
+        }
+        self.hows = {task.name: how_to_judge(task, config.judge) for task in (*tasks, *unseen)}
+        self.method: Method = kind(self.reader, config)
+        bundle.take_state(self.method, had)
+        self.judge = Judge(self.reader, config.max_answer, self.method.frozen)
+        self.learned: list[Learned] = []
+
+    def close(self) -> None:
+        """Give files back."""
+        if self.reader.trunk is not None:
+            self.reader.trunk.close()
+
+    # ---- all of it
+
+    def run(self, keep: Path) -> StreamFinding:
+        """Learn what is not learned yet, judge, and say how it went."""
+        self.reader.prepare([row for splits in self.rows.values() for rows in splits.values() for row in rows])
+        file = keep / "learned.safetensors"
+        self._take_up(file)
+        base = {name: self._score(name, bare=True) for name in self.rows} if not self.learned else {}
+        if self.method.joint:
+            self._joint(base)
+        else:
+            for number, task in enumerate(self.tasks):
+                if number < len(self.learned):
+                    continue
+                tell("tasks", number, len(self.tasks), step=task.name)
+                row = self._learn(number, task)
+                row.base = base.get(task.name, self._base(task.name))
+                self._keep(file, base)
+            tell("tasks", len(self.tasks), len(self.tasks), finished=True)
+        return self._told(base)
+
+    def _learn(self, number: int, task: Task) -> Learned:
+        rows = self.rows[task.name]
+        before = self._score(task.name)
+        row = self._lesson(Lesson(task.name, number, rows["train"], rows["dev"], self.seed + number))
+        row.before, row.judged = before, self.hows[task.name]
+        self.learned.append(row)
+        begun = time.process_time()
+        row.after = [self._score(done.name) for done in self.tasks[: number + 1]]
+        row.judging = time.process_time() - begun
+        return row
+
+    def _joint(self, base: dict[str, float | None]) -> None:
+        """All tasks at once: only the last line of the matrix is there."""
+        if self.learned:
+            return
+        every = {
+            split: [row for task in self.tasks for row in self.rows[task.name][split]] for split in ("train", "dev")
+        }
+        whole = self._lesson(Lesson("all tasks", 0, every["train"], every["dev"], self.seed))
+        scores = [self._score(task.name) for task in self.tasks]
+        for number, task in enumerate(self.tasks):
+            last = number == len(self.tasks) - 1
+            row = Learned(name=task.name, judged=self.hows[task.name], base=base[task.name], before=base[task.name])
+            row.after = list(scores) if last else [None] * (number + 1)
+            self.learned.append(row)
+        last_row = self.learned[-1]
+        last_row.steps, last_row.losses = whole.steps, whole.losses
+        last_row.seconds, last_row.cpu_seconds = whole.seconds, whole.cpu_seconds
+
+    def _lesson(self, lesson: Lesson) -> Learned:
+        method, config = self.method, self.config
+        wall, cpu = time.perf_counter(), time.process_time()
+        with seeded(lesson.seed):
+            groups = method.begin(lesson)
+            batches = fixed_batches([len(row.ids) for row in lesson.train], config.batch_size, lesson.seed)
+
+            def loss_of(number: int) -> torch.Tensor:
+                rows = method.rows([lesson.train[i] for i in batches[number]], lesson)
+                loss = self.reader.loss(rows, method.weights(rows))
+                more = method.penalty(rows, lesson)
+                return loss if more is None else loss + more
+
+            trained = train(groups, len(batches), loss_of, config, lesson.seed, f"learning {lesson.name}")
+            method.end(lesson)
+        return Learned(
+            name=lesson.name, examples=len(lesson.train), steps=len(trained.losses),
+            losses=[round(loss, 5) for loss in trained.losses], seconds=time.perf_counter() - wall,
+            cpu_seconds=time.process_time() - cpu, facts=dict(method.facts),
+        )  # fmt: skip
+
+    def _score(self, name: str, *, bare: bool = False) -> float | None:
+        rows, how = self.rows[name]["test"], self.hows[name]
+        serve = (lambda rows: None) if bare else self.method.serve
+        return self.judge.score(rows, how, serve, f"judging {name}")
+
+    # ---- kept
+
+    def _keep(self, file: Path, base: dict[str, float | None]) -> None:
+        note = {
+            "learned": [row.model_dump(mode="json") for row in self.learned],
+            "base": base or self._bases,
+            **bundle.state_note(self.skills, self.method),
+        }
+        Saved(bundle.state_tensors(self.skills, self.method), note).write(file)
+
+    def _take_up(self, file: Path) -> None:
+        try:
+            saved = Saved.read(file)
+        except BadInput:
+            saved = None  # a half-written one of an older version: begin again
+        self._bases: dict[str, float | None] = {}
+        if saved is None:
+            return
+        bundle.load_state(self.skills, self.method, saved)
+        self.learned = [Learned.model_validate(row) for row in saved.note["learned"]]
+        self._bases = saved.note["base"]
+        warnings.warn(Note(f"going on after {self.learned[-1].name}, where it was stopped"), stacklevel=2)
+
+    def _base(self, name: str) -> float | None:
+        return self._bases.get(name)
+
+    # ---- what to say
+
+    def _told(self, base: dict[str, float | None]) -> StreamFinding:
+        base = base or self._bases
+        with torch.no_grad():
+            for row in self.learned:
+                row.attention, row.routed = self._use(row.name)
+        unseen = {task.name: score for task in self.unseen if (score := self._score(task.name)) is not None}
+        finding = StreamFinding(
+            title=f"{len(self.tasks)} tasks, one after the other", technique=TECHNIQUE, method=self.config.method,
+            tasks=self.learned, unseen=unseen,
+            unseen_base={name: value for name in unseen if (value := base.get(name)) is not None},
+            provenance=provenance(seed=self.seed, settings=self.config.model_dump(mode="json", exclude={"keep"})),
+        )  # fmt: skip
+        return finding.model_copy(update={"summary": _summary(finding, self.earlier)})
+
+    def _use(self, name: str) -> tuple[dict[str, float], float | None]:
+        rows = self.rows[name]["test"] or self.rows[name]["dev"]
+        weights = self.method.serve(rows) if rows else None
+        if weights is None or len(self.skills.names) < 2:
+            return {}, None
+        mean = weights.reshape(len(rows), -1, weights.shape[-1]).mean((0, 1)).tolist()
+        attention = {block: round(value, 4) for block, value in zip(self.skills.names, mean, strict=True)}
+        chances = self.method.routed(rows)
+        if chances is None or name not in self.skills.names:
+            return attention, None
+        right = (chances.argmax(1) == self.skills.names.index(name)).float().mean()
+        return attention, round(float(right), 4)
+
+
+def _summary(finding: StreamFinding, earlier: Sequence[str]) -> str:
+    parts = [f"{len(finding.tasks)} tasks learned" + (f", {len(earlier)} were there" if earlier else "") + "."]
+    if finding.ap is not None:
+        parts.append(
+            f"AP {finding.ap:.1f}" + (f", F.Ra {finding.forgetting:.1f}" if finding.forgetting is not None else "")
+        )
+        parts[-1] += "."
+    if finding.routing is not None:
+        parts.append(f"{finding.routing:.1%} of test prompts were taken for their task.")
+    return " ".join(parts)
+
+
+__all__ = ["Routed", "learn"]

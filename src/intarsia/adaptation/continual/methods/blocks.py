@@ -1,0 +1,138 @@
+"""A block a task: alone with the task's name, added up, or chosen by a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from intarsia.adaptation.continual.methods.base import Groups, Lesson, Method
+from intarsia.adaptation.continual.routing.closed import Closed, Statistics, features
+from intarsia.adaptation.continual.routing.router import ByName, Router, Same
+from intarsia.adaptation.continual.rows import Row
+from intarsia.adaptation.label_tuning import fit_temperature
+
+
+class Blocks(Method):
+    """A fresh block for every task; earlier ones are frozen."""
+
+    frozen = True
+
+    def begin(self, lesson: Lesson) -> Groups:
+        self.block = self.new_block(lesson)
+        return [(self.skills.open(self.block), 1.0)]
+
+    def new_block(self, lesson: Lesson) -> int:
+        return self.skills.add(lesson.name, self.config.rank, self.scale)
+
+    def weights(self, rows: Sequence[Row]) -> Tensor | None:
+        return self.ones(rows, self.block)
+
+
+class Oracle(Blocks):
+    """Each task's own block, for whoever knows the task: nothing is forgotten, nothing is shared."""
+
+    name, source = "oracle", "upper bound without transfer"
+    summary = "a block a task; the task's name is given"
+
+    def router(self) -> Router:
+        return ByName()
+
+    def serve(self, rows: Sequence[Row]) -> Tensor | None:
+        if not self.skills.names:
+            return None
+        weights = torch.zeros(len(rows), len(self.skills.names), device=self.reader.model.device)
+        for i, row in enumerate(rows):
+            if row.task in self.skills.names:
+                weights[i, self.skills.names.index(row.task)] = 1
+        return weights
+
+
+class Summed(Blocks):
+    """A new block each task, added to all that were there (O-LoRA without its penalty)."""
+
+    name, source = "inclora", "Wang et al. 2023 (O-LoRA), without the penalty"
+    summary = "a block a task, all added up"
+
+    def router(self) -> Router:
+        return Same()
+
+    def new_block(self, lesson: Lesson) -> int:
+        block = super().new_block(lesson)
+        router = self.skills.router
+        assert isinstance(router, Same)
+        router.blocks = len(self.skills.names)
+        return block
+
+    def weights(self, rows: Sequence[Row]) -> Tensor | None:
+        return self.ones(rows)
+
+
+class Orthogonal(Summed):
+    """The same, with strength * sum over earlier blocks of the absolute entries of A_i A_new^T (Wang et al. 2023)."""
+
+    name, source = "olora", "Wang et al. 2023 (O-LoRA)"
+    summary = "a block a task, all added up, kept orthogonal to the earlier ones"
+    STRENGTH = 0.5
+
+    def penalty(self, rows: Sequence[Row], lesson: Lesson) -> Tensor | None:
+        if self.block == 0:
+            return None
+        total = torch.zeros((), device=self.reader.model.device)
+        for stack in self.skills.stacks:
+            old = stack.down[: stack.span(self.block).start]
+            total = total + (old @ stack.new_down.T).abs().sum()
+        return total * (self.STRENGTH if self.config.penalty is None else self.config.penalty)
+
+
+class Routed(Blocks):
+    """A block a task, and the classifier in closed form that tells tasks apart."""
+
+    hard = False
+
+    def router(self) -> Router:
+        return Closed(hard=self.hard)
+
+    @property
+    def closed(self) -> Closed:
+        router = self.skills.router
+        assert isinstance(router, Closed)
+        return router
+
+    def begin(self, lesson: Lesson) -> Groups:
+        groups = super().begin(lesson)
+        seen = features(self.reader.pooled(lesson.train)).cpu()
+        self.statistics = Statistics.of(seen)
+        return groups
+
+    def end(self, lesson: Lesson) -> None:
+        super().end(lesson)
+        self.closed.add(self.statistics)
+        self._calibrate(lesson)
+
+    def _calibrate(self, lesson: Lesson) -> None:
+        """The temperature that suits the held-out prompts of the tasks of this run, weighed with the one before."""
+        if len(self.closed.tasks) < 2 or not lesson.dev or self.hard:
+            return
+        scores = self.closed.scores(self.reader.pooled(lesson.dev)).cpu().numpy()
+        true = [len(self.closed.tasks) - 1] * len(lesson.dev)
+        found = fit_temperature(scores, true)
+        done = len(self.closed.tasks) - 1
+        self.closed.temperature = float((self.closed.temperature ** (done - 1) * found) ** (1 / done))
+
+    def routed(self, rows: Sequence[Row]) -> Tensor | None:
+        with torch.no_grad():
+            return self.closed.chances(self.reader.pooled(rows)) if self.closed.tasks else None
+
+
+class Snapshot(Routed):
+    """One LoRA trained on and on, of which each task keeps a copy; the classifier's best task alone answers."""
+
+    name, source = "snapshot", "sequential tuning with a copy a task; selector: Wang et al. 2023 (EPI)"
+    summary = "sequential, with a copy a task that a classifier chooses from"
+    hard = True
+
+    def new_block(self, lesson: Lesson) -> int:
+        last = len(self.skills.names) - 1
+        return self.skills.add(lesson.name, self.config.rank, self.scale, like=last if last >= 0 else None)

@@ -1,0 +1,462 @@
+"""The parts of continual tuning against naive formulas: stacked blocks, the classifier, attention, reflection,
+metrics."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from intarsia.adaptation.continual import metrics
+from intarsia.adaptation.continual.bundle import write_block
+from intarsia.adaptation.continual.methods.sapt import reflection
+from intarsia.adaptation.continual.routing.attention import Attention
+from intarsia.adaptation.continual.routing.closed import SHRINKAGE, Closed, Statistics, features
+from intarsia.adaptation.continual.routing.features import pool, pooled_prompts
+from intarsia.adaptation.continual.routing.pool import TAKEN, Pool
+from intarsia.adaptation.continual.skills import Skills, attach, attach_prompts, detach, layer_names, skills_of
+from intarsia.errors import BadInput
+from tests.tiny import tiny
+
+FAMILIES = ["llama", "gpt2", "t5", "gemma3", "neox"]
+
+
+def drawn(skills: Skills, blocks: int, rank: int = 3) -> Skills:
+    """Skills with random blocks, B not zero; ranks differ."""
+    torch.manual_seed(1)
+    for i in range(blocks):
+        skills.add(f"task {i}", rank + i, 2.0 + i)
+    for stack in skills.stacks:
+        stack.up.normal_(std=0.2)
+    return skills
+
+
+def inputs(model, texts=("a text", "another, longer text")):
+    batch = dict(model.encode(list(texts)))
+    batch.pop("token_type_ids", None)
+    if model.config.is_encoder_decoder:
+        batch["decoder_input_ids"] = torch.tensor([[0, 5, 6], [0, 7, 8]])
+    return batch
+
+
+def with_skills(family: str, blocks: int = 3, first: int = 1):
+    model = tiny(family)
+    skills = drawn(attach(model.network, layer_names(model.network, ("auto",), first)), blocks)
+    return model, skills
+
+
+# ---- blocks
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_stacked_blocks_are_the_weighted_sum_of_their_updates_for_each_row(family: str):
+    model, skills = with_skills(family)
+    weights = torch.tensor([[0.5, 0.2, 0.3], [0.0, 0.9, 0.1]])
+    batch = inputs(model)
+    with skills.given(weights):
+        found = model.network(**batch).logits
+    plain = copy.deepcopy(model.network)
+    own = skills_of(plain)
+    assert own is not None
+    detach(plain)
+    modules = dict(plain.named_modules())
+    kept = {name: modules[name].weight.detach().clone() for name in (s.name for s in own.stacks)}
+    for i, row in enumerate(weights.tolist()):  # folded into the weights, a row of the batch at a time
+        for stack in own.stacks:
+            blocks = zip(row, stack.scales, map(stack.block, range(3)), strict=True)
+            update = sum(w * s * (up.double() @ down.double()) for w, s, (down, up) in blocks)
+            update = update.T if own.transposed else update
+            modules[stack.name].weight.data = kept[stack.name] + update.float()
+        alone = plain(**{name: value[i : i + 1] for name, value in batch.items()}).logits[0]
+        real = batch["attention_mask"][i].bool() if not model.config.is_encoder_decoder else slice(None)
+        torch.testing.assert_close(found[i][real], alone[real], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "t5"])
+def test_one_block_alone_is_what_peft_makes_of_its_folder(family: str, tmp_path):
+    peft = pytest.importorskip("peft")
+    model, skills = with_skills(family)
+    batch = inputs(model)
+    write_block(skills, 1, tmp_path / "block")
+    with skills.using("task 1"):
+        found = model.network(**batch).logits
+    plain = copy.deepcopy(model.network)
+    detach(plain)
+    assert not torch.allclose(plain(**batch).logits, found)
+    adapted = peft.PeftModel.from_pretrained(plain, str(tmp_path / "block")).eval()
+    torch.testing.assert_close(adapted(**batch).logits, found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_blocks_or_weight_the_network_is_the_plain_one_to_the_bit(family: str):
+    model = tiny(family)
+    batch = inputs(model)
+    plain = model.network(**batch).logits
+    skills = attach(model.network, layer_names(model.network, ("auto",), 0))
+    assert torch.equal(model.network(**batch).logits, plain)
+    drawn(skills, 2)
+    with skills.given(None):
+        assert torch.equal(model.network(**batch).logits, plain)
+    with skills.given(torch.zeros(2, 2)):
+        torch.testing.assert_close(model.network(**batch).logits, plain, rtol=0, atol=1e-7)
+    detach(model.network)
+    assert torch.equal(model.network(**batch).logits, plain)
+    assert not [hook for m in model.network.modules() for hook in (*m._forward_hooks, *m._forward_pre_hooks)]
+
+
+def test_gradients_go_through_the_frozen_blocks_and_reach_the_open_one_alone():
+    model, skills = with_skills("llama")
+    model.network.requires_grad_(False)
+    parameters = skills.open(1)
+    weights = torch.tensor([[0.3, 0.3, 0.4]] * 2, requires_grad=True)
+    batch = inputs(model)
+
+    def loss(w):
+        with skills.given(w):
+            return model.network(**batch).logits.double().square().mean()
+
+    loss(weights).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in parameters)
+    # The gradient of the weights is that of finite differences: old blocks are part of the way to lower layers.
+    for block in range(3):
+        step = torch.zeros_like(weights.detach())
+        step[0, block] = 1e-2
+        with torch.no_grad():
+            slope = (loss((weights + step).requires_grad_()) - loss((weights - step).requires_grad_())) / 2e-2
+        assert float(slope) == pytest.approx(float(weights.grad[0, block]), rel=2e-2, abs=1e-6)
+    skills.close()
+    assert not any(p.requires_grad for p in skills.parameters())
+
+
+def test_blocks_that_hardly_weigh_are_left_out_and_the_rest_scaled_up():
+    model, skills = with_skills("llama")
+    with torch.no_grad(), skills.given(torch.tensor([[0.995, 0.005, 0.0], [0.995, 0.005, 0.0]])):
+        assert skills.mixture.columns == (0,)
+        torch.testing.assert_close(skills.mixture.weights.sum(1), torch.ones(2))
+        pruned = model.network(**inputs(model)).logits
+    with skills.using("task 0"):
+        torch.testing.assert_close(pruned, model.network(**inputs(model)).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_a_block_is_opened_changed_and_closed_in_its_place():
+    _, skills = with_skills("llama")
+    before = [[t.clone() for t in skills.stacks[0].block(i)] for i in range(3)]
+    parameters = skills.open(1)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter += 1
+    skills.close()
+    for i in range(3):
+        for old, new in zip(before[i], skills.stacks[0].block(i), strict=True):
+            torch.testing.assert_close(new, old + (i == 1))
+
+
+def test_weights_of_another_batch_are_refused_and_beams_share_their_prompts():
+    model, skills = with_skills("llama")
+    with skills.given(torch.ones(3, 3) / 3), pytest.raises(BadInput, match="weighed for 3 prompts"):
+        model.network(**inputs(model))
+    weights = torch.tensor([[1.0, 0, 0], [0, 1.0, 0]])
+    assert skills.mixture.weights is None
+    with skills.given(weights):
+        assert skills.mixture.of(4, 0).tolist() == [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]]
+
+
+def test_a_copy_has_skills_of_its_own():
+    model, skills = with_skills("llama")
+    other = model.copy()
+    own = skills_of(other.network)
+    assert own is not None and own is not skills and own.embedding is other.network.get_input_embeddings()
+    own.stacks[0].up.zero_()
+    assert skills.stacks[0].up.abs().sum() > 0
+    batch = inputs(model)
+    with skills.using("task 2"):
+        one = model.network(**batch).logits
+    with own.using("task 2"):
+        assert not torch.equal(one, other.network(**batch).logits)
+
+
+def test_skills_are_no_part_of_what_the_network_saves():
+    model, skills = with_skills("llama")
+    skills.router = Attention(32)
+    assert not [key for key in model.network.state_dict() if "intarsia" in key]
+
+
+def test_a_second_pair_of_skills_and_unknown_layers_are_refused():
+    model, _ = with_skills("llama")
+    with pytest.raises(BadInput, match="beside it already"):
+        attach(model.network, ["model.layers.0.self_attn.q_proj"])
+    with pytest.raises(BadInput, match="no linear layer is called 'qq'"):
+        layer_names(tiny("llama").network, ("qq",), 0)
+
+
+# ---- soft prompts
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "t5"])
+def test_a_mixed_prompt_stands_before_the_input_as_embeddings_would(family: str):
+    model = tiny(family)
+    skills = attach_prompts(model.network, 3, joined=False)
+    torch.manual_seed(0)
+    for name in "ab":
+        skills.add(name, 0, 1.0)
+    weights = torch.tensor([[0.25, 0.75]])
+    batch = inputs(model, ["a text", "a text"])
+    batch = {name: value[:1] for name, value in batch.items()}
+    with skills.given(weights):
+        found = model.network(**batch).logits
+    prompt = (0.25 * skills.prompts.rows[0] + 0.75 * skills.prompts.rows[1])[None]
+    embedded = torch.cat([prompt, model.network.get_input_embeddings()(batch["input_ids"])], 1)
+    detach(model.network)
+    rest = {k: v for k, v in batch.items() if k not in ("input_ids", "attention_mask")}
+    wanted = model.network(inputs_embeds=embedded, **rest).logits
+    wanted = wanted if model.config.is_encoder_decoder else wanted[:, 3:]
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "t5"])
+@pytest.mark.parametrize("joined", [False, True])
+def test_generation_with_a_prompt_goes_on_from_its_cache(family: str, joined: bool):
+    """Greedy tokens are those of whole forwards, token by token, padded rows included."""
+    model = tiny(family)
+    skills = attach_prompts(model.network, 3, joined=joined)
+    torch.manual_seed(0)
+    for name in "abc":
+        skills.add(name, 0, 1.0)
+    weights = torch.tensor([[1.0, 0, 1.0], [0, 1.0, 0]])
+    batch = dict(model.encode(["a text", "a longer text"], side="left"))
+    batch.pop("token_type_ids", None)
+    with skills.given(weights):
+        new = model.network.generate(**batch, max_new_tokens=4, min_new_tokens=4, do_sample=False, pad_token_id=0)
+        beams = model.network.generate(
+            **batch, max_new_tokens=2, min_new_tokens=2, num_beams=2, do_sample=False, pad_token_id=0
+        )
+        assert len(beams) == 2
+    for i in range(2):
+        ids = batch["input_ids"][i][batch["attention_mask"][i].bool()][None]
+        decoder = torch.zeros(1, 1, dtype=torch.long)
+        for step in range(4):
+            with skills.given(weights[i : i + 1]), torch.no_grad():
+                if model.config.is_encoder_decoder:
+                    logits = model.network(input_ids=ids, decoder_input_ids=decoder).logits[0, -1]
+                else:
+                    logits = model.network(input_ids=ids).logits[0, -1]
+            logits[2] = -torch.inf  # the end token, which `min_new_tokens` forbids
+            token = logits.argmax().view(1, 1)
+            given_ = new[i, 1 + step] if model.config.is_encoder_decoder else new[i, batch["input_ids"].shape[1] + step]
+            assert int(token) == int(given_)
+            ids, decoder = (ids, torch.cat([decoder, token], 1)) if model.config.is_encoder_decoder else (
+                torch.cat([ids, token], 1), decoder)  # fmt: skip
+
+
+# ---- features
+
+
+def test_pooling_takes_no_notice_of_padding():
+    torch.manual_seed(0)
+    table = torch.nn.Embedding(50, 8)
+    prompts = [[3, 4, 5], [7], [9, 9, 1, 30, 2], [8, 8]]
+    together = pooled_prompts(table, prompts)
+    for i, prompt in enumerate(prompts):
+        vectors = table(torch.tensor(prompt)).detach()
+        torch.testing.assert_close(together[i], torch.stack([vectors.amax(0), vectors.mean(0)]))
+    left = torch.tensor([[0, 0, 3, 4, 5]])
+    mask = torch.tensor([[0, 0, 1, 1, 1]])
+    torch.testing.assert_close(pool(table(left), mask)[0].detach(), together[0])
+
+
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_a_prompts_weights_do_not_depend_on_its_batch_or_on_the_side_of_its_padding(family: str):
+    model, skills = with_skills(family)
+    skills.router = Attention(32)
+    skills.router.keys = torch.randn(3, 1, 32)
+    texts = ["short", "a much longer text than that"]
+    for side in ("left", "right"):
+        batch = dict(model.encode(texts, side=side))
+        batch.pop("token_type_ids", None)
+        if family == "t5":
+            batch["decoder_input_ids"] = torch.zeros(2, 1, dtype=torch.long)
+        model.network(**batch)
+        together = skills.mixture.weights
+        for i, text in enumerate(texts):
+            alone = skills.weigh(pooled_prompts(skills.embedding, [model.encode([text])["input_ids"][0].tolist()]))
+            torch.testing.assert_close(together[i], alone[0])
+
+
+def test_while_decoding_the_prompts_weights_stay():
+    model, skills = with_skills("llama")
+    skills.router = Attention(32)
+    skills.router.keys = 5 * torch.randn(3, 1, 32)
+    seen = []
+    keep = skills.router.forward
+    skills.router.forward = lambda pooled: seen.append(len(pooled)) or keep(pooled)
+    model.network.generate(**model.encode(["one", "two three"], side="left"), max_new_tokens=5, do_sample=False)
+    assert seen == [2]
+
+
+# ---- the classifier in closed form
+
+
+def prompts(task: int, count: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(100 * task + seed)
+    return torch.randn(count, 2, 6, generator=generator) + torch.linspace(0, task, 6)
+
+
+def test_scores_are_those_of_discriminant_analysis():
+    router = Closed()
+    rows = [features(prompts(t, 20 + t)) for t in range(3)]
+    for some in rows:
+        router.add(Statistics.of(some))
+    means = [some.mean(0) for some in rows]
+    scatter = sum((some - mean).T @ (some - mean) for some, mean in zip(rows, means, strict=True)) / sum(map(len, rows))
+    covariance = (1 - SHRINKAGE) * scatter + SHRINKAGE * scatter.trace() / 12 * torch.eye(12, dtype=torch.float64)
+    test = prompts(1, 7, seed=9)
+    x = features(test)
+    inverse = covariance.inverse()
+    wanted = torch.stack([x @ inverse @ mean - mean @ inverse @ mean / 2 for mean in means], 1)
+    torch.testing.assert_close(router.scores(test), wanted, rtol=1e-9, atol=1e-9)
+
+
+@given(st.permutations(range(4)), st.integers(2, 9))
+@settings(max_examples=20, deadline=None)
+def test_tasks_in_parts_and_in_any_order_are_what_they_are_at_once(order, first):
+    whole, pieces = Closed(), Closed()
+    for t in range(4):
+        whole.add(Statistics.of(features(prompts(t, 12))))
+    for t in order:
+        pieces.add(Statistics.of(features(prompts(t, 12)[:first])))
+    for place, t in enumerate(order):
+        pieces.update(place, Statistics.of(features(prompts(t, 12)[first:])))
+    test = prompts(2, 5, seed=3)
+    torch.testing.assert_close(pieces.scores(test), whole.scores(test)[:, list(order)], rtol=1e-6, atol=1e-6)
+
+
+def test_a_task_that_is_forgotten_leaves_what_would_be_there_without_it():
+    router, without = Closed(), Closed()
+    for t in range(4):
+        router.add(Statistics.of(features(prompts(t, 15))))
+        if t != 1:
+            without.add(Statistics.of(features(prompts(t, 15))))
+    router.rows[3] = torch.tensor([0.2, 0.3, 0.1, 0.4])
+    router.forget(1)
+    test = prompts(2, 5, seed=3)
+    torch.testing.assert_close(router.scores(test), without.scores(test), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(router.rows[2], torch.tensor([0.2, 0.1, 0.4]) / 0.7)
+    again = Closed()
+    again.load(router.save())
+    torch.testing.assert_close(again(test), router(test))
+
+
+def test_weights_are_the_rows_of_the_tasks_that_a_prompt_may_belong_to():
+    router = Closed()
+    for t in range(3):
+        router.add(Statistics.of(features(prompts(t, 30))))
+    router.rows = torch.tensor([[1.0, 0, 0], [0.4, 0.6, 0], [0.1, 0.2, 0.7]])
+    router.temperature = 5.0
+    test = prompts(1, 9, seed=4)
+    chances = router.chances(test)
+    torch.testing.assert_close(chances.sum(1), torch.ones(9, dtype=torch.float64))
+    torch.testing.assert_close(router(test), chances.float() @ router.rows)
+    router.hard = True
+    assert set(router.chances(test).unique().tolist()) <= {0.0, 1.0}
+
+
+def test_fewer_prompts_than_features_are_enough():
+    router = Closed()
+    for t in range(2):
+        router.add(Statistics.of(features(torch.randn(4, 2, 50) + 3 * t)))
+    assert torch.isfinite(router.scores(torch.randn(3, 2, 50))).all()
+
+
+# ---- the paper's attention
+
+
+def test_attention_is_the_papers():
+    torch.manual_seed(0)
+    router = Attention(16)
+    router.keys = torch.randn(2, 1, 16)
+    parameters = router.open()
+    pooled = torch.randn(5, 2, 16)
+    e = pooled[:, 0].double()
+    hidden = e @ router.down.weight.double().T @ router.up.weight.double().T
+    hidden = hidden / (1 + (-hidden).exp())
+    centred = hidden - hidden.mean(1, keepdim=True)
+    query = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
+    keys = torch.cat([router.keys[:, 0], router.new[:, 0]]).double()
+    wanted = (query @ keys.T / 4).softmax(1)
+    torch.testing.assert_close(router(pooled).double(), wanted, rtol=1e-4, atol=1e-5)
+    assert (router.new.abs() <= 1).all() and len(parameters) == 5
+
+
+def test_the_first_key_gets_no_gradient_and_reflection_reaches_the_router_alone():
+    router = Attention(16)
+    parameters = router.open()
+    router(torch.randn(4, 2, 16)).square().sum().backward()
+    assert all(p.grad is None or p.grad.abs().max() < 1e-6 for p in parameters)
+    router.close()
+    router.open()
+    reflection(torch.tensor([1.0]), router.log_weights(torch.randn(4, 2, 16))).backward()
+    assert router.new.grad.abs().sum() > 0 and router.down.weight.grad.abs().sum() > 0
+    assert not router.keys.requires_grad
+
+
+@pytest.mark.parametrize("layers", [0, 3])
+def test_reflection_is_the_divergence_from_the_attention_there_was(layers: int):
+    torch.manual_seed(0)
+    shape = (layers, 2) if layers else (2,)
+    target = torch.rand(*shape).softmax(-1)
+    found = torch.randn(5, *shape[:-1], 4).log_softmax(-1)
+    total = 0.0
+    for row in found.reshape(5, -1, 4):
+        for line, aim in zip(row, target.reshape(-1, 2), strict=True):
+            total += sum(float(a) * (float(a.log()) - float(b)) for a, b in zip(aim, line[:2], strict=True))
+    assert float(reflection(target, found)) == pytest.approx(total / 5 / max(1, layers), rel=1e-5)
+
+
+def test_a_key_for_each_layer_gives_each_layer_weights_of_its_own():
+    model, skills = with_skills("llama")
+    layers = 1 + max(stack.layer for stack in skills.stacks)
+    skills.router = Attention(32, layers)
+    skills.router.keys = 5 * torch.randn(3, layers, 32)
+    model.network(**inputs(model))
+    assert skills.mixture.weights.shape == (2, layers, 3)
+    assert not torch.allclose(skills.mixture.of(2, 0), skills.mixture.of(2, 1))
+
+
+def test_a_pool_gives_the_prompts_whose_keys_are_nearest():
+    pool_ = Pool(6, 8)
+    pooled = torch.randn(4, 2, 8)
+    weights = pool_(pooled)
+    assert weights.sum(1).tolist() == [TAKEN] * 4
+    cosines = torch.nn.functional.cosine_similarity(pooled[:, 1][:, None], pool_.keys[None], dim=2)
+    for row, likeness in zip(weights, cosines, strict=True):
+        assert likeness[row.bool()].min() >= likeness[~row.bool()].max()
+
+
+# ---- metrics
+
+
+def test_metrics_of_the_worked_example():
+    matrix = [[80.0], [60.0, 70.0], [50.0, 65.0, 90.0]]
+    assert metrics.average_performance(matrix) == pytest.approx(68.3333, abs=1e-4)
+    assert metrics.forgetting_rate(matrix) == 17.5
+    assert metrics.backward_transfer(matrix) == -17.5
+    assert metrics.forward_transfer(matrix, [78.0, 72.0, 85.0]) == pytest.approx(1.6667, abs=1e-4)
+    assert metrics.zero_shot_transfer([9.0, 12.0, 30.0], [9.0, 10.0, 20.0]) == 6.0
+
+
+def test_metrics_of_what_was_not_measured():
+    assert metrics.average_performance([[None], [50.0, None]]) is None
+    assert metrics.forgetting_rate([[80.0]]) is None
+    assert metrics.average_performance([[80.0]]) == 80.0
+    assert metrics.forgetting_rate([[40.0], [50.0, 60.0], [45.0, 60.0, 70.0]]) == 2.5
+
+
+def test_the_folder_of_a_block_says_what_peft_asks(tmp_path):
+    _, skills = with_skills("gpt2")
+    write_block(skills, 0, tmp_path / "block")
+    said = json.loads((tmp_path / "block" / "adapter_config.json").read_text())
+    assert said["fan_in_fan_out"] is True and said["r"] == 3 and said["lora_alpha"] == 6.0
