@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -16,7 +17,8 @@ from PIL import Image
 
 from intarsia import catalog
 from intarsia.cli.docs import overview, pages
-from intarsia.data import Fact, FactSnapshot, Text
+from intarsia.data import Fact, FactSnapshot, TaskPair, Text
+from intarsia.models import Model
 from tests.tiny import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -73,6 +75,30 @@ def grown(python_graph: list[FactSnapshot], tmp_path_factory: pytest.TempPathFac
     return graph.path
 
 
+@pytest.fixture(scope="module")
+def tasks() -> list[TaskPair]:
+    return [
+        TaskPair("", "yes", task=task, instruction=f"{task}:", input=f"{task} {i}", targets=("yes",), split=split)
+        for task in ("news", "mood")
+        for split, count in (("train", 8), ("dev", 2), ("test", 2))
+        for i in range(count)
+    ]
+
+
+def write_tasks(folder: Path, tasks: list[TaskPair]) -> None:
+    folder.mkdir()
+    for e in tasks:
+        with (folder / f"{e.task}.{e.split}.jsonl").open("a") as file:
+            file.write(json.dumps({"instruction": e.instruction, "input": e.input, "output": e.target}) + "\n")
+
+
+@pytest.fixture(scope="module")
+def skilled(tasks: list[TaskPair], tmp_path_factory: pytest.TempPathFactory) -> Model:
+    from intarsia.adaptation import continual
+
+    return continual(tiny("llama"), stream=tasks, epochs=1, rank=2, keep=tmp_path_factory.mktemp("skilled"))
+
+
 @pytest.mark.parametrize("name", shown())
 def test_the_example_of_a_technique_runs(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys, request: pytest.FixtureRequest
@@ -83,7 +109,11 @@ def test_the_example_of_a_technique_runs(
     seeds = iter(range(10))  # a second model of an example is another one
     family = "clip" if own()[name].needs == "vision" else "llama"
     monkeypatch.setattr(ia, "load", lambda source: tiny(family, seed=next(seeds)))
+    if own()[name].needs == "skills":
+        monkeypatch.setattr(ia, "load", lambda source: request.getfixturevalue("skilled"))
+    monkeypatch.setenv("INTARSIA_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
+    write_tasks(tmp_path / "tasks", request.getfixturevalue("tasks"))
     draw_pictures(tmp_path / "pictures")
     if own()[name].subject is not None:
         from intarsia.knowledge.store import place

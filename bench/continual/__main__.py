@@ -1,6 +1,6 @@
 """Ways to take on one task after another, on real streams with SmolLM2-135M; and what a step costs beside plain PEFT.
 
-    python -m bench.continual [--quick] [--json FILE] [--streams mini3 mini6 ...] [--methods ...] [--seeds N] [--keep DIR]
+    python -m bench.continual [--quick] [--json FILE] [--streams mini3 ...] [--methods ...] [--seeds N] [--keep DIR]
 
 Every run is kept in --keep as it goes, with the states of the frozen blocks that all runs share: a benchmark that was
 stopped, or killed, goes on when it is started again. A method may be followed by settings: `transfer+warm=false`.

@@ -50,7 +50,7 @@ def room(name: str) -> click.Group:
 
 def command(technique: Technique) -> click.Command:
     """The command of one technique."""
-    from intarsia.recipes.binding import FACTS, PICTURES, data_inputs, model_inputs
+    from intarsia.recipes.binding import FACTS, data_inputs, model_inputs
 
     others, splits = model_inputs(technique), data_inputs(technique)
     parameters: list[click.Parameter] = []
@@ -79,9 +79,8 @@ def command(technique: Technique) -> click.Command:
             help_ = "A file, an archive or a folder of facts."
             parameters.append(click.Option(["--facts", "split_facts"], metavar="PATH", help=help_))
             continue
-        what = "A folder of pictures, or a file that names them" if name == PICTURES else "A file with these records"
+        what, kind = _wanted(name)
         help_ = f"{what}; else the split of that name of --data.{'  [required]' if needed else ''}"
-        kind = "DIR" if name == PICTURES else "FILE"
         parameters.append(click.Option([f"--{name.replace('_', '-')}", f"split_{name}"], metavar=kind, help=help_))
     if "seed" in technique.inputs:
         parameters.append(
@@ -193,10 +192,14 @@ def _write(path: Path, text: str) -> None:
             raise
 
 
-def _wanted(name: str) -> str:
-    from intarsia.recipes.binding import PICTURES
+def _wanted(name: str) -> tuple[str, str]:
+    """What is given for an input, in words and as a placeholder."""
+    from intarsia.recipes.binding import PICTURES, STREAM
 
-    return "DIR" if name == PICTURES else "FILE"
+    return {
+        PICTURES: ("A folder of pictures, or a file that names them", "DIR"),
+        STREAM: ("A folder of tasks, or a file with a column 'task'", "PATH"),
+    }.get(name, ("A file with these records", "FILE"))
 
 
 def _inputs(technique: Technique, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -227,7 +230,7 @@ def _inputs(technique: Technique, given: dict[str, Any]) -> tuple[Any, dict[str,
             inputs[name] = data[split]  # type: ignore[index]
         elif needed:
             has = f"--data has the splits {splits_line(data)}" if data is not None else "no --data given"
-            flag = f"--{name.replace('_', '-')} {_wanted(name)}"
+            flag = f"--{name.replace('_', '-')} {_wanted(name)[1]}"
             raise BadInput(f"{technique.name} needs '{name}': give {flag} or --data SPEC ({has})")
     facts = facts_for(technique, data)
     for name, needed in model_inputs(technique).items():

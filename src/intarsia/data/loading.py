@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from intarsia.data import streams
 from intarsia.data.pictures import holds_pictures
 from intarsia.data.readers import FORMATS, read
 from intarsia.data.records import Dataset
@@ -32,7 +33,7 @@ def load_data(spec: str | Path | Mapping[str, Any], base: str | Path = Path()) -
     - a known name (`python-docs`);
     - a file: one split, called after the file when it is a usual name (`train`, `dev`, `test`, `text`), else `text`
       for plain texts and `train` for all others;
-    - a picture, or a folder of pictures: the split `images`;
+    - a picture, or a folder of pictures: the split `images`; a folder of several tasks: the split `stream`;
     - a folder: a split for every file named `train`, `dev` (or `val`, `valid`, `validation`) and `test`, or ending in
       `.train`, `-train`, `_train` and so on when there is one of each;
     - a mapping split -> path, or split -> `{path:, kind:, limit:, paragraphs:}`."""
@@ -47,6 +48,9 @@ def load_data(spec: str | Path | Mapping[str, Any], base: str | Path = Path()) -
     path = base / Path(spec).expanduser()
     if path.is_dir() and _is_pictures(path):
         splits = {"images": read(path)}
+        return Dataset(splits, name=path.resolve().name, facts=_facts(splits))
+    if path.is_dir() and streams.is_stream(path):
+        splits = {"stream": list(streams.read_stream(path))}
         return Dataset(splits, name=path.resolve().name, facts=_facts(splits))
     if path.is_dir():
         files = _split_files(path)

@@ -20,6 +20,12 @@ def holds_tasks(folder: Path) -> bool:
     return any(task for task, _, _ in _files(folder))
 
 
+def is_stream(folder: Path) -> bool:
+    """Whether a folder holds the splits of several tasks, and none of its own."""
+    found = [(task, split) for task, split, _ in _files(folder) if split]
+    return len({task for task, _ in found}) > 1 and not any(_split(file.stem) for file in folder.iterdir())
+
+
 def read_stream(path: str | Path, order: Sequence[str] | None = None) -> list[TaskPair]:
     """All examples of a stream, task after task.
 

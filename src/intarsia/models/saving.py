@@ -19,7 +19,6 @@ from intarsia.errors import BadInput
 from intarsia.models import cache, folders
 from intarsia.models.model import Identity, Model
 from intarsia.progress import tell
-from intarsia.sites.beside import guest_of
 
 FILE = "intarsia.json"
 FORMAT = 1
@@ -32,6 +31,8 @@ def save(model: Model, path: str | Path, force: bool = False) -> Path:
     bytes each time. Raises `BadInput` when `path` holds something and not `force`, or when extras are not JSON;
     `IntarsiaError` when the disk is full."""
     import transformers as tf
+
+    from intarsia.sites import guest_of
 
     path = Path(path).expanduser().absolute()
     if path.is_file() or path.is_symlink():

@@ -16,6 +16,9 @@ from intarsia.models import Model
 PICTURES = "images"
 """The name of an input that holds pictures: records with `image`, from a folder or a file that names them."""
 
+STREAM = "stream"
+"""The name of an input that holds tasks, one after the other: from a folder of them, or a file with a column `task`."""
+
 FACTS = "facts"
 """The name of an input that holds facts of a knowledge graph: given as the path of what they are read from."""
 

@@ -51,14 +51,13 @@ class Answers(Finding):
         names = list(self.answers[0].weights) if self.answers else []
         if len(names) < 2:
             return []
-        return [
-            Figure(
-                title="Which blocks each text uses", kind="heatmap", x="block", y="text", row_names=[
-                    row.text if len(row.text) <= 40 else f"{row.text[:39]}…" for row in self.answers
-                ],
-                column_names=names, matrix=[[row.weights[name] for name in names] for row in self.answers], format=".2f",
-            )
-        ]  # fmt: skip
+        texts = [row.text if len(row.text) <= 40 else f"{row.text[:39]}…" for row in self.answers]
+        matrix: list[list[float | None]] = [[row.weights[name] for name in names] for row in self.answers]
+        figure = Figure(
+            title="Which blocks each text uses", kind="heatmap", x="block", y="text", row_names=texts,
+            column_names=names, matrix=matrix, format=".2f",
+        )  # fmt: skip
+        return [figure]
 
 
 @technique(

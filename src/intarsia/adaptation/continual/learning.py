@@ -121,7 +121,8 @@ class Course:
             for task in (*tasks, *unseen)
         }
         self.hows = {task.name: how_to_judge(task, config.judge) for task in (*tasks, *unseen)}
-        self.method: Method = kind(self.reader, config)
+        with seeded(seed):  # a router that is learned begins at random
+            self.method: Method = kind(self.reader, config)
         bundle.take_state(self.method, had)
         self.judge = Judge(self.reader, config.max_answer, self.method.frozen)
         self.learned: list[Learned] = []

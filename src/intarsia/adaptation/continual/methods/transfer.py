@@ -27,6 +27,9 @@ class Transfer(Routed):
     summary = "a block and a row of weights a task, tasks told apart in closed form"
 
     def begin(self, lesson: Lesson) -> Groups:
+        if lesson.name in self.skills.names:
+            self.theta = None
+            return super().begin(lesson)
         like, losses = self._start(lesson) if self.config.warm else (None, {})
         self.like = like
         groups = super().begin(lesson)
@@ -36,7 +39,7 @@ class Transfer(Routed):
         if count == 1:
             start = torch.ones(1)
         else:
-            floor = min(self.config.own_floor, own - 0.05)
+            self.floor = floor = min(self.config.own_floor, own - 0.05)
             share = torch.cat([(1 - own) * others, torch.tensor([own - floor])]) / (1 - floor)
             start = share.clamp(min=1e-3)
         self.theta = torch.nn.Parameter(start.log().to(self.reader.model.device))
@@ -48,12 +51,13 @@ class Transfer(Routed):
 
     def row(self) -> Tensor:
         """[block] of the task that is learned."""
+        if self.theta is None:  # a task that came before: what it uses stays
+            return self.closed.rows[self.block].to(self.reader.model.device)
         if len(self.theta) == 1:
             return torch.ones_like(self.theta)
-        floor = self.config.own_floor
         own = torch.zeros_like(self.theta)
-        own[-1] = floor
-        return own + (1 - floor) * self.theta.softmax(0)
+        own[-1] = self.floor
+        return own + (1 - self.floor) * self.theta.softmax(0)
 
     def weights(self, rows: Sequence[Row]) -> Tensor | None:
         return self.row().expand(len(rows), -1)
@@ -61,7 +65,7 @@ class Transfer(Routed):
     def end(self, lesson: Lesson) -> None:
         row = self.row().detach().cpu()
         super().end(lesson)
-        self.closed.rows[-1, : len(row)] = row
+        self.closed.rows[self.block, : len(row)] = row
 
     def _start(self, lesson: Lesson) -> tuple[int | None, dict[str, float]]:
         """The block to begin from: the one under which held-out answers are likeliest, if that is likelier than

@@ -1,0 +1,457 @@
+"""Continual tuning as a whole, on tiny networks: every method learns in the one loop, goes on after a stop, saves,
+loads, grows without old data, forgets, answers, folds; and bad streams are refused before anything is trained."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import intarsia as ia
+from intarsia.adaptation import answer, continual, forget, merge
+from intarsia.adaptation.continual import learning as _learning
+from intarsia.adaptation.continual.methods import METHODS
+from intarsia.adaptation.continual.routing.closed import Closed
+from intarsia.adaptation.continual.skills import skills_of
+from intarsia.adaptation.continual.stream import tasks_of
+from intarsia.cli import app
+from intarsia.data import TaskPair, load_data, read, read_stream
+from intarsia.errors import BadInput
+from intarsia.report import render_finding
+from tests.tiny import tiny
+
+TASKS = {
+    "letters": ("Say the letter", "abc"), "numbers": ("Count them", "123"), "answers": ("Is it so", "yn"),
+    "late": ("Name the colour", "rgb"),
+}  # fmt: skip
+QUICK = {"epochs": 1.0, "rank": 2, "batch_size": 4, "learning_rate": 3e-2}
+
+
+def stream(*names: str, count: int = 24) -> list[TaskPair]:
+    out = []
+    for name in names:
+        instruction, answers = TASKS[name]
+        for i in range(count):
+            right, given = answers[i % len(answers)], f"{name} {i % 7} {i}"
+            split = ("train", "train", "dev", "test")[i % 4]
+            out.append(
+                TaskPair(
+                    f"{instruction}\n\n{given}", right, task=name, instruction=instruction, input=given,
+                    targets=(right,), split=split,
+                )
+            )  # fmt: skip
+    return out
+
+
+THREE = stream("letters", "numbers", "answers")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("INTARSIA_CACHE", str(tmp_path / "cache"))
+
+
+def learned(method: str = "transfer", examples=None, model=None, **given):
+    return continual(model or tiny("llama"), stream=examples or THREE, method=method, **{**QUICK, **given})
+
+
+def logits(model, texts=("Count them\nnumbers 3 9\nOutput:", "Say the letter\nletters 1 1\nOutput:")):
+    batch = dict(model.encode(list(texts)))
+    batch.pop("token_type_ids", None)
+    if model.config.is_encoder_decoder:
+        batch["decoder_input_ids"] = torch.zeros(len(texts), 1, dtype=torch.long)
+    with torch.no_grad():
+        return model.network(**batch).logits
+
+
+def named(method: str) -> bool:
+    return method in ("oracle", "progprompt")
+
+
+# ---- every method
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_learns_the_stream_saves_and_loads(method: str, tmp_path: Path):
+    model = tiny("llama")
+    before = logits(model)
+    out = learned(method, model=model)
+    finding = out.finding
+    assert [len(row) for row in finding.matrix] == [1, 2, 3] and finding.ap is not None
+    assert all(row.steps > 0 for row in finding.tasks) or METHODS[method].joint
+    assert torch.equal(logits(model), before), "what was given is as it was"
+    assert "<h1" in render_finding(finding) or "<title" in render_finding(finding)
+    out.save(tmp_path / "saved")
+    back = ia.load(str(tmp_path / "saved"))
+    own, again = skills_of(out.network), skills_of(back.network)
+    assert own.names == again.names
+    for a, b in zip(own.tensors().items(), again.tensors().items(), strict=True):
+        assert a[0] == b[0] and torch.equal(a[1], b[1])
+    if named(method):
+        with pytest.raises(BadInput, match="need the name of the task"):
+            logits(back)
+        with own.using("numbers"), again.using("numbers"):
+            torch.testing.assert_close(logits(back), logits(out))
+    else:
+        torch.testing.assert_close(logits(back), logits(out))
+    import transformers
+
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    batch = dict(model.encode(["Count them"]))
+    assert torch.equal(plain(batch["input_ids"]).logits, model.network(batch["input_ids"]).logits)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_after_a_stop_it_goes_on_as_if_there_had_been_none(method: str, tmp_path: Path, monkeypatch):
+    if METHODS[method].joint:
+        pytest.skip("all tasks are learned at once: there is nothing between them")
+    whole = learned(method, keep=tmp_path / "whole")
+    judged = _learning.Course._learn
+
+    def stopped(course, number, task):
+        if number == 2:
+            raise KeyboardInterrupt
+        return judged(course, number, task)
+
+    monkeypatch.setattr(_learning.Course, "_learn", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        learned(method, keep=tmp_path / "part")
+    monkeypatch.setattr(_learning.Course, "_learn", judged)
+    with pytest.warns(UserWarning, match="going on after numbers"):
+        rest = learned(method, keep=tmp_path / "part")
+    assert rest.finding.matrix == whole.finding.matrix
+    for a, b in zip(skills_of(rest.network).tensors().items(), skills_of(whole.network).tensors().items(), strict=True):
+        assert a[0] == b[0]
+        torch.testing.assert_close(a[1], b[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["transfer", "sapt", "sapt-prompt", "replay", "l2p"])
+def test_encoder_decoders_learn_too(method: str, tmp_path: Path):
+    out = learned(method, model=tiny("t5"), layers_from=0)
+    out.save(tmp_path / "saved")
+    torch.testing.assert_close(logits(ia.load(str(tmp_path / "saved"))), logits(out))
+
+
+def test_the_loss_goes_down_and_answers_are_learned():
+    """One letter for everything: a tiny random network can learn that much."""
+    examples = [replace(e, target="a" if e.task == "letters" else "b", targets=("a",)) for e in THREE[:48]]
+    out = learned("transfer", examples, targets=("all",), layers_from=0.25, rank=8, epochs=40.0)
+    for task in out.finding.tasks:
+        assert task.losses[-1] < task.losses[0]
+    assert out.finding.ap == 100 and out.finding.forgetting == 0
+
+
+# ---- the default
+
+
+def test_old_prompts_keep_their_answers_while_new_tasks_come():
+    """For weights that are what they were, logits are to the bit: nothing that is there changes."""
+    first = learned("transfer", stream("letters", "numbers"))
+    own = skills_of(first.network)
+    second = learned("transfer", stream("answers"), first)
+    grown = skills_of(second.network)
+    assert grown.names == ["letters", "numbers", "answers"]
+    for task in ("letters", "numbers"):
+        with own.using(task), grown.using(task):
+            torch.testing.assert_close(logits(second), logits(first), rtol=0, atol=1e-6)
+    router, before = grown.router, own.router
+    assert isinstance(router, Closed) and isinstance(before, Closed)
+    assert torch.equal(router.rows[:2, :2], before.rows) and (router.rows[:2, 2] == 0).all()
+    assert router.rows[2, 2] >= 0.3 and float(router.rows[2].sum()) == pytest.approx(1)
+    assert second.extras["adaptation.continual"]["tasks"].keys() == {"letters", "numbers", "answers"}
+
+
+@pytest.mark.parametrize("method", ["transfer", "sapt", "replay", "ewc", "olora", "l2p", "lfpt5"])
+def test_a_sixth_task_needs_no_data_of_the_five(method: str, tmp_path: Path):
+    out = learned(method, stream("letters", "numbers", "answers"))
+    out.save(tmp_path / "skills")
+    grown = continual(ia.load(str(tmp_path / "skills")), stream=stream("late"), method=method, **QUICK)
+    if METHODS[method].frozen or method == "sapt":
+        assert "late" in skills_of(grown.network).names
+    grown.save(tmp_path / "more")
+    torch.testing.assert_close(logits(ia.load(str(tmp_path / "more"))), logits(grown))
+
+
+def test_a_task_that_comes_again_goes_on_in_its_block():
+    first = learned("transfer", stream("letters", "numbers"))
+    again = learned("transfer", stream("letters", count=40), first)
+    own, before = skills_of(again.network), skills_of(first.network)
+    assert own.names == ["letters", "numbers"]
+    assert own.router.tasks[0].count == before.router.tasks[0].count + 20
+    assert not torch.equal(own.stacks[0].block(0)[1], before.stacks[0].block(0)[1])
+    assert torch.equal(own.stacks[0].block(1)[1], before.stacks[0].block(1)[1])
+
+
+def test_a_block_begins_as_a_copy_of_the_one_that_fits_or_afresh():
+    same = [replace(e, task="numbers", input=e.input) for e in stream("letters")]
+    out = learned("transfer", stream("letters") + same, epochs=6.0, targets=("all",), rank=8)
+    assert out.finding.tasks[1].facts["start"] == "letters"
+    out = learned("transfer", stream("letters") + same, warm=False)
+    assert out.finding.tasks[1].facts["start"] == "fresh"
+
+
+# ---- SAPT
+
+
+def test_reflection_holds_the_attention_of_old_tasks():
+    kept, free = (learned("sapt", epochs=6.0, reflection=weight).finding for weight in (20.0, 0.0))
+
+    def moved(finding):
+        return max(abs(task.attention[task.name] - task.facts["own weight"]) for task in finding.tasks[:2])
+
+    assert moved(kept) < moved(free)
+
+
+def test_pseudo_samples_are_written_by_a_generator():
+    out = learned("sapt", stream("letters", "numbers"), pseudo="generated", pseudo_share=0.3)
+    pseudo = skills_of(out.network).kept["pseudo.0"]
+    assert pseudo.dim() == 3 and len(pseudo) >= 1
+
+
+def test_a_key_for_each_layer():
+    out = learned("sapt", per_layer=True)
+    own = skills_of(out.network)
+    assert own.router.keys.shape[:2] == (3, len({stack.layer for stack in own.stacks}))
+    assert out.finding.own_weight is not None
+
+
+# ---- forget, answer, merge
+
+
+def test_a_forgotten_task_is_gone(tmp_path: Path):
+    out = learned("transfer")
+    less = forget(out, tasks=("numbers",))
+    own = skills_of(less.network)
+    assert own.names == ["letters", "answers"] and len(own.router.tasks) == 2
+    assert "numbers" not in json.dumps(less.extras["adaptation.continual"]["tasks"])
+    less.save(tmp_path / "less")
+    assert not (tmp_path / "less" / "skills" / "numbers").exists()
+    torch.testing.assert_close(logits(ia.load(str(tmp_path / "less"))), logits(less))
+    assert skills_of(out.network).names == ["letters", "numbers", "answers"]
+    with skills_of(out.network).using("answers"), own.using("answers"):
+        torch.testing.assert_close(logits(out), logits(less))
+    grown = learned("transfer", stream("late"), less)
+    assert skills_of(grown.network).names == ["letters", "answers", "late"]
+
+
+def test_sapt_forgets_what_it_reflects_on_too():
+    less = forget(learned("sapt"), tasks=("letters",))
+    own = skills_of(less.network)
+    assert own.names == ["numbers", "answers"]
+    assert set(own.kept) == {"target.0", "pseudo.0", "target.1", "pseudo.1"}
+    assert own.kept["target.1"].shape == (2,) and float(own.kept["target.1"].sum()) == pytest.approx(1)
+    assert learned("sapt", stream("late"), less).finding.ap is not None
+
+
+def test_answers_say_which_skills_they_used():
+    out = learned("transfer")
+    found = answer(out, texts=["numbers 3 9", "letters 1 1"], instruction="Count them", max_new_tokens=3)
+    assert len(found.answers) == 2 and set(found.answers[0].weights) == {"letters", "numbers", "answers"}
+    assert max(found.answers[0].weights, key=found.answers[0].weights.get) == "numbers"
+    only = answer(out, texts=["numbers 3 9"], task="letters", max_new_tokens=2)
+    assert only.answers[0].weights == {"letters": 1.0, "numbers": 0.0, "answers": 0.0}
+    assert found.figures() and "Answers" in render_finding(found)
+
+
+def test_an_answer_is_what_the_network_generates():
+    out = learned("transfer")
+    found = answer(out, texts=["numbers 3 9"], instruction="Count them", max_new_tokens=4).answers[0].answer
+    batch = out.encode(["Count them\nnumbers 3 9\nOutput:"])
+    ids = out.network.generate(**batch, max_new_tokens=4, do_sample=False)[0, batch["input_ids"].shape[1] :]
+    assert found == out.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+
+def test_one_task_is_folded_and_all_at_once_only_where_that_is_right():
+    out = learned("transfer")
+    single = merge(out, task="answers")
+    assert skills_of(single.network) is None and "adaptation.continual" not in single.extras
+    own = skills_of(out.network)
+    with own.given(own.router.rows[own.index("answers")][None]):
+        torch.testing.assert_close(logits(single), logits(out), rtol=1e-4, atol=1e-5)
+    with pytest.raises(BadInput, match=r"depends on the prompt.*--task"):
+        merge(out)
+    summed = learned("olora")
+    torch.testing.assert_close(logits(merge(summed)), logits(summed), rtol=1e-4, atol=1e-5)
+    with pytest.raises(BadInput, match="added up"):
+        merge(summed, task="answers")
+    with pytest.raises(BadInput, match="soft prompts"):
+        merge(learned("epi"), task="answers")
+
+
+def test_other_looks_work_on_a_model_with_skills():
+    from intarsia.interpretation import diff
+
+    model = tiny("llama")
+    out = learned("transfer", model=model)
+    found = diff(out, against=model, texts=["Count them numbers 1", "Say the letter letters 2"])
+    assert found.summary
+    acts = ia.read(out, ["Count them\nnumbers 3 9\nOutput:"], at="layers.*.resid_post")
+    plain = ia.read(model, ["Count them\nnumbers 3 9\nOutput:"], at="layers.*.resid_post")
+    assert torch.equal(acts["layers.0.resid_post"], plain["layers.0.resid_post"])
+    assert not torch.equal(acts["layers.3.resid_post"], plain["layers.3.resid_post"])
+
+
+# ---- streams
+
+
+def write(folder: Path, name: str, rows: list[dict]) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+
+def rows(count: int = 6, **more) -> list[dict]:
+    return [{"instruction": "Do it", "input": f"x {i}", "output": "yes", **more} for i in range(count)]
+
+
+def test_a_folder_of_files_is_a_stream(tmp_path: Path):
+    for task in ("task10_b", "task9_a"):
+        write(tmp_path / "tasks", f"{task}.train.jsonl", rows())
+        write(tmp_path / "tasks", f"{task}.val.jsonl", rows(2))
+        write(tmp_path / "tasks", f"{task}.test.jsonl", rows(3, outputs=["yes", "yeah"]))
+    found = read_stream(tmp_path / "tasks")
+    assert list(dict.fromkeys(e.task for e in found)) == ["task9_a", "task10_b"]
+    assert [e.split for e in found[:11]] == ["dev"] * 2 + ["test"] * 3 + ["train"] * 6
+    assert found[2].targets == ("yes", "yeah") and found[0].prompt == "Do it\n\nx 0"
+    assert read(tmp_path / "tasks") == found
+    assert load_data(tmp_path / "tasks")["stream"] == load_data({"stream": tmp_path / "tasks"})["stream"] == found
+    assert [e.task for e in read_stream(tmp_path / "tasks", ["task10_b"])] == ["task10_b"] * 11
+
+
+def test_a_file_with_a_column_task_and_folders_of_splits_are_streams(tmp_path: Path):
+    write(tmp_path, "all.jsonl", [*rows(task="b"), *rows(task="a", split="validation")])
+    found = read_stream(tmp_path / "all.jsonl")
+    assert [(e.task, e.split) for e in found] == [("b", "")] * 6 + [("a", "dev")] * 6
+    assert read(tmp_path / "all.jsonl")[0].task == "b"
+    (tmp_path / "tasks").mkdir()
+    write(tmp_path / "tasks" / "one", "train.jsonl", rows())
+    assert [e.task for e in read_stream(tmp_path / "tasks")] == ["one"] * 6
+
+
+def test_splits_that_are_missing_are_set_aside():
+    examples = [replace(e, split="") for e in stream("letters", count=50)]
+    (task,), _ = tasks_of(examples)
+    assert (len(task.train), len(task.dev), len(task.test)) == (36, 4, 10)
+    assert not {e.input for e in task.train} & {e.input for e in (*task.dev, *task.test)}
+    again, _ = tasks_of(examples, seed=0)
+    assert again[0].test == task.test
+
+
+@pytest.mark.parametrize(
+    ("examples", "given", "told"),
+    [
+        ([], {}, "the stream is empty"),
+        (stream("letters", count=4), {}, "2 training examples; at least 4"),
+        ([replace(e, target="  ") for e in stream("letters")], {}, "no example has an output"),
+        ([*stream("letters"), replace(THREE[0], target="")], {}, "1 of 25 examples have no output"),
+        ([*stream("letters"), replace(THREE[0], instruction="")], {}, "some examples have an instruction"),
+        (THREE, {"order": ("letters", "letters")}, "'letters' stands twice"),
+        (THREE, {"order": ("leters",)}, "no task 'leters' (did you mean letters"),
+        (THREE, {"order": ("letters",), "unseen": ("letters",)}, "learned and unseen"),
+        (THREE, {"template": "{nothing}"}, "template"),
+        (THREE, {"template": "same"}, "without {input}"),
+        (THREE, {"targets": ("qq",)}, "no linear layer is called 'qq'"),
+        (THREE, {"max_tokens": 8}, "the instruction alone takes"),
+        ([*THREE, *[replace(e, task="letters!") for e in stream("letters")],
+          *[replace(e, task="letters?") for e in stream("letters")]], {}, "same folder"),
+        (THREE, {"method": "sapt-prompt", "trunk_cache": "float16"}, "works by prompts"),
+    ],
+)  # fmt: skip
+def test_a_bad_stream_is_refused_before_anything_is_trained(examples, given, told, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(_learning, "train", never)
+    with pytest.raises(BadInput) as error:
+        continual(tiny("llama"), stream=examples, **{**QUICK, **given})
+    assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"a.train.jsonl": [], "b.train.jsonl": rows()}, "a.train.jsonl: the file is empty"),
+        ({"a.train.jsonl": rows(), "a.jsonl": rows()}, "the task 'a' is there twice"),
+        ({"a.val.jsonl": rows(), "a.dev.jsonl": rows()}, "the task 'a' is there twice"),
+        ({"a.train.jsonl": [{"text": "x", "label": "y"}]}, "a.train.jsonl: line 1: no column 'prompt'"),
+        ({"a.train.jsonl": [*rows(2), {"messages": []}]}, "line 3"),
+        ({"a.train.jsonl": rows(split="later")}, None),
+    ],
+)
+def test_bad_files_of_tasks_are_told_of(files, told, tmp_path: Path):
+    for name, content in files.items():
+        write(tmp_path / "tasks", name, content)
+    if told is None:
+        assert read_stream(tmp_path / "tasks")[0].split == "train"  # the file's name says it
+        return
+    with pytest.raises(BadInput) as error:
+        read_stream(tmp_path / "tasks")
+    assert told in str(error.value)
+
+
+def test_models_that_do_not_fit_are_refused(monkeypatch):
+    out = learned("transfer")
+    with pytest.raises(BadInput, match="tuned by the method transfer"):
+        learned("sapt", stream("late"), out)
+    with pytest.raises(BadInput, match="another template"):
+        learned("transfer", stream("late"), out, template="{instruction}: {input}")
+    with pytest.raises(BadInput, match="is there already"):
+        learned("sapt", stream("letters"), learned("sapt"))
+    with pytest.raises(BadInput, match="has no skills"):
+        forget(tiny("llama"), tasks=("letters",))
+    with pytest.raises(BadInput, match=r"no task 'leters' \(did you mean letters"):
+        forget(out, tasks=("leters",))
+    with pytest.raises(BadInput, match="keeps all tasks in one block"):
+        forget(learned("sequential"), tasks=("letters",))
+    with pytest.raises(BadInput, match="no task 'x'"):
+        answer(out, texts=["a"], task="x")
+
+
+# ---- the command
+
+
+STOP = """
+import os, sys
+from intarsia.adaptation.continual import learning
+keep = learning.Course._keep
+
+def kept(course, *given):
+    keep(course, *given)
+    if len(course.learned) == 2:
+        os.kill(os.getpid(), 9)
+
+learning.Course._keep = kept
+from intarsia.cli import main
+main(sys.argv[1:])
+"""
+
+
+def test_the_command_goes_on_after_kill_9_and_its_model_is_asked(tmp_path: Path, monkeypatch, capsys):
+    tiny("llama").save(tmp_path / "model")
+    for name in ("letters", "numbers", "answers"):
+        for split in ("train", "dev", "test"):
+            some = [e for e in stream(name) if e.split == split]
+            lines = [{"instruction": e.instruction, "input": e.input, "output": e.target} for e in some]
+            write(tmp_path / "tasks", f"{name}.{split}.jsonl", lines)
+    words = ["adaptation", "continual", "--model", "model", "--stream", "tasks", "--out", "skills", "--epochs", "1"]
+    words += ["--rank", "2", "--order", "letters,numbers,answers"]
+    monkeypatch.chdir(tmp_path)
+    killed = subprocess.run([sys.executable, "-c", STOP, *words], capture_output=True, check=False)
+    assert killed.returncode == -9 and not (tmp_path / "skills").exists()
+
+    def command(*given: str) -> str:
+        code = app.run([*given])
+        out, errors = capsys.readouterr()
+        assert code == 0, errors
+        return out + errors
+
+    told = command(*words)
+    assert "going on after numbers" in told and "AP" in told
+    (tmp_path / "texts.txt").write_text("numbers 3 9\n")
+    assert "numbers 3 9" in command("adaptation", "answer", "--model", "skills", "--texts", "texts.txt")
+    command("adaptation", "forget", "--model", "skills", "--tasks", "numbers", "--out", "less")
+    assert {p.name for p in (tmp_path / "less" / "skills").iterdir()} == {"letters", "answers", "state.safetensors"}
