@@ -455,3 +455,16 @@ def test_the_command_goes_on_after_kill_9_and_its_model_is_asked(tmp_path: Path,
     assert "numbers 3 9" in command("adaptation", "answer", "--model", "skills", "--texts", "texts.txt")
     command("adaptation", "forget", "--model", "skills", "--tasks", "numbers", "--out", "less")
     assert {p.name for p in (tmp_path / "less" / "skills").iterdir()} == {"letters", "answers", "state.safetensors"}
+
+
+@pytest.mark.parametrize("embed", ["keep", "int8"])
+def test_a_model_with_skills_is_quantized_with_them(embed: str, tmp_path: Path):
+    from intarsia.compression import dequantize, quantize
+
+    out = learned("transfer", epochs=4.0)
+    plain = logits(tiny("llama"))
+    small = quantize(out, bits=8, embed=embed)
+    assert (logits(small) - logits(out)).norm() < (logits(out) - plain).norm() / 4
+    small.save(tmp_path / "small")
+    torch.testing.assert_close(logits(ia.load(str(tmp_path / "small"))), logits(small), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(logits(dequantize(small)), logits(small), rtol=1e-2, atol=1e-2)

@@ -27,6 +27,7 @@ from intarsia.compression.modules import (
 from intarsia.errors import BadInput, Note
 from intarsia.models import Model
 from intarsia.progress import track
+from intarsia.sites import exchange, move_beside
 
 NAME = "compression.quantize"
 ROW = Grid(8, None, True)
@@ -166,13 +167,13 @@ def lay_out(network: Any, plan: IntarsiaQuantizationConfig) -> None:
     for text, names in plan.modules.items():
         for name in names:
             old = network.get_submodule(name)
-            network.set_submodule(name, _quantized(old, Grid.parse(text), plan.kernel))
+            exchange(network, name, _quantized(old, Grid.parse(text), plan.kernel))
     for name, owner in plan.ties.items():
         old, table = network.get_submodule(name), network.get_submodule(owner)
         if isinstance(old, nn.Embedding):
-            network.set_submodule(name, TiedEmbedding(table, _scale_of(old) or 1.0))
+            exchange(network, name, TiedEmbedding(table, _scale_of(old) or 1.0))
         else:
-            network.set_submodule(name, TiedHead(table, old.bias))
+            exchange(network, name, TiedHead(table, old.bias))
     _drop_ties(network)
 
 
@@ -207,7 +208,7 @@ def lay_plain(network: Any, dtype: torch.dtype | None = None) -> Any:
             table = module._table[0] if isinstance(module, TiedHead | TiedEmbedding) else module
             if id(table) not in made:
                 made[id(table)] = nn.Parameter(module.weight.to(dtype or table.like.dtype).contiguous())
-            network.set_submodule(name, _plain(module, made[id(table)]))
+            exchange(network, name, _plain(module, made[id(table)]))
     return network
 
 
@@ -239,6 +240,7 @@ def dequantize(model: Model) -> Model:
     with torch.device("meta"):
         network = type(quantized)(config)
     network.load_state_dict(plain.state_dict(), strict=True, assign=True)
+    move_beside(plain, network)
     for name, buffer in plain.named_buffers():
         owner, _, leaf = name.rpartition(".")
         network.get_submodule(owner)._buffers[leaf] = buffer

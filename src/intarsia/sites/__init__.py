@@ -4,7 +4,7 @@
 modules to stay."""
 
 from intarsia.sites.activations import Activations
-from intarsia.sites.beside import Guest, guest_of, put_beside, take_off
+from intarsia.sites.beside import Guest, exchange, guest_of, move_beside, put_beside, take_off
 from intarsia.sites.edits import Add, Apply, Edit, Replace, Scale
 from intarsia.sites.generation import Generation, generate
 from intarsia.sites.inputs import Batch
@@ -27,9 +27,11 @@ __all__ = [
     "SiteMap",
     "Sweep",
     "batch_of",
+    "exchange",
     "generate",
     "guest_of",
     "linearized",
+    "move_beside",
     "put_beside",
     "read",
     "resume",

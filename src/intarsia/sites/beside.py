@@ -41,6 +41,9 @@ class Guest(nn.Module):
         """Before the decoder of an encoder-decoder runs: its keyword arguments."""
         return given
 
+    def replaced(self, old: nn.Module, new: nn.Module) -> None:
+        """One of the network's modules gave way to another (`exchange`)."""
+
     def save_into(self, folder: Path) -> None:
         """Write into the folder that the network is saved to what makes it again."""
 
@@ -97,6 +100,34 @@ def put_beside(network: nn.Module, guest: Guest, parts: Mapping[str, nn.Module])
     if decoder is not None:
         decoder.register_forward_pre_hook(_Before(guest.cross, _names(decoder)), with_kwargs=True)
     network.add_module(NAME, guest)
+
+
+def exchange(network: nn.Module, name: str, new: nn.Module) -> None:
+    """Put another module in the place of the one called `name`; what stands beside that stays beside the new one."""
+    old = network.get_submodule(name)
+    network.set_submodule(name, new)
+    for hook in old._forward_hooks.values():
+        if isinstance(hook, _Added):
+            new.register_forward_hook(hook, with_kwargs=True)
+    if (guest := guest_of(network)) is not None:
+        guest.replaced(old, new)
+
+
+def move_beside(old: nn.Module, new: nn.Module) -> None:
+    """What stands beside one network, beside another with modules of the same names; from the old one it is taken
+    off."""
+    guest = guest_of(old)
+    if guest is None:
+        return
+    before = dict(old.named_modules())
+    parts = {
+        name: hook.part for name, m in before.items() for hook in m._forward_hooks.values() if isinstance(hook, _Added)
+    }
+    take_off(old)
+    put_beside(new, guest, parts)
+    for name, module in new.named_modules():
+        if name in before and before[name] is not module:
+            guest.replaced(before[name], module)
 
 
 def guest_of(network: nn.Module) -> Guest | None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from intarsia.adaptation.continual.finding import StreamFinding
 from intarsia.adaptation.continual.routing.attention import Attention
 from intarsia.adaptation.continual.routing.closed import Closed
+from intarsia.adaptation.continual.routing.features import device_of
 from intarsia.adaptation.continual.routing.pool import Pool
 from intarsia.adaptation.continual.routing.router import ByName, Router, Same
 from intarsia.adaptation.continual.skills import Skills, attach, attach_prompts, skills_of
@@ -100,7 +101,7 @@ def _settings(router: Router) -> dict[str, Any]:
 def _router(note: dict[str, Any], skills: Skills) -> Router:
     kinds = {kind.kind: kind for kind in (Same, ByName, Closed, Attention, Pool)}
     given = {key: value for key, value in note.items() if key != "kind"}
-    return kinds[note["kind"]](**given).to(skills.embedding.weight.device)
+    return kinds[note["kind"]](**given).to(device_of(skills.embedding))
 
 
 # ---- the folder

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from intarsia.adaptation.continual.blocks.mixture import Mixture
 from intarsia.adaptation.continual.blocks.prompts import Door, Prompts
 from intarsia.adaptation.continual.blocks.stack import Stack
-from intarsia.adaptation.continual.routing.features import pool
+from intarsia.adaptation.continual.routing.features import device_of, pool
 from intarsia.adaptation.continual.routing.router import Router
 from intarsia.errors import BadInput, did_you_mean
 from intarsia.sites import Guest, guest_of, put_beside, take_off
@@ -128,7 +128,7 @@ class Skills(Guest):
     def using(self, name: str) -> Iterator[None]:
         """Inside, one task's block answers everything; of prompts that stand one after the other, with those before
         it."""
-        weights = torch.zeros(1, len(self.names), device=self.embedding.weight.device)
+        weights = torch.zeros(1, len(self.names), device=device_of(self.embedding))
         index = self.index(name)
         weights[0, 0 if self.prompts is not None and self.prompts.joined else index : index + 1] = 1
         with self.given(weights):
@@ -141,6 +141,12 @@ class Skills(Guest):
         return self.router(pooled)
 
     # ---- the network's doors
+
+    def replaced(self, old: nn.Module, new: nn.Module) -> None:
+        if old is self.embedding:
+            self.__dict__["embedding"] = new
+            if self.door is not None:
+                self.door.embedding = new
 
     def save_into(self, folder: Path) -> None:
         from intarsia.adaptation.continual.bundle import write
@@ -193,7 +199,7 @@ def attach(network: Any, layers: Sequence[str]) -> Skills:
     numbers = sorted({_layer(name) for name in layers})
     for name in layers:
         inputs, outputs = _sizes(modules[name])
-        device = next(modules[name].parameters()).device
+        device = device_of(modules[name])
         skills.stacks.append(Stack(name, numbers.index(_layer(name)), inputs, outputs, skills.mixture, device))
     skills.transposed = not isinstance(modules[layers[0]], nn.Linear) and hasattr(modules[layers[0]], "nf")
     put_beside(network, skills, {stack.name: stack for stack in skills.stacks})

@@ -34,7 +34,7 @@ class Sapt(Blocks):
         layers = (
             1 + max(stack.layer for stack in self.skills.stacks) if self.config.per_layer and not self.prompts else 0
         )
-        return Attention(width, layers).to(self.skills.embedding.weight.device)
+        return Attention(width, layers).to(self.reader.model.device)
 
     @property
     def attention(self) -> Attention:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 BATCH = 256
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module is; a quantized one has no parameters."""
+    return next(chain(module.parameters(), module.buffers())).device
 
 
 def pool(embedded: Tensor, mask: Tensor) -> Tensor:
@@ -25,15 +31,15 @@ def pool(embedded: Tensor, mask: Tensor) -> Tensor:
 @torch.no_grad()
 def pooled_prompts(embedding: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
     """[prompt, 2, width] of prompts as token ids."""
-    weight = next(embedding.parameters())
+    device = device_of(embedding)
     out = []
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for start in range(0, len(order), BATCH):
         rows = [prompts[i] for i in order[start : start + BATCH]]
         width = max(map(len, rows))
-        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=weight.device)
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=weight.device)
+        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
         out.append(pool(embedding(ids), mask))
     back = torch.empty(len(order), dtype=torch.long)
     back[torch.tensor(order, dtype=torch.long)] = torch.arange(len(order))
-    return torch.cat(out)[back.to(weight.device)]
+    return torch.cat(out)[back.to(device)]
