@@ -12,7 +12,6 @@ from intarsia.adaptation.continual.answer import Answer, AnswerConfig, Answers
 from intarsia.adaptation.continual.bundle import TECHNIQUE, merged
 from intarsia.adaptation.continual.reading import Reader
 from intarsia.adaptation.continual.routing.attention import Attention
-from intarsia.adaptation.continual.routing.closed import Closed
 from intarsia.adaptation.continual.routing.router import Same
 from intarsia.adaptation.continual.rows import Row, Writer
 from intarsia.adaptation.continual.skills import Skills, skills_of
@@ -131,8 +130,8 @@ def _fixed(skills: Skills, task: str | None) -> torch.Tensor:
     router = skills.router
     if task is not None:
         index = skills.index(task)
-        if isinstance(router, Closed):
-            return router.rows[index]
+        if router is not None and (row := router.row(index)) is not None:
+            return row
         if isinstance(router, Same) and len(skills.names) > 1:
             raise BadInput("all blocks are added up for every task here: leave out --task")
         return torch.nn.functional.one_hot(torch.tensor(index), len(skills.names)).float()

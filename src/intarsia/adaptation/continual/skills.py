@@ -126,11 +126,14 @@ class Skills(Guest):
 
     @contextmanager
     def using(self, name: str) -> Iterator[None]:
-        """Inside, one task's block answers everything; of prompts that stand one after the other, with those before
-        it."""
-        weights = torch.zeros(1, len(self.names), device=device_of(self.embedding))
+        """Inside, every prompt is answered as one of this task's: with its row of weights where it has one, else with
+        its block alone; of prompts that stand one after the other, with those before it."""
         index = self.index(name)
-        weights[0, 0 if self.prompts is not None and self.prompts.joined else index : index + 1] = 1
+        if self.router is not None and (row := self.router.row(index)) is not None:
+            weights = row[None].to(device_of(self.embedding))
+        else:
+            weights = torch.zeros(1, len(self.names), device=device_of(self.embedding))
+            weights[0, 0 if self.prompts is not None and self.prompts.joined else index : index + 1] = 1
         with self.given(weights):
             yield
 

@@ -131,6 +131,9 @@ class Closed(Router):
         chances = self.chances(pooled).to(torch.float32)
         return chances @ self.rows.to(chances)
 
+    def row(self, index: int) -> Tensor | None:
+        return self.rows[index]
+
     def save(self) -> dict[str, Tensor]:
         out: dict[str, Tensor] = {"rows": self.rows.detach(), "temperature": torch.tensor(self.temperature)}
         for i, task in enumerate(self.tasks):

@@ -19,6 +19,10 @@ class Router(nn.Module):
         """[row, block] weights, or [row, layer, block], from [row, 2, width]."""
         raise NotImplementedError
 
+    def row(self, index: int) -> Tensor | None:
+        """[block] what task `index` uses, where that is one row for all its prompts."""
+        return None
+
     def save(self) -> dict[str, Tensor]:
         """All that is needed to make it again, by name."""
         return {}
