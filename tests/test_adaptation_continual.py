@@ -468,3 +468,39 @@ def test_a_model_with_skills_is_quantized_with_them(embed: str, tmp_path: Path):
     small.save(tmp_path / "small")
     torch.testing.assert_close(logits(ia.load(str(tmp_path / "small"))), logits(small), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(logits(dequantize(small)), logits(small), rtol=1e-2, atol=1e-2)
+
+
+# ---- judging
+
+
+def test_an_answer_is_exact_when_greedy_decoding_writes_it_and_matches_but_for_case():
+    from intarsia.adaptation.continual.reading import same
+
+    examples = [replace(e, target="A" if e.task == "letters" else "b", targets=("A", "c")) for e in THREE[:48]]
+    given_ = {"targets": ("all",), "layers_from": 0.25, "rank": 8, "epochs": 40.0, "learning_rate": 1e-2}
+    exact = learned("sequential", examples[:24], **given_, judge="exact").finding
+    match = learned("sequential", examples[:24], **given_, judge="match").finding
+    rouge = learned("sequential", examples[:24], **given_, judge="rouge").finding
+    assert exact.ap == match.ap == rouge.ap == 100
+    assert same(" The  Answer! ", "the answer") and not same("the answer", "an answer")
+
+
+def test_tasks_with_sentences_for_answers_are_judged_by_what_is_written():
+    long = [replace(e, target="one two three four five six", targets=("one two three four five six",))
+            for e in stream("letters")]  # fmt: skip
+    finding = learned("sequential", [*long, *stream("numbers")], max_answer=8).finding
+    assert [task.judged for task in finding.tasks] == ["rouge", "exact"]
+
+
+def test_scores_that_cannot_have_changed_are_looked_up(monkeypatch):
+    from intarsia.adaptation.continual.reading import Reader
+
+    seen = []
+    exact = Reader.exact
+    monkeypatch.setattr(Reader, "exact", lambda self, rows, *more: seen.append(len(rows)) or exact(self, rows, *more))
+    frozen = learned("oracle").finding
+    often = sum(seen)
+    seen.clear()
+    moving = learned("sequential").finding
+    assert often < sum(seen)
+    assert frozen.forgetting == 0 and moving.matrix[0] is not None

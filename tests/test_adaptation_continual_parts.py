@@ -460,3 +460,31 @@ def test_the_folder_of_a_block_says_what_peft_asks(tmp_path):
     write_block(skills, 0, tmp_path / "block")
     said = json.loads((tmp_path / "block" / "adapter_config.json").read_text())
     assert said["fan_in_fan_out"] is True and said["r"] == 3 and said["lora_alpha"] == 6.0
+
+
+# ---- the frozen trunk
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_stored_states_give_the_networks_own_logits_and_are_found_again(dtype: str, tmp_path):
+    from intarsia.adaptation.trunk import Trunk
+
+    model, skills = with_skills("llama", first=2)
+    rows = [[5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15, 16]]
+    with skills.using("task 1"), torch.no_grad():
+        whole = [model.network(torch.tensor([row])).logits[0, -2:] for row in rows]
+        first = Trunk(model, 2, dtype, tmp_path)
+        first.fill(rows[:2])
+        second = Trunk(model, 2, dtype, tmp_path)  # another run beside it
+        second.fill(rows)
+        size = next(tmp_path.glob("*.bin")).stat().st_size
+        first.fill(rows)
+        assert next(tmp_path.glob("*.bin")).stat().st_size == size == 12 * 32 * (4 if dtype == "float32" else 2)
+        for trunk in (first, second):
+            found = trunk.logits(rows, 2)
+            for row, wanted in zip(found, whole, strict=True):
+                torch.testing.assert_close(row, wanted, atol=1e-5 if dtype == "float32" else 2e-2, rtol=1e-3)
+            trunk.close()
+    other = tiny("llama", seed=1)
+    Trunk(other, 2, dtype, tmp_path).fill(rows[:1])
+    assert len(list(tmp_path.glob("*.bin"))) == 2

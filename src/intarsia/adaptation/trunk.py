@@ -47,9 +47,7 @@ class Trunk:
         folder.mkdir(parents=True, exist_ok=True)
         stem = f"{_key(model)}-{first}-{dtype}"
         self._index = folder / f"{stem}.json"
-        if self._index.is_file():
-            self._places = {key: tuple(place) for key, place in json.loads(self._index.read_text()).items()}
-        self._file = (folder / f"{stem}.bin").open("r+b" if self._places else "w+b")
+        self._file = (folder / f"{stem}.bin").open("a+b")
 
     @classmethod
     def of(cls, model: Model, dtype: str, layers_from: float, folder: Path | None = None) -> Trunk | None:
@@ -64,7 +62,23 @@ class Trunk:
         return cls(model, first, dtype, folder)
 
     def fill(self, rows: Iterable[Sequence[int]]) -> None:
-        """Compute the states of rows of token ids that are not there yet."""
+        """Compute the states of rows of token ids that are not there yet.
+
+        In a folder one process does so at a time: the others find what it has computed."""
+        if self._index is None:
+            self._compute(rows)
+            return
+        from filelock import FileLock
+
+        with FileLock(self._index.with_suffix(".lock")):
+            if self._index.is_file():
+                self._places = {key: tuple(place) for key, place in json.loads(self._index.read_text()).items()}
+            self._compute(rows)
+            part = self._index.with_suffix(".part")
+            part.write_text(json.dumps(self._places))
+            part.replace(self._index)
+
+    def _compute(self, rows: Iterable[Sequence[int]]) -> None:
         import torch
 
         from intarsia.sites import read
@@ -83,10 +97,6 @@ class Trunk:
                 self._file.write(state[-len(row) :].astype(self._dtype).tobytes())
                 self._places[keys[i]] = at, len(row)
         self._file.flush()
-        if self._index is not None:
-            part = self._index.with_suffix(".part")
-            part.write_text(json.dumps(self._places))
-            part.replace(self._index)
 
     def logits(self, ids: Sequence[Sequence[int]], keep: int, *, grad: bool = True) -> torch.Tensor:
         """Logits [row, last `keep` positions, vocabulary] of rows that were filled, their ends aligned; with gradients

@@ -7,11 +7,11 @@ from typing import Literal
 
 from torch import Tensor
 
-from intarsia.adaptation.continual.reading import Reader
+from intarsia.adaptation.continual.reading import Reader, Weigh
 from intarsia.adaptation.continual.rows import Row
 from intarsia.adaptation.continual.stream import Task
 
-How = Literal["exact", "rouge"]
+How = Literal["exact", "match", "rouge"]
 WORDS = 5  # mean words of an answer from which a task is judged by what is written
 DIGITS = 3  # weights that agree so far give the same answers
 
@@ -48,15 +48,19 @@ class Judge:
 
         todo = [rows[i] for i in open_]
         if todo:
-            judge = self.reader.exact if how == "exact" else self.reader.rouge
-            found = judge(todo, weigh, task) if how == "exact" else judge(todo, weigh, self.most, task)  # type: ignore[call-arg, arg-type]
-            fresh = dict(zip(open_, found, strict=True))
+            fresh = dict(zip(open_, self._judged(todo, how, weigh, task), strict=True))
         else:
             fresh = {}
         scores = [fresh[i] if i in fresh else self._known[key] for i, key in enumerate(keys)]
         if self.remembers:
             self._known |= dict(zip(keys, scores, strict=True))
         return 100 * sum(scores) / len(scores)
+
+    def _judged(self, rows: Sequence[Row], how: How, weigh: Weigh, task: str) -> list[float]:
+        if how == "exact":
+            return self.reader.exact(rows, weigh, task)
+        judge = self.reader.match if how == "match" else self.reader.rouge
+        return judge(rows, weigh, self.most, task)
 
     def _key(self, row: Row, how: How, weights: Tensor | None) -> tuple:
         used: tuple = ()

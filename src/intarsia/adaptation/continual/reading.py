@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from intarsia.models import Model
 
 TOKENS = 2048  # padded tokens in one forward while rows are judged
-Weigh = Callable[[Sequence[Row]], Tensor]
+Weigh = Callable[[Sequence[Row]], Tensor | None]
 
 
 class Reader:
@@ -127,6 +127,11 @@ class Reader:
             for i, text in zip(batch, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
                 out[i] = text.strip()
         return out
+
+    def match(self, rows: Sequence[Row], weigh: Weigh, most: int, task: str = "") -> list[float]:
+        """[row] 1 where what is written is one of the right answers, but for case, punctuation and white space."""
+        texts = self.written(rows, weigh, most, task)
+        return [float(any(same(text, t) for t in row.targets)) for row, text in zip(rows, texts, strict=True)]
 
     def rouge(self, rows: Sequence[Row], weigh: Weigh, most: int, task: str = "") -> list[float]:
         """[row] ROUGE-L, F1 with stems, of what is written against the best of the right answers."""

@@ -50,10 +50,11 @@ class ContinualConfig(LoraConfig):
     train_limit: int | None = Field(None, ge=4, description="most training examples of a task")
     dev_limit: int | None = Field(64, ge=1, description="most examples of a task to choose and calibrate by")
     test_limit: int | None = Field(None, ge=1, description="most examples of a task to judge by")
-    judge: Literal["auto", "exact", "rouge"] = Field(
+    judge: Literal["auto", "exact", "match", "rouge"] = Field(
         "auto",
-        description="exact: whether the answer is, token by token, what the model finds most likely; rouge: ROUGE-L of "
-        "what it writes; auto: rouge for tasks whose answers are longer than five words",
+        description="exact: whether the answer is, token by token, what the model finds most likely; match: whether "
+        "what it writes is a right answer but for case, punctuation and blanks; rouge: ROUGE-L of what it writes; "
+        "auto: exact, or rouge for tasks whose answers are longer than five words",
     )
     trunk_cache: Literal["auto", "off", "float32", "float16"] = Field(
         "auto", description="store the states that enter the first adapted block, in this precision; auto: float16"
