@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import intarsia as ia
+from intarsia.adaptation import continual
 from intarsia.data import shared_data
 from intarsia.errors import IntarsiaError
 
@@ -40,6 +41,6 @@ def test_three_real_tasks_are_learned_and_none_is_forgotten(model, tmp_path: Pat
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        finding = ia.adaptation.continual(model, stream=stream_called("mini3"), keep=tmp_path, **SETTINGS).finding
+        finding = continual(model, stream=stream_called("mini3"), keep=tmp_path, **SETTINGS).finding
     assert finding.routing == 1 and finding.forgetting <= 1
     assert finding.ap >= 58 and finding.own_weight >= 0.3
