@@ -45,7 +45,7 @@ class Trunk:
             self._file: Any = tempfile.TemporaryFile(prefix="intarsia-trunk-")  # noqa: SIM115 - lives with the trunk
             return
         folder.mkdir(parents=True, exist_ok=True)
-        stem = f"{_key(model)}-{first}-{dtype}"
+        stem = f"{weights_key(model)}-{first}-{dtype}"
         self._index = folder / f"{stem}.json"
         self._file = (folder / f"{stem}.bin").open("a+b")
 
@@ -129,13 +129,17 @@ def _row_key(ids: Sequence[int]) -> str:
     return hashlib.blake2b(" ".join(map(str, ids)).encode(), digest_size=16).hexdigest()
 
 
-def _key(model: Model) -> str:
-    """Of the weights: two models share their states only where every weight is the same."""
+def weights_key(model: Model) -> str:
+    """Of the weights: two models share what is stored only where every weight is the same.
+
+    The sum over all bits, as whole numbers, does not depend on the order of summing, and so not on threads."""
+    import torch
+
     digest = hashlib.blake2b(digest_size=12)
     for name, value in model.network.state_dict().items():
         flat = value.detach().flatten()
-        # A sum over all and a few single values tell weights apart at a hundredth of the cost of all bytes.
-        some = flat[:: max(1, len(flat) // 64)].double().cpu()
-        digest.update(f"{name} {tuple(value.shape)} {float(flat.double().sum())}".encode())
-        digest.update(some.numpy().tobytes())
+        if flat.element_size() in (1, 2, 4, 8) and flat.dtype is not torch.bool and not flat.is_complex():
+            flat = flat.view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()])
+        some = flat[:: max(1, len(flat) // 64)].tolist()
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype} {int(flat.sum(dtype=torch.int64))} {some}".encode())
     return digest.hexdigest()

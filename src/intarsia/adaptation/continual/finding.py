@@ -46,7 +46,7 @@ class StreamFinding(Finding):
 
     @property
     def matrix(self) -> list[list[float | None]]:
-        """R[j][i]: the score on task i after task j."""
+        """`R[j][i]`: the score on task i after task j."""
         return [task.after for task in self.tasks]
 
     @property

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import tempfile
 import time
 import warnings
 from collections.abc import Sequence
@@ -24,7 +26,7 @@ from intarsia.adaptation.continual.stream import Task, tasks_of
 from intarsia.adaptation.continual.technique import ContinualConfig
 from intarsia.adaptation.lora import first_block
 from intarsia.adaptation.training import fixed_batches, seeded, train
-from intarsia.adaptation.trunk import Trunk
+from intarsia.adaptation.trunk import Trunk, weights_key
 from intarsia.data import read_stream
 from intarsia.errors import BadInput, Note
 from intarsia.measure import provenance
@@ -56,6 +58,9 @@ def learn(
         finding = course.run(config.keep or _place(model, config, stream, seed))
     finally:
         course.close()
+    for parameter in new.network.parameters():
+        parameter.requires_grad_(True)
+    course.skills.requires_grad_(False)
     out = model.with_network(
         new.network, technique=TECHNIQUE, config=config.model_dump(mode="json", exclude={"keep"}), seed=seed
     )
@@ -74,8 +79,10 @@ def _place(model: Model, config: ContinualConfig, stream: Sequence[TaskPair], se
     """Where finished tasks of this very run are kept."""
     from intarsia.data import Dataset
 
+    skills = skills_of(model.network)
+    blocks = [float(t.double().sum()) for t in skills.tensors().values()] if skills is not None else []
     told = [
-        model.identity.source, model.identity.sha256, model.identity.changes, Dataset({"stream": list(stream)}).sha256,
+        weights_key(model), blocks, model.extras.get(TECHNIQUE), Dataset({"stream": list(stream)}).sha256,
         config.model_dump(mode="json", exclude={"keep"}), seed,
     ]  # fmt: skip
     mark = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -105,27 +112,43 @@ class Course:
             stack.dropout = config.dropout
         for parameter in network.parameters():
             parameter.requires_grad_(False)
-        trunk = None
-        decoder_only = not getattr(network.config, "is_encoder_decoder", False)
         if kind.prompts and config.trunk_cache not in ("auto", "off"):
             raise BadInput(f"the method {config.method} works by prompts, which change every block: trunk_cache off")
-        if config.trunk_cache != "off" and (
-            config.trunk_cache != "auto" or (first and decoder_only and not kind.prompts)
-        ):
-            dtype = "float16" if config.trunk_cache == "auto" else config.trunk_cache
-            trunk = Trunk.of(model, dtype, config.layers_from, trunk_folder)
-        self.reader = Reader(model, self.skills, trunk)
         self.writer = Writer(model, config.template, config.max_tokens, config.max_answer)
         self.rows = {
             task.name: {split: self.writer.rows(getattr(task, split)) for split in ("train", "dev", "test")}
             for task in (*tasks, *unseen)
         }
+        trunk = self._trunk(first if found is None else self.skills.first, trunk_folder)
+        self.reader = Reader(model, self.skills, trunk)
         self.hows = {task.name: how_to_judge(task, config.judge) for task in (*tasks, *unseen)}
         with seeded(seed):  # a router that is learned begins at random
             self.method: Method = kind(self.reader, config)
         bundle.take_state(self.method, had)
         self.judge = Judge(self.reader, config.max_answer, self.method.frozen)
         self.learned: list[Learned] = []
+
+    def _trunk(self, first: int, folder: Path | None) -> Trunk | None:
+        """Stored states of the blocks below the first adapted one, where that is asked for, or possible and worth its
+        place."""
+        asked, dtype = self.config.trunk_cache, "float16"
+        if asked == "off":
+            return None
+        if asked != "auto":
+            return Trunk.of(self.model, asked, first, folder)
+        decoder_only = not getattr(self.model.config, "is_encoder_decoder", False)
+        if not first or not decoder_only or METHODS[self.config.method].prompts:
+            return None
+        tokens = sum(len(row.ids) for splits in self.rows.values() for rows in splits.values() for row in rows)
+        size = tokens * self.model.config.get_text_config().hidden_size * 2
+        room = (
+            shutil.disk_usage(folder or tempfile.gettempdir()).free if folder is None or folder.is_dir() else size * 4
+        )
+        if size > room / 2:
+            told = f"states of the frozen blocks would take {size / 1e9:.0f} GB: they are computed anew in every step"
+            warnings.warn(Note(told), stacklevel=2)
+            return None
+        return Trunk(self.model, first, dtype, folder)
 
     def close(self) -> None:
         """Give files back."""

@@ -1,6 +1,6 @@
 """How a stream of tasks went, from the matrix of scores.
 
-R[j][i] is the score on task i after learning task j (None: not measured), in percent; T tasks."""
+`R[j][i]` is the score on task i after learning task j (None: not measured), in percent; T tasks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ Row = Sequence[float | None]
 
 
 def average_performance(matrix: Sequence[Row]) -> float | None:
-    """AP = (1/T) sum_i R[T][i] (Chaudhry et al. 2018)."""
+    """AP = (1/T) sum_i `R[T][i]` (Chaudhry et al. 2018)."""
     return _mean(matrix[-1])
 
 
 def forgetting_rate(matrix: Sequence[Row]) -> float | None:
-    """F.Ra = (1/(T-1)) sum_{i<T} (max_{i<=j<T} R[j][i] - R[T][i]); lower is better (Chaudhry et al. 2018)."""
+    """F.Ra = (1/(T-1)) sum_{i<T} (max_{i<=j<T} `R[j][i] - R[T][i]`); lower is better (Chaudhry et al. 2018)."""
     count, last = len(matrix), matrix[-1]
     if count < 2:
         return None
@@ -24,13 +24,13 @@ def forgetting_rate(matrix: Sequence[Row]) -> float | None:
 
 
 def backward_transfer(matrix: Sequence[Row]) -> float | None:
-    """BWT = (1/(T-1)) sum_{i<T} (R[T][i] - R[i][i]) (Lopez-Paz and Ranzato 2017)."""
+    """BWT = (1/(T-1)) sum_{i<T} (`R[T][i] - R[i][i]`) (Lopez-Paz and Ranzato 2017)."""
     last, own = matrix[-1], diagonal(matrix)
     return _mean([None if a is None or b is None else a - b for a, b in zip(last[:-1], own[:-1], strict=False)])
 
 
 def forward_transfer(matrix: Sequence[Row], single: Row) -> float | None:
-    """FWT = mean_i R[i][i] - mean_i r_i, with r_i the score of a model tuned on task i alone (SAPT, its metrics)."""
+    """FWT = mean_i `R[i][i]` - mean_i r_i, with r_i the score of a model tuned on task i alone (SAPT, its metrics)."""
     own = [(a, b) for a, b in zip(diagonal(matrix), single, strict=False) if a is not None and b is not None]
     return _mean([a - b for a, b in own])
 

@@ -49,6 +49,11 @@ class Skills(Guest):
         # Not a child: it is the network's.
         self.__dict__["embedding"] = embedding
 
+    @property
+    def first(self) -> int:
+        """The lowest block of the network that is adapted."""
+        return min((_layer(stack.name)[1] for stack in self.stacks), default=0)
+
     # ---- blocks
 
     def index(self, name: str) -> int:

@@ -64,10 +64,13 @@ def directed_in_turn(facts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 class Distilled(Part):
-    """sum over entities of lambda * Huber(x, x of the layer before), old entities against where the snapshot began.
+    """strength * sum over entities of lambda * Huber(x, x of the layer before), old entities against where the snapshot
+    began.
 
-    lambda = (betweenness + degree centrality) of the entity x a learned weight; an entity that no layer had yet is
-    free. In the first epochs old rows are frozen (two-stage training)."""
+    The paper: lambda = (betweenness + degree centrality) x a learned weight. The released code, whose figures are the
+    published ones, has lambda 1 for old entities, all of them in every layer, and the paper's for new ones alone; so has
+    this. An entity that no layer had yet is free. In the first epochs old rows are frozen and nothing is held (two-stage
+    training)."""
 
     def __init__(self, settings: Settings):
         super().__init__()
@@ -80,6 +83,7 @@ class Distilled(Part):
         facts = growing.graph.snapshots[growing.index].train
         degree, between = centralities(facts, growing.entities)
         self.importance = torch.from_numpy(degree + between).to(growing.tables.entities)
+        self.importance[: growing.old_entities] = 1
         self.state["weights"] = torch.ones_like(self.importance)
         self.state["last"] = growing.tables.entities.detach().clone()
         self.state["seen"] = torch.arange(growing.entities, device=growing.device) < growing.old_entities
@@ -87,17 +91,20 @@ class Distilled(Part):
     def accumulate(self, growing: Growing, batch: Any) -> float:
         if not growing.index:
             return 0.0
-        here = batch[:, [0, 2]].unique()
-        use = here[self.state["seen"][here]]
+        self.here = batch[:, [0, 2]].unique()
+        if growing.epoch < self.frozen:
+            return 0.0
+        old = torch.arange(growing.old_entities, device=growing.device)
+        new = self.here[self.here >= growing.old_entities]
+        use = torch.cat([old, new[self.state["seen"][new]]])
         apart = growing.tables.entities.detach()[use] - self.state["last"][use]
         huber = torch.where(apart.abs() < 1, apart.square() / 2, apart.abs() - 0.5).sum(1)
-        weights = self.strength * self.importance[use]
-        learned = self.state["weights"][use]
+        weights, learned = self.strength * self.importance[use], self.state["weights"][use]
         growing.tables.to_entities.index_add_(0, use, (weights * learned)[:, None] * apart.clamp(-1, 1))
         to_learned = torch.zeros_like(self.importance).index_add_(0, use, weights * huber)
+        to_learned[: growing.old_entities] = 0
         adam(self.state, {"weights": to_learned}, self.rate)
         self.state["weights"].clamp_min_(0)  # this loss alone drives them down; below zero they would push away
-        self.here = here
         return float((weights * learned * huber).sum())
 
     def adjust(self, growing: Growing) -> None:
@@ -126,6 +133,6 @@ INCDE = Method(
     options={
         "layer": Option(1024, "facts in a layer"),
         "frozen_epochs": Option(20, "epochs in which old rows do not move"),
-        "strength": Option(1.0, "weight of the distillation"),
+        "strength": Option(0.01, "weight of the distillation"),
     },
 )
