@@ -68,6 +68,12 @@ class ContinualConfig(LoraConfig):
     pseudo_share: float = Field(
         0.02, gt=0, le=1, description="sapt, replay: share of a task's examples kept (3 at least)"
     )
+    router_rate: float = Field(
+        1.0,
+        gt=0,
+        description="sapt: factor on the learning rate of keys and queries; with few steps a task 1 (the "
+        "paper's) leaves new blocks unused",
+    )
     per_layer: bool = Field(False, description="sapt: a key for each task and layer, instead of one a task")
     prompt_length: int = Field(10, ge=1, description="methods with soft prompts: positions of a task's prompt")
     penalty: float | None = Field(None, ge=0, description="ewc, olora: weight of the penalty; default: the method's")

@@ -68,9 +68,9 @@ class Distilled(Part):
     began.
 
     The paper: lambda = (betweenness + degree centrality) x a learned weight. The released code, whose figures are the
-    published ones, has lambda 1 for old entities, all of them in every layer, and the paper's for new ones alone; so has
-    this. An entity that no layer had yet is free. In the first epochs old rows are frozen and nothing is held (two-stage
-    training)."""
+    published ones, has lambda 1 for old entities, all of them in every layer, and the paper's for new ones alone; so
+    has this. An entity that no layer had yet is free. In the first epochs old rows are frozen and nothing is held
+    (two-stage training)."""
 
     def __init__(self, settings: Settings):
         super().__init__()

@@ -44,7 +44,7 @@ class Sapt(Blocks):
 
     def begin(self, lesson: Lesson) -> Groups:
         groups = super().begin(lesson)
-        return [*groups, (self.attention.open(), 1.0)]
+        return [*groups, (self.attention.open(), self.config.router_rate)]
 
     def weights(self, rows: Sequence[Row]) -> Tensor | None:
         return self.attention(self.reader.pooled(rows))
