@@ -30,7 +30,7 @@ def runs(model: Model, stream: str, methods: Sequence[str], seeds: Iterable[int]
             if done.is_file():
                 finding = StreamFinding.model_validate_json(done.read_text("utf-8"))
             else:
-                config = ContinualConfig(**SETTINGS, **variant(name), keep=place)  # type: ignore[arg-type]
+                config = ContinualConfig(**{**SETTINGS, **variant(name), "keep": place})
                 out = learn(model, config, stream_called(stream), seed, trunk_folder=keep / "trunk")
                 assert isinstance(out.finding, StreamFinding)
                 finding = out.finding.model_copy(update={"method": name})

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from intarsia.adaptation.lora import first_block
-from intarsia.errors import BadInput
+from intarsia.errors import BadInput, IntarsiaError
 from intarsia.measure.likelihood import accepts, given, left_padded, length_batches
 from intarsia.progress import track
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 TOKENS = 1024  # padded tokens in one forward while states are computed
 
 
+class Overflow(IntarsiaError):
+    """States do not fit the precision they are to be stored in."""
+
+
 class Trunk:
     """States that enter block `first`, one stretch a row of token ids, in a file.
 
@@ -35,7 +39,7 @@ class Trunk:
     def __init__(self, model: Model, first: int, dtype: str, folder: Path | None = None):
         import numpy as np
 
-        self.model, self.first = model, first
+        self.model, self.first, self.folder = model, first, folder
         self._dtype = np.dtype(dtype)
         self._width = model.config.get_text_config().hidden_size
         self._accepts = accepts(model.network)
@@ -79,6 +83,7 @@ class Trunk:
             part.replace(self._index)
 
     def _compute(self, rows: Iterable[Sequence[int]]) -> None:
+        import numpy as np
         import torch
 
         from intarsia.sites import read
@@ -93,8 +98,11 @@ class Trunk:
             with torch.no_grad():
                 states = read(self.model, self._inputs(ids), site)[site].float().cpu().numpy()
             for i, row, state in zip(numbers, ids, states, strict=True):
+                kept = state[-len(row) :].astype(self._dtype)
+                if not np.isfinite(kept).all():
+                    raise Overflow("states of the frozen blocks are too large for float16: give trunk_cache float32")
                 at = self._file.seek(0, 2)
-                self._file.write(state[-len(row) :].astype(self._dtype).tobytes())
+                self._file.write(kept.tobytes())
                 self._places[keys[i]] = at, len(row)
         self._file.flush()
 

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 FOLDER = "skills"
 TECHNIQUE = "adaptation.continual"
-WHOLE = ("transfer", "snapshot", "sapt")  # methods whose bundle can be given again with a task that it knows
+AGAIN = ("transfer", "snapshot", "epi")  # methods that can be given a task again which they know
+STATE = "state.safetensors"
+FIXED = ("targets", "layers_from", "prompt_length", "per_layer")  # settings that a bundle keeps
 
 
 # ---- state: blocks, router, method
@@ -111,7 +113,7 @@ def write(skills: Skills, folder: Path) -> None:
     """All of it below a folder, blocks as PEFT has them."""
     root = folder / FOLDER
     root.mkdir()
-    Saved(state_tensors(skills, None), state_note(skills, None)).write(root / "state.safetensors")
+    Saved(state_tensors(skills, None), state_note(skills, None)).write(root / STATE)
     for i, name in enumerate(skills.names):
         write_block(skills, i, root / safe(name))
 
@@ -152,7 +154,7 @@ def safe(name: str) -> str:
 
 def restore(model: Model, note: dict[str, Any], folder: Path) -> Model:
     """`model` with the skills that were saved with it beside its network, in place."""
-    file = folder / FOLDER / "state.safetensors"
+    file = folder / FOLDER / STATE
     saved = Saved.read(file)
     if saved is None:
         raise BadInput(f"{file} is missing: without it the model is the plain one; save it again")
@@ -180,25 +182,35 @@ def note(
     examples."""
     skills.kept = method.state
     skills.memory = method.keep() if hasattr(method, "keep") else None
+    last = finding.tasks[-1].after
     told = {
         task.name: {
-            "score": task.after[-1] if task.after else None, "judged": task.judged, "examples": task.examples,
+            "score": last[i] if i < len(last) else None, "judged": task.judged, "examples": task.examples,
             "instruction": instructions.get(task.name, ""),
         }
-        for task in finding.tasks
+        for i, task in enumerate(finding.tasks)
     }  # fmt: skip
+    had = had or {}
     return {
-        "method": config.method, "template": config.template, "max_tokens": config.max_tokens,
-        "max_answer": config.max_answer, "tasks": {**(had or {}).get("tasks", {}), **told}, "matrix": finding.matrix,
-    }  # fmt: skip
+        "method": config.method,
+        "template": config.template,
+        "max_tokens": config.max_tokens,
+        "max_answer": config.max_answer,
+        **{name: had.get(name, _plain(getattr(config, name))) for name in FIXED},
+        "tasks": {**had.get("tasks", {}), **told},
+        "matrix": finding.matrix,
+    }
 
 
 def check(model: Model, config: ContinualConfig, names: Sequence[str]) -> dict[str, Any] | None:
     """What the model says of earlier tasks, if it has any. Raises `BadInput` where the config does not go with them."""
     skills, had = skills_of(model.network), model.extras.get(TECHNIQUE)
-    folders = [safe(name) for name in names]
-    if twice := next((n for n in folders if folders.count(n) > 1), None):
-        raise BadInput(f"two tasks would lie in the same folder '{twice}': name them so that letters and digits differ")
+    there = [] if skills is None else [name for name in skills.names if name not in names]
+    folders = [safe(name) for name in (*there, *names)]
+    if twice := next((n for n in folders if folders.count(n) > 1 or n == STATE), None):
+        raise BadInput(
+            f"the folder '{twice}' of a task would not be its own: name it so that letters and digits differ"
+        )
     if skills is None or had is None:
         return None
     if config.method != had["method"]:
@@ -209,24 +221,38 @@ def check(model: Model, config: ContinualConfig, names: Sequence[str]) -> dict[s
         raise BadInput(
             "this model was tuned with another template: leave it as it was, prompts would be told apart by it"
         )
-    if (known := next((name for name in names if name in skills.names), None)) and config.method not in WHOLE[:2]:
+    for name in FIXED:
+        if name in config.model_fields_set and _plain(getattr(config, name)) != had[name]:
+            raise BadInput(f"this model was tuned with {name} {had[name]}: leave it out, its blocks have that form")
+    known = next((name for name in names if name in had["tasks"]), None)
+    if known and config.method not in AGAIN:
         raise BadInput(
             f"the task '{known}' is there already; the method {config.method} cannot go on with it: rename it"
         )
     return had
 
 
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def merged(skills: Skills, network: Any, weights: Tensor) -> None:
-    """Fold the blocks into the layers with fixed weights [block], and take the skills off, in place."""
+    """Fold the blocks into the layers with fixed weights, [block] or [layer, block], and take the skills off, in
+    place. Raises `BadInput` for a layer that is no plain one (quantized, say)."""
+    from transformers.pytorch_utils import Conv1D
+
     from intarsia.adaptation.continual.skills import detach
 
     modules = dict(network.named_modules())
+    if odd := next((s.name for s in skills.stacks if type(modules[s.name]) not in (torch.nn.Linear, Conv1D)), None):
+        raise BadInput(f"{odd} is a {type(modules[odd]).__name__}: fold before you quantize, or dequantize first")
     with torch.no_grad():
         for stack in skills.stacks:
+            own = weights if weights.dim() == 1 else weights[stack.layer]
             update = sum(
                 weight * scale * (up @ down)
                 for weight, scale, (down, up) in zip(
-                    weights.tolist(), stack.scales, map(stack.block, range(len(stack.ranks))), strict=True
+                    own.tolist(), stack.scales, map(stack.block, range(len(stack.ranks))), strict=True
                 )
             )
             weight = modules[stack.name].weight

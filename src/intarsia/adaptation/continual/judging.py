@@ -32,6 +32,10 @@ class Judge:
         self.reader, self.most, self.remembers = reader, most, remembers
         self._known: dict[tuple, float] = {}
 
+    def forget(self) -> None:
+        """A block that was learned changes: nothing that is known counts any more."""
+        self._known.clear()
+
     def score(
         self, rows: Sequence[Row], how: How, serve: Callable[[Sequence[Row]], Tensor | None], task: str = ""
     ) -> float | None:
@@ -72,4 +76,4 @@ class Judge:
                 for block, w in enumerate(line)
                 if round(w, DIGITS)
             )
-        return row.prompt, row.answer, how, used
+        return row.prompt, row.answer, row.targets, how, used

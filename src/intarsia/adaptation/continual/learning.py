@@ -18,15 +18,15 @@ from intarsia.adaptation.continual import bundle
 from intarsia.adaptation.continual.finding import Learned, StreamFinding
 from intarsia.adaptation.continual.judging import Judge, how_to_judge
 from intarsia.adaptation.continual.methods import METHODS, Lesson, Method
-from intarsia.adaptation.continual.methods.blocks import Routed
+from intarsia.adaptation.continual.metrics import diagonal
 from intarsia.adaptation.continual.reading import Reader
-from intarsia.adaptation.continual.rows import Writer
-from intarsia.adaptation.continual.skills import Skills, attach, attach_prompts, layer_names, skills_of
+from intarsia.adaptation.continual.rows import Row, Writer
+from intarsia.adaptation.continual.skills import Skills, attach, attach_prompts, detach, layer_names, skills_of
 from intarsia.adaptation.continual.stream import Task, tasks_of
 from intarsia.adaptation.continual.technique import ContinualConfig
 from intarsia.adaptation.lora import first_block
 from intarsia.adaptation.training import fixed_batches, seeded, train
-from intarsia.adaptation.trunk import Trunk, weights_key
+from intarsia.adaptation.trunk import Overflow, Trunk, weights_key
 from intarsia.data import read_stream
 from intarsia.errors import BadInput, Note
 from intarsia.measure import provenance
@@ -53,14 +53,18 @@ def learn(
     tasks, unseen = tasks_of(stream, config.order, config.unseen, limits=limits, seed=seed)
     had = bundle.check(model, config, [task.name for task in tasks])
     new = model.copy()
+    mark = _mark(model, config, stream, seed)
+    keep = config.keep or cache.cache_dir() / "continual" / mark
+    trained = [parameter for parameter in new.network.parameters() if parameter.requires_grad]
     course = Course(new, config, tasks, unseen, had, seed, trunk_folder)
     try:
-        finding = course.run(config.keep or _place(model, config, stream, seed))
+        finding = course.run(keep / "learned.safetensors", mark)
     finally:
         course.close()
-    for parameter in new.network.parameters():
+    for parameter in trained:
         parameter.requires_grad_(True)
-    course.skills.requires_grad_(False)
+    if config.single:
+        finding = finding.model_copy(update={"single": _alone(model, config, tasks, seed, keep, mark, trunk_folder)})
     out = model.with_network(
         new.network, technique=TECHNIQUE, config=config.model_dump(mode="json", exclude={"keep"}), seed=seed
     )
@@ -75,8 +79,22 @@ def _instructions(tasks: Sequence[Task]) -> dict[str, str]:
     return {name: next(iter(same)) for name, same in found.items() if len(same) == 1}
 
 
-def _place(model: Model, config: ContinualConfig, stream: Sequence[TaskPair], seed: int) -> Path:
-    """Where finished tasks of this very run are kept."""
+def _alone(
+    model: Model, config: ContinualConfig, tasks: list[Task], seed: int, keep: Path, mark: str, trunk: Path | None
+) -> list[float | None]:
+    """[task] the score of a block that learned this task alone, for forward transfer."""
+    plain = model.copy()
+    detach(plain.network)
+    own = config.model_copy(update={"method": "oracle"})
+    course = Course(plain, own, tasks, [], None, seed, trunk)
+    try:
+        return diagonal(course.run(keep / "alone.safetensors", f"{mark}-alone").matrix)
+    finally:
+        course.close()
+
+
+def _mark(model: Model, config: ContinualConfig, stream: Sequence[TaskPair], seed: int) -> str:
+    """Tells this very run from any other: by weights, skills, data, settings and seed."""
     from intarsia.data import Dataset
 
     skills = skills_of(model.network)
@@ -85,8 +103,7 @@ def _place(model: Model, config: ContinualConfig, stream: Sequence[TaskPair], se
         weights_key(model), blocks, model.extras.get(TECHNIQUE), Dataset({"stream": list(stream)}).sha256,
         config.model_dump(mode="json", exclude={"keep"}), seed,
     ]  # fmt: skip
-    mark = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    return cache.cache_dir() / "continual" / mark
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 class Course:
@@ -107,14 +124,21 @@ class Course:
             self.skills = attach_prompts(network, kind.length(config), joined=kind.joined)
         else:
             self.skills = attach(network, layer_names(network, config.targets, first))
-        self.earlier = list(self.skills.names)
+        self.earlier = len((had or {}).get("tasks", {}))
+        network.eval()  # its own dropout is off: states below the blocks are constants
+        if getattr(network, "is_gradient_checkpointing", False):
+            network.gradient_checkpointing_disable()  # it would run blocks again after their weights are gone
         for stack in self.skills.stacks:
             stack.dropout = config.dropout
         for parameter in network.parameters():
             parameter.requires_grad_(False)
+        decoder_only = not getattr(network.config, "is_encoder_decoder", False)
         if kind.prompts and config.trunk_cache not in ("auto", "off"):
             raise BadInput(f"the method {config.method} works by prompts, which change every block: trunk_cache off")
-        self.writer = Writer(model, config.template, config.max_tokens, config.max_answer)
+        if config.trunk_cache not in ("auto", "off") and not decoder_only:
+            raise BadInput("an encoder-decoder has no frozen trunk to store: trunk_cache off")
+        reserved = kind.positions(config, self.earlier + len(tasks))
+        self.writer = Writer(model, config.template, config.max_tokens, config.max_answer, reserved)
         self.rows = {
             task.name: {split: self.writer.rows(getattr(task, split)) for split in ("train", "dev", "test")}
             for task in (*tasks, *unseen)
@@ -157,11 +181,17 @@ class Course:
 
     # ---- all of it
 
-    def run(self, keep: Path) -> StreamFinding:
-        """Learn what is not learned yet, judge, and say how it went."""
-        self.reader.prepare([row for splits in self.rows.values() for rows in splits.values() for row in rows])
-        file = keep / "learned.safetensors"
+    def run(self, file: Path, mark: str) -> StreamFinding:
+        """Learn what is not learned yet, judge, and say how it went.
+
+        - file: where finished tasks are kept; mark: of this run, so that it goes on from no other's."""
+        self.mark = mark
+        self._prepare([row for splits in self.rows.values() for rows in splits.values() for row in rows])
         self._take_up(file)
+        if self.learned:
+            self.method.took_up([self._lesson_of(n, t) for n, t in enumerate(self.tasks[: len(self.learned)])])
+        else:
+            self.method.begin_run()
         base = {name: self._score(name, bare=True) for name in self.rows} if not self.learned else {}
         if self.method.joint:
             self._joint(base)
@@ -176,10 +206,28 @@ class Course:
             tell("tasks", len(self.tasks), len(self.tasks), finished=True)
         return self._told(base)
 
-    def _learn(self, number: int, task: Task) -> Learned:
+    def _prepare(self, rows: list[Row]) -> None:
+        try:
+            self.reader.prepare(rows)
+        except Overflow:
+            trunk = self.reader.trunk
+            if self.config.trunk_cache != "auto" or trunk is None:
+                raise
+            trunk.close()
+            self.reader.trunk = Trunk(self.model, trunk.first, "float32", trunk.folder)
+            self.reader.prepare(rows)
+
+    def _lesson_of(self, number: int, task: Task) -> Lesson:
+        place = self.earlier + number
         rows = self.rows[task.name]
+        return Lesson(task.name, place, rows["train"], rows["dev"], self.seed + place)
+
+    def _learn(self, number: int, task: Task) -> Learned:
         before = self._score(task.name)
-        row = self._lesson(Lesson(task.name, number, rows["train"], rows["dev"], self.seed + number))
+        again = task.name in self.skills.names
+        row = self._lesson(self._lesson_of(number, task))
+        if again:
+            self.judge.forget()
         row.before, row.judged = before, self.hows[task.name]
         self.learned.append(row)
         begun = time.process_time()
@@ -199,7 +247,7 @@ class Course:
         for number, task in enumerate(self.tasks):
             last = number == len(self.tasks) - 1
             row = Learned(name=task.name, judged=self.hows[task.name], base=base[task.name], before=base[task.name])
-            row.after = list(scores) if last else [None] * (number + 1)
+            row.after, row.examples = list(scores) if last else [None] * (number + 1), len(task.train)
             self.learned.append(row)
         last_row = self.learned[-1]
         last_row.steps, last_row.losses = whole.steps, whole.losses
@@ -237,6 +285,7 @@ class Course:
         note = {
             "learned": [row.model_dump(mode="json") for row in self.learned],
             "base": base or self._bases,
+            "mark": self.mark,
             **bundle.state_note(self.skills, self.method),
         }
         Saved(bundle.state_tensors(self.skills, self.method), note).write(file)
@@ -249,6 +298,8 @@ class Course:
         self._bases: dict[str, float | None] = {}
         if saved is None:
             return
+        if saved.note.get("mark") != self.mark:
+            raise BadInput(f"{file.parent} keeps another run (other settings, data or model): give another --keep")
         bundle.load_state(self.skills, self.method, saved)
         self.learned = [Learned.model_validate(row) for row in saved.note["learned"]]
         self._bases = saved.note["base"]
@@ -287,8 +338,8 @@ class Course:
         return attention, round(float(right), 4)
 
 
-def _summary(finding: StreamFinding, earlier: Sequence[str]) -> str:
-    parts = [f"{len(finding.tasks)} tasks learned" + (f", {len(earlier)} were there" if earlier else "") + "."]
+def _summary(finding: StreamFinding, earlier: int) -> str:
+    parts = [f"{len(finding.tasks)} tasks learned" + (f", {earlier} were there" if earlier else "") + "."]
     if finding.ap is not None:
         parts.append(
             f"AP {finding.ap:.1f}" + (f", F.Ra {finding.forgetting:.1f}" if finding.forgetting is not None else "")
@@ -297,6 +348,3 @@ def _summary(finding: StreamFinding, earlier: Sequence[str]) -> str:
     if finding.routing is not None:
         parts.append(f"{finding.routing:.1%} of test prompts were taken for their task.")
     return " ".join(parts)
-
-
-__all__ = ["Routed", "learn"]

@@ -41,7 +41,8 @@ class Reader:
         """Compute once what does not depend on the skills: pooled prompts, and states below the first adapted block."""
         self.prepare_pooled(rows)
         if self.trunk is not None:
-            self.trunk.fill([row.ids for row in rows])
+            with self.skills.given(None):  # below the adapters nothing is weighed
+                self.trunk.fill([row.ids for row in rows])
 
     def prepare_pooled(self, rows: Sequence[Row]) -> None:
         """The pooled prompts alone."""
@@ -59,7 +60,7 @@ class Reader:
     def answers(self, rows: Sequence[Row], weights: Tensor | None, *, grad: bool) -> tuple[Tensor, Tensor]:
         """Logits [row, position, vocabulary] where answers are predicted, and the right ids [row, position] (`IGNORED`
         where a row's answer is shorter)."""
-        with self.skills.given(weights), torch.set_grad_enabled(grad):
+        with torch.set_grad_enabled(grad), self.skills.given(weights):
             if not self.decoder_only:
                 return self._encoded(rows)
             keep = max(len(row.answer) for row in rows)
@@ -120,12 +121,29 @@ class Reader:
             some = [rows[i] for i in batch]
             inputs = self._batch(pad([row.prompt for row in some], self._pad))
             inputs.pop("position_ids", None)  # `generate` writes its own, from the mask
-            with self.skills.given(weigh(some)), torch.inference_mode():
+            with torch.inference_mode(), self.skills.given(weigh(some)):
                 ids = network.generate(**inputs, do_sample=False, max_new_tokens=most, pad_token_id=self._pad)
             if self.decoder_only:
                 ids = ids[:, inputs["input_ids"].shape[1] :]
             for i, text in zip(batch, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
                 out[i] = text.strip()
+        return out
+
+    def sampled(self, asked: Sequence[int], count: int, most: int, **settings: Any) -> list[list[int]]:
+        """Token ids that the network writes by chance after a prompt, so many times, each cut at its end token; those
+        that do not end are left out."""
+        network, end = self.model.network, self.model.tokenizer.eos_token_id  # type: ignore[union-attr]
+        out: list[list[int]] = []
+        for start in range(0, count, 16):
+            ids = torch.tensor([list(asked)] * min(16, count - start), device=self.model.device)
+            with torch.no_grad():
+                found = network.generate(
+                    input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, max_new_tokens=most,
+                    pad_token_id=self._pad, **settings,
+                )  # fmt: skip
+            for row in found[:, ids.shape[1] if self.decoder_only else 1 :].tolist():
+                if end in row and (ended := row[: row.index(end)]):
+                    out.append(ended)
         return out
 
     def match(self, rows: Sequence[Row], weigh: Weigh, most: int, task: str = "") -> list[float]:

@@ -36,10 +36,11 @@ class Row:
 class Writer:
     """Writes examples as rows: one template for learning, judging and answering.
 
+    - reserved: positions of the context that something else takes.
     - template: with {instruction} and {input}; a blank and the answer follow. max_tokens: longest prompt; inputs are
       cut at their end where it is longer. max_answer: longest answer, in tokens."""
 
-    def __init__(self, model: Model, template: str, max_tokens: int | None, max_answer: int):
+    def __init__(self, model: Model, template: str, max_tokens: int | None, max_answer: int, reserved: int = 0):
         if model.tokenizer is None:
             raise BadInput("tasks are text: this model has no tokenizer (wrap(network, tokenizer))")
         try:
@@ -50,7 +51,13 @@ class Writer:
             raise BadInput("template: without {input} every prompt of a task would be the same")
         self.tokenizer, self.template, self.max_answer = model.tokenizer, template, max_answer
         context = model.context_length
-        limits = [n for n in (max_tokens, context - max_answer if context else None) if n is not None]
+        room = context - max_answer - reserved if context else None
+        if room is not None and room < 1:
+            beside = f" beside {reserved} positions of soft prompts" if reserved else ""
+            raise BadInput(
+                f"max_answer is {max_answer}, and the network's context only {context}{beside}: lower max_answer"
+            )
+        limits = [n for n in (max_tokens, room) if n is not None]
         self.limit = min(limits) if limits else None
         self.decoder_only = not getattr(model.config, "is_encoder_decoder", False)
 
@@ -58,9 +65,11 @@ class Writer:
         """The examples as rows; the warning says how many inputs were cut."""
         out, cut = [], 0
         for example in examples:
-            prompt, short = self.prompt(example.instruction, example.input)
+            apart = bool(example.instruction or example.input)  # else instruction and input are joined in the prompt
+            prompt, short = self.prompt(example.instruction, example.input if apart else example.prompt)
             cut += short
-            out.append(Row(example.task, tuple(prompt), tuple(self.answer(example.target)), example.targets))
+            targets = example.targets or (example.target,)
+            out.append(Row(example.task, tuple(prompt), tuple(self.answer(example.target)), targets))
         if cut:
             warnings.warn(f"{cut} of {len(out)} inputs were cut to {self.limit} tokens", Note, stacklevel=3)
         return out
@@ -68,6 +77,8 @@ class Writer:
     def prompt(self, instruction: str, given: str) -> tuple[list[int], bool]:
         """Token ids of a prompt, and whether its input was cut."""
         ids = self._ids(instruction, given)
+        if not ids:
+            raise BadInput("a prompt is empty: an example has neither instruction nor input")
         if self.limit is None or len(ids) <= self.limit:
             return ids, False
         ends = self._ends(given)

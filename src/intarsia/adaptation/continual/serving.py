@@ -37,18 +37,16 @@ def answers(model: Model, config: AnswerConfig, texts: Sequence[Text | str]) -> 
     plain = [text if isinstance(text, str) else text.text for text in texts]
     if not plain:
         raise BadInput("there are no texts to answer")
-    if config.task is not None and config.task not in note["tasks"]:
-        raise BadInput(f"no task '{config.task}'{did_you_mean(config.task, note['tasks'])}; "
-                       f"there are: {', '.join(note['tasks'])}")  # fmt: skip
+    if config.task is not None:
+        _known(note, config.task)
     instruction = config.instruction or (note["tasks"][config.task].get("instruction", "") if config.task else "")
     writer = Writer(model, note["template"], note["max_tokens"], config.max_new_tokens)
     rows = [Row("", tuple(writer.prompt(instruction, text)[0]), (writer.end,), ()) for text in plain]
     reader = Reader(model, skills, None)
     reader.prepare(rows)
     if config.task is not None and config.task in skills.names:
-        with skills.using(config.task):
-            fixed = skills.mixture.weights
-        weights = None if fixed is None else fixed.expand(len(rows), -1)
+        row = skills.row(skills.index(config.task))[None].to(model.device)
+        weights = row.expand(len(rows), *row.shape[1:])
     else:
         with torch.no_grad():
             weights = skills.weigh(reader.pooled(rows))
@@ -73,11 +71,11 @@ def without(model: Model, tasks: Sequence[str]) -> Model:
     if not tasks:
         raise BadInput("which tasks? Give at least one of --tasks")
     for name in tasks:
-        if name in note["tasks"] and name not in skills.names:
+        _known(note, name)
+        if name not in skills.names:
             raise BadInput(
                 f"the method {note['method']} keeps all tasks in one block: '{name}' cannot be taken out of it"
             )
-        skills.index(name)
     new = model.copy()
     left = skills_of(new.network)
     assert left is not None
@@ -110,34 +108,33 @@ def _forget_state(skills: Skills, index: int) -> None:
 
 def folded(model: Model, task: str | None) -> Model:
     """See `intarsia.adaptation.continual.merge.merge`."""
-    skills, _ = needed(model)
+    skills, note = needed(model)
     if skills.prompts is not None:
         raise BadInput("soft prompts stand before the input: they cannot be folded into weights")
     new = model.copy()
     own = skills_of(new.network)
     assert own is not None
-    modules = dict(new.network.named_modules())
-    if odd := next((s.name for s in own.stacks if not modules[s.name].weight.dtype.is_floating_point), None):  # type: ignore[union-attr]
-        raise BadInput(f"{odd} is quantized: fold before you quantize")
-    merged(own, new.network, _fixed(own, task))
+    merged(own, new.network, _fixed(own, note, task))
     out = model.with_network(new.network, technique="adaptation.merge", task=task)
     out.extras.pop(TECHNIQUE, None)
     return out
 
 
-def _fixed(skills: Skills, task: str | None) -> torch.Tensor:
-    """[block] the weights to fold at."""
-    router = skills.router
+def _fixed(skills: Skills, note: dict[str, Any], task: str | None) -> torch.Tensor:
+    """[block], or [layer, block]: the weights to fold at."""
     if task is not None:
-        index = skills.index(task)
-        if router is not None and (row := router.row(index)) is not None:
-            return row
-        if isinstance(router, Same) and len(skills.names) > 1:
-            raise BadInput("all blocks are added up for every task here: leave out --task")
-        return torch.nn.functional.one_hot(torch.tensor(index), len(skills.names)).float()
-    if isinstance(router, Same):
+        _known(note, task)
+    if isinstance(skills.router, Same):
         return torch.ones(len(skills.names))
+    if task is not None:
+        return skills.row(skills.index(task))
     raise BadInput(
         "which blocks are used depends on the prompt: folded, they would be wrong for all tasks but one. "
         f"Give --task, one of: {', '.join(skills.names)}"
     )
+
+
+def _known(note: dict[str, Any], name: str) -> None:
+    if name not in note["tasks"]:
+        there = ", ".join(note["tasks"])
+        raise BadInput(f"no task '{name}'{did_you_mean(name, note['tasks'])}; there are: {there}")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from intarsia.adaptation.continual.blocks.mixture import Mixture
 from intarsia.adaptation.continual.blocks.prompts import Door, Prompts
 from intarsia.adaptation.continual.blocks.stack import Stack
-from intarsia.adaptation.continual.routing.features import device_of, pool
+from intarsia.adaptation.continual.routing.features import device_of, pool, real_tokens
 from intarsia.adaptation.continual.routing.router import Router
 from intarsia.errors import BadInput, did_you_mean
 from intarsia.sites import Guest, guest_of, put_beside, take_off
@@ -134,13 +134,19 @@ class Skills(Guest):
         """Inside, every prompt is answered as one of this task's: with its row of weights where it has one, else with
         its block alone; of prompts that stand one after the other, with those before it."""
         index = self.index(name)
-        if self.router is not None and (row := self.router.row(index)) is not None:
-            weights = row[None].to(device_of(self.embedding))
-        else:
-            weights = torch.zeros(1, len(self.names), device=device_of(self.embedding))
-            weights[0, 0 if self.prompts is not None and self.prompts.joined else index : index + 1] = 1
-        with self.given(weights):
+        with self.given(self.row(index)[None].to(device_of(self.embedding))):
             yield
+
+    def row(self, index: int) -> Tensor:
+        """[block], or [layer, block]: the weights that prompts of task `index` get: those of the router's rows, the
+        mean that SAPT keeps, else the block's alone."""
+        if self.router is not None and (row := self.router.row(index)) is not None:
+            return row
+        row = torch.zeros(len(self.names))
+        if (target := self.kept.get(f"target.{index}")) is not None:
+            return torch.cat([target, target.new_zeros(*target.shape[:-1], len(row) - target.shape[-1])], -1)
+        row[0 if self.prompts is not None and self.prompts.joined else index : index + 1] = 1
+        return row
 
     def weigh(self, pooled: Tensor) -> Tensor | None:
         """What the router gives; None while there are no blocks."""
@@ -168,9 +174,7 @@ class Skills(Guest):
             if embedded is None and ids is not None:
                 embedded = self.embedding(ids)
             if embedded is not None:
-                mask = given.get("attention_mask")
-                if mask is None or mask.dim() != 2 or mask.shape[1] != embedded.shape[1]:
-                    mask = torch.ones(embedded.shape[:2], dtype=torch.long, device=embedded.device)
+                mask = real_tokens(given.get("attention_mask"), *embedded.shape[:2], embedded.device)
                 with torch.no_grad():
                     self.mixture.set(self.weigh(pool(embedded, mask)))
         return given if self.door is None else self.door.enter(given, decoding=decoding)

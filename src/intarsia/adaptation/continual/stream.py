@@ -66,15 +66,14 @@ def _task(name: str, examples: list[TaskPair], limits: Sequence[int | None], see
         raise BadInput(f"task '{name}': {answers.count(False)} of {len(answers)} examples have no output")
     if _forms(examples) == {True, False}:
         raise BadInput(f"task '{name}': some examples have an instruction and others none: give all of them one form")
-    if learned and len(parts["train"]) < LEAST:
-        raise BadInput(f"task '{name}': {len(parts['train'])} training examples; at least {LEAST} are wanted")
     for split, share in (("test", 5), ("dev", 10)):
         if not parts[split] and parts["train"]:
-            drawn = shuffled(parts["train"], seed, f"{name}-{split}-")
-            count = max(1, len(drawn) // share)
-            chosen = {id(e) for e in drawn[:count]}
-            parts[split] = drawn[:count]
-            parts["train"] = [e for e in parts["train"] if id(e) not in chosen]
+            places = shuffled(range(len(parts["train"])), seed, f"{name}-{split}-")  # type: ignore[type-var]
+            chosen = set(places[: max(1, len(places) // share)])
+            parts[split] = [e for i, e in enumerate(parts["train"]) if i in chosen]
+            parts["train"] = [e for i, e in enumerate(parts["train"]) if i not in chosen]
+    if learned and len(parts["train"]) < LEAST:
+        raise BadInput(f"task '{name}': {len(parts['train'])} training examples; at least {LEAST} are wanted")
     if not learned and not parts["test"]:
         raise BadInput(f"task '{name}': no test examples")
     cut = [

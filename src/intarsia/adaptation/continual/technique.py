@@ -77,6 +77,9 @@ class ContinualConfig(LoraConfig):
     per_layer: bool = Field(False, description="sapt: a key for each task and layer, instead of one a task")
     prompt_length: int = Field(10, ge=1, description="methods with soft prompts: positions of a task's prompt")
     penalty: float | None = Field(None, ge=0, description="ewc, olora: weight of the penalty; default: the method's")
+    single: bool = Field(
+        False, description="also learn each task alone, for forward transfer against that: twice the time"
+    )
     keep: Path | None = Field(
         None, description="folder of finished tasks, for a run that was stopped; default: the cache"
     )

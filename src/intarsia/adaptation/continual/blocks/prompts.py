@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from intarsia.adaptation.continual.blocks.mixture import Mixture
+from intarsia.errors import BadInput
 
 
 class Prompts(nn.Module):
@@ -94,6 +95,8 @@ class Door:
         rows, real = found
         self.added, self.mask = rows.shape[1], real
         mask = given.get("attention_mask")
+        if mask is not None and (isinstance(mask, dict) or mask.dim() != 2):
+            raise BadInput("soft prompts need a mask [row, token]: leave out cache_implementation")
         mask = torch.ones(batch, tokens, dtype=torch.long, device=rows.device) if mask is None else mask
         new = {k: v for k, v in given.items() if k not in ("input_ids", "inputs_embeds", "position_ids")}
         new["inputs_embeds"] = torch.cat([rows.to(embedded), embedded], 1)

@@ -111,7 +111,7 @@ class Stack(nn.Module):
         down, up = self._all(columns)
         scaled = weights[:, blocks] * weights.new_tensor([self.scales[b] for b in blocks])
         ranks = torch.tensor([self.ranks[b] for b in blocks], device=weights.device)
-        share = scaled.repeat_interleave(ranks, 1, output_size=len(down)).to(down.dtype)
+        share = scaled.repeat_interleave(ranks, 1, output_size=len(down)).to(down)
         x_in = x.to(down.dtype)
         if self.dropout and self.opened is not None and torch.is_grad_enabled():
             x_in = dropout(x_in, self.dropout)

@@ -55,6 +55,11 @@ class Method:
         """Positions of a soft prompt."""
         return config.prompt_length
 
+    @classmethod
+    def positions(cls, config: ContinualConfig, tasks: int) -> int:
+        """How much of the network's context soft prompts take, with so many tasks."""
+        return 0 if not cls.prompts else cls.length(config) * (tasks if cls.joined else 1)
+
     def __init__(self, reader: Reader, config: ContinualConfig):
         self.reader, self.config = reader, config
         self.skills: Skills = reader.skills
@@ -70,6 +75,14 @@ class Method:
     @property
     def scale(self) -> float:
         return self.config.alpha / self.config.rank
+
+    # ---- a run
+
+    def begin_run(self) -> None:
+        """The first task of a run is about to come."""
+
+    def took_up(self, lessons: Sequence[Lesson]) -> None:
+        """The run goes on after these lessons, which it learned before it was stopped."""
 
     # ---- one task
 

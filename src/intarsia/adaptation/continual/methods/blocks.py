@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from intarsia.adaptation.continual.methods.base import Groups, Lesson, Method
-from intarsia.adaptation.continual.routing.closed import Closed, Statistics, features
+from intarsia.adaptation.continual.routing.closed import Closed, Statistics, features, fitted_temperature
 from intarsia.adaptation.continual.routing.router import ByName, Router, Same
 from intarsia.adaptation.continual.rows import Row
-from intarsia.adaptation.label_tuning import fit_temperature
 
 
 class Blocks(Method):
@@ -83,14 +83,20 @@ class Orthogonal(Summed):
         total = torch.zeros((), device=self.reader.model.device)
         for stack in self.skills.stacks:
             old = stack.down[: stack.span(self.block).start]
-            total = total + (old @ stack.new_down.T).abs().sum()
+            total = total + (old @ stack.new_down.T).abs().sum().to(total)
         return total * (self.STRENGTH if self.config.penalty is None else self.config.penalty)
 
 
 class Routed(Blocks):
-    """A block a task, and the classifier in closed form that tells tasks apart."""
+    """A block a task, and the classifier in closed form that tells tasks apart.
+
+    - state: `earlier`, the temperature and number of tasks as a run begins."""
 
     hard = False
+
+    def __init__(self, *given) -> None:
+        super().__init__(*given)
+        self.held: list[tuple[int, Tensor]] = []  # of the tasks of this run: number of the task, held-out prompts
 
     def router(self) -> Router:
         return Closed(hard=self.hard)
@@ -101,30 +107,41 @@ class Routed(Blocks):
         assert isinstance(router, Closed)
         return router
 
+    def begin_run(self) -> None:
+        self.state["earlier"] = torch.tensor([self.closed.temperature, len(self.closed.tasks)], dtype=torch.float64)
+
+    def took_up(self, lessons: Sequence[Lesson]) -> None:
+        self.held = [(self.skills.names.index(lesson.name), self._dev(lesson)) for lesson in lessons]
+
     def begin(self, lesson: Lesson) -> Groups:
         self.known = lesson.name in self.skills.names
         groups = super().begin(lesson)
-        seen = features(self.reader.pooled(lesson.train)).cpu()
-        self.statistics = Statistics.of(seen)
+        self.statistics = Statistics.of(features(self.reader.pooled(lesson.train)))
         return groups
 
     def end(self, lesson: Lesson) -> None:
         super().end(lesson)
         if self.known:
             self.closed.update(self.block, self.statistics)
-            return
-        self.closed.add(self.statistics)
-        self._calibrate(lesson)
+        else:
+            self.closed.add(self.statistics)
+        self.held.append((self.block, self._dev(lesson)))
+        self._calibrate()
 
-    def _calibrate(self, lesson: Lesson) -> None:
-        """The temperature that suits the held-out prompts of the tasks of this run, weighed with the one before."""
-        if len(self.closed.tasks) < 2 or not lesson.dev or self.hard:
+    def _dev(self, lesson: Lesson) -> Tensor:
+        return self.reader.pooled(lesson.dev or lesson.train)
+
+    def _calibrate(self) -> None:
+        """The temperature that suits the held-out prompts of this run's tasks; tasks of earlier runs, whose prompts are
+        gone, have theirs in the mean."""
+        if len(self.closed.tasks) < 2 or self.hard:
             return
-        scores = self.closed.scores(self.reader.pooled(lesson.dev)).cpu().numpy()
-        true = [len(self.closed.tasks) - 1] * len(lesson.dev)
-        found = fit_temperature(scores, true)
-        done = len(self.closed.tasks) - 1
-        self.closed.temperature = float((self.closed.temperature ** (done - 1) * found) ** (1 / done))
+        scores = self.closed.scores(torch.cat([pooled for _, pooled in self.held]))
+        true = torch.cat([torch.full((len(pooled),), number) for number, pooled in self.held])
+        found = fitted_temperature(scores, true)
+        before, earlier = self.state["earlier"].tolist()
+        share = earlier / (earlier + len(self.held)) if earlier > 1 else 0.0
+        self.closed.temperature = math.exp(share * math.log(before) + (1 - share) * math.log(found))
 
     def routed(self, rows: Sequence[Row]) -> Tensor | None:
         with torch.no_grad():

@@ -19,7 +19,7 @@ from intarsia.adaptation.conversations import IGNORED
 
 ASK = "__gen__ "
 WRITING, KEEPING = 0.25, 0.1
-TOP_K, ROUNDS = 20, 3
+TOP_K, ROUNDS, LONGEST = 20, 3, 256
 
 
 class LFPT5(Method):
@@ -62,24 +62,20 @@ class LFPT5(Method):
         assert tokenizer is not None
         count = max(LEAST, round(self.config.pseudo_share * len(lesson.train))) * max(1, lesson.number)
         cue = self.config.template.rpartition("{input}")[2].strip()
+        longest = min(LONGEST, max(len(row.prompt) + len(row.answer) for row in lesson.train) + 8)
         found: dict[tuple[int, ...], Row] = {}
         for _ in range(ROUNDS):
-            if len(found) >= count or not reader.decoder_only:
+            if len(found) >= count or not cue:
                 break
-            ids = torch.tensor([self.ask] * count, device=reader.model.device)
-            with reader.skills.given(torch.ones(1, 1, device=ids.device)), torch.no_grad():
-                out = reader.model.network.generate(
-                    input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=TOP_K,
-                    max_new_tokens=min(256, max(len(row.ids) for row in lesson.train) + 8),
-                    pad_token_id=tokenizer.pad_token_id or 0,
-                )  # fmt: skip
-            for text in tokenizer.batch_decode(out[:, len(self.ask) :], skip_special_tokens=True):
-                prompt, there, answer = text.rpartition(cue) if cue else ("", "", "")
+            with torch.no_grad(), reader.skills.given(torch.ones(1, 1, device=reader.model.device)):
+                samples = reader.sampled(self.ask, count, longest, top_k=TOP_K)
+            for text in tokenizer.batch_decode(samples, skip_special_tokens=True):
+                prompt, there, answer = text.rpartition(cue)
                 if there and prompt.strip() and answer.strip():
                     asked = tuple(tokenizer(f"{prompt}{cue}".strip(), verbose=False)["input_ids"])
-                    answered = tokenizer(f" {answer.strip()}", add_special_tokens=False, verbose=False)["input_ids"]
-                    answered = (*answered[: self.config.max_answer], tokenizer.eos_token_id)
-                    found[asked] = Row("", asked, answered, (answer.strip(),))
+                    said = tokenizer(f" {answer.strip()}", add_special_tokens=False, verbose=False)["input_ids"]
+                    said = (*said[: self.config.max_answer], tokenizer.eos_token_id)
+                    found[asked] = Row("", asked, said, (answer.strip(),))
         self.written = list(found.values())[:count]
         reader.prepare(self.written)
         self.said = []

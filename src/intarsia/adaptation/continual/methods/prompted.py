@@ -9,7 +9,7 @@ from torch import Tensor
 
 from intarsia.adaptation.continual.methods.base import Groups, Lesson, Method
 from intarsia.adaptation.continual.methods.blocks import Blocks, Routed
-from intarsia.adaptation.continual.routing.pool import Pool
+from intarsia.adaptation.continual.routing.pool import TAKEN, Pool
 from intarsia.adaptation.continual.routing.router import ByName, Router
 from intarsia.adaptation.continual.rows import Row
 from intarsia.adaptation.continual.technique import ContinualConfig
@@ -57,6 +57,10 @@ class L2P(Method):
     @classmethod
     def length(cls, config: ContinualConfig) -> int:
         return cls.LENGTH
+
+    @classmethod
+    def positions(cls, config: ContinualConfig, tasks: int) -> int:
+        return cls.LENGTH * TAKEN
 
     def router(self) -> Router:
         weight = self.skills.embedding.weight

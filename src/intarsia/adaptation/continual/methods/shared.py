@@ -93,7 +93,7 @@ class EWC(Method):
             for square, gradient in zip(squares, torch.autograd.grad(loss, self.parameters), strict=True):
                 square += gradient.square() / len(rows)
         for i, square in enumerate(squares):
-            self.state[str(i)] = self.state.get(str(i), torch.zeros_like(square)) + square
+            self.state[str(i)] = self.state.get(str(i), torch.zeros_like(square)).to(square) + square
         super().end(lesson)
 
 

@@ -28,7 +28,7 @@ class Transfer(Routed):
 
     def begin(self, lesson: Lesson) -> Groups:
         if lesson.name in self.skills.names:
-            self.theta = None
+            self.theta, self.facts = None, {"start": "its own block"}
             return super().begin(lesson)
         like, losses = self._start(lesson) if self.config.warm else (None, {})
         self.like = like
@@ -39,7 +39,8 @@ class Transfer(Routed):
         if count == 1:
             start = torch.ones(1)
         else:
-            self.floor = floor = min(self.config.own_floor, own - 0.05)
+            self.floor = floor = self.config.own_floor
+            own = max(own, (1 + floor) / 2)
             share = torch.cat([(1 - own) * others, torch.tensor([own - floor])]) / (1 - floor)
             start = share.clamp(min=1e-3)
         self.theta = torch.nn.Parameter(start.log().to(self.reader.model.device))

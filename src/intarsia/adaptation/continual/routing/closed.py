@@ -16,11 +16,13 @@ from intarsia.adaptation.continual.routing.router import Router
 
 SHRINKAGE = 0.1
 PRUNED = 0.01  # chances below this are taken for none
+WIDE = 4096  # features from which factors are held in single precision
+HOTTEST = 1000.0  # highest temperature
 
 
 def features(pooled: Tensor) -> Tensor:
-    """[row, 2 width] float64: maxima / 3 and means * 3, which brings both to one scale."""
-    return torch.cat([pooled[:, 0] / 3, pooled[:, 1] * 3], 1).double()
+    """[row, 2 width] float64 on the CPU: maxima / 3 and means * 3, which brings both to one scale."""
+    return torch.cat([pooled[:, 0] / 3, pooled[:, 1] * 3], 1).cpu().double()
 
 
 @dataclass
@@ -43,12 +45,13 @@ class Statistics:
         count = self.count + other.count
         apart = (self.mean - other.mean) * (self.count * other.count / count) ** 0.5
         mean = (self.count * self.mean + other.count * other.mean) / count
-        return Statistics(count, mean, _factor(torch.cat([self.factor, other.factor, apart[None]])))
+        return Statistics(count, mean, _factor(torch.cat([self.factor.double(), other.factor.double(), apart[None]])))
 
 
 def _factor(rows: Tensor) -> Tensor:
     """A factor of rows^T rows with as few rows as there can be."""
-    return torch.linalg.qr(rows, mode="r").R
+    factor = torch.linalg.qr(rows, mode="r").R
+    return factor if factor.shape[1] < WIDE else factor.float()
 
 
 class Closed(Router):
@@ -56,6 +59,7 @@ class Closed(Router):
 
     - tasks: statistics in the order of the blocks. rows: [task, block], row-stochastic, lower triangular: what task k
       uses. temperature: divides the scores; discriminant analysis is far too sure in this many dimensions.
+    - weight [feature, task], bias [task]: the scores x . w_k + b_k. All of it stays on the CPU, in double precision.
 
     weights(x) = sum_k p_k(x) rows_k. With `hard`, the best task alone counts (the selector of EPI: Wang et al.
     2023)."""
@@ -68,8 +72,7 @@ class Closed(Router):
         self.rows = torch.zeros(0, 0)
         self.temperature = 1.0
         self.hard = hard
-        self.register_buffer("weight", torch.zeros(0, 0), persistent=False)
-        self.register_buffer("bias", torch.zeros(0), persistent=False)
+        self.weight, self.bias = torch.zeros(0, 0), torch.zeros(0)
 
     def add(self, statistics: Statistics) -> None:
         """One more task, which uses its own block alone until `rows` says otherwise."""
@@ -89,34 +92,38 @@ class Closed(Router):
     def covariance(self) -> Tensor:
         """[feature, feature]: the pooled covariance, shrunk towards a multiple of the identity."""
         total = sum(task.count for task in self.tasks)
-        factor = torch.cat([task.factor for task in self.tasks])
-        scatter = factor.T @ factor / total
-        size = len(scatter)
+        size = len(self.tasks[0].mean)
+        scatter = torch.zeros(size, size, dtype=torch.float64)
+        for task in self.tasks:
+            factor = task.factor.double()
+            scatter.addmm_(factor.T, factor)
+        scatter /= total
         level = scatter.trace() / size
-        floor = torch.eye(size, dtype=scatter.dtype) * level.clamp(min=1e-12)
-        return (1 - SHRINKAGE) * scatter + SHRINKAGE * floor
+        scatter *= 1 - SHRINKAGE
+        scatter.diagonal().add_(SHRINKAGE * level.clamp(min=1e-12))
+        return scatter
 
     def solve(self) -> None:
-        """The linear scores g_k = x . w_k + b_k that the statistics give."""
+        """The linear scores that the statistics give: w_k = covariance^-1 mean_k, b_k = -mean_k . w_k / 2."""
         if not self.tasks:
+            self.weight, self.bias = torch.zeros(0, 0), torch.zeros(0)
             return
         means = torch.stack([task.mean for task in self.tasks], 1)
-        weight = torch.cholesky_solve(means, torch.linalg.cholesky(self.covariance()))
-        device = self.weight.device
-        self.weight, self.bias = weight.to(device), (-(means * weight).sum(0) / 2).to(device)
+        self.weight = torch.cholesky_solve(means, torch.linalg.cholesky(self.covariance()))
+        self.bias = -(means * self.weight).sum(0) / 2
 
     def scores(self, pooled: Tensor) -> Tensor:
-        """[row, task] log chances up to a constant, before the temperature."""
-        x = features(pooled)
-        return x @ self.weight.to(x.device) + self.bias.to(x.device)
+        """[row, task] log chances up to a constant, before the temperature; on the CPU."""
+        return features(pooled) @ self.weight + self.bias
 
     def chances(self, pooled: Tensor) -> Tensor:
-        """[row, task] that a prompt belongs to each task."""
+        """[row, task] that a prompt belongs to each task; on the CPU."""
         scores = self.scores(pooled)
         if self.hard:
             return torch.nn.functional.one_hot(scores.argmax(1), scores.shape[1]).to(scores.dtype)
         chances = (scores / self.temperature).softmax(1)
-        chances = chances.masked_fill(chances < PRUNED, 0)
+        small = (chances < PRUNED) & (chances < chances.amax(1, keepdim=True))
+        chances = chances.masked_fill(small, 0)
         return chances / chances.sum(1, keepdim=True)
 
     def distances(self, statistics: Statistics) -> Tensor:
@@ -128,25 +135,25 @@ class Closed(Router):
         return (apart * solved).sum(0) / len(apart)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        chances = self.chances(pooled).to(torch.float32)
-        return chances @ self.rows.to(chances)
+        return (self.chances(pooled).float() @ self.rows).to(pooled.device)
 
     def row(self, index: int) -> Tensor | None:
         return self.rows[index]
 
     def save(self) -> dict[str, Tensor]:
-        out: dict[str, Tensor] = {"rows": self.rows.detach(), "temperature": torch.tensor(self.temperature)}
+        out: dict[str, Tensor] = {"rows": self.rows.detach(), "temperature": torch.tensor(self.temperature).double()}
+        out |= {"weight": self.weight, "bias": self.bias}
         for i, task in enumerate(self.tasks):
             out |= {f"{i}.count": torch.tensor(task.count), f"{i}.mean": task.mean, f"{i}.factor": task.factor}
         return out
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         self.rows, self.temperature = tensors["rows"].clone(), float(tensors["temperature"])
+        self.weight, self.bias = tensors["weight"].clone(), tensors["bias"].clone()
         self.tasks = [
             Statistics(int(tensors[f"{i}.count"]), tensors[f"{i}.mean"].clone(), tensors[f"{i}.factor"].clone())
             for i in range(len(self.rows))
         ]
-        self.solve()
 
     def forget(self, index: int) -> None:
         del self.tasks[index]
@@ -156,7 +163,25 @@ class Closed(Router):
         # What leant on the block alone falls back on its own.
         total = rows.sum(1, keepdim=True)
         self.rows = torch.where(total > 1e-6, rows / total.clamp(min=1e-6), own)
-        if self.tasks:
-            self.solve()
-        else:
-            self.weight, self.bias = self.weight.new_zeros(0, 0), self.bias.new_zeros(0)
+        self.solve()
+
+
+def fitted_temperature(scores: Tensor, true: Tensor) -> float:
+    """The temperature from 1 to 1000 under which held-out prompts are likeliest, of scores [prompt, task].
+
+    Where all are told apart the likelihood alone would have it as low as it goes; targets are 1 - 1 / (n + 2) in place
+    of 1 (Platt 1999), which gives it an optimum."""
+    count, tasks = scores.shape
+    slack = 1 / (count + 2)
+    target = torch.full_like(scores, slack / max(1, tasks - 1))
+    target[torch.arange(count), true] = 1 - slack
+
+    def loss(log_t: float) -> float:
+        return -float((target * (scores / torch.tensor(log_t).exp()).log_softmax(1)).sum())
+
+    low, high = 0.0, float(torch.tensor(HOTTEST).log())
+    ratio = (5**0.5 - 1) / 2
+    for _ in range(50):  # golden section: the loss has a single minimum in 1 / T
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        low, high = (low, right) if loss(left) <= loss(right) else (left, high)
+    return float(torch.tensor((low + high) / 2).exp())

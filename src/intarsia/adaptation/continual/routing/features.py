@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-BATCH = 256
+from intarsia.measure.likelihood import length_batches
+
+TOKENS = 16384  # padded tokens that are embedded at a time
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -24,22 +26,33 @@ def pool(embedded: Tensor, mask: Tensor) -> Tensor:
     real = mask.bool()[..., None]
     lowest = torch.finfo(embedded.dtype).min
     most = embedded.masked_fill(~real, lowest).amax(1)
-    mean = embedded.masked_fill(~real, 0).sum(1) / real.sum(1).clamp(min=1)
-    return torch.stack([most, mean], 1).float()
+    mean = embedded.masked_fill(~real, 0).float().sum(1) / real.sum(1).clamp(min=1)
+    return torch.stack([most.float(), mean], 1)
+
+
+def real_tokens(mask: Any, rows: int, tokens: int, device: torch.device) -> Tensor:
+    """[row, token]: which tokens of a prompt are real, from whatever mask a network is given: none, [row, token], or
+    the ready one of a static cache, [row, 1, query, key], of which the last token's row tells."""
+    if isinstance(mask, dict):  # one for each kind of attention
+        mask = mask.get("full_attention", next(iter(mask.values()), None))
+    if mask is not None and mask.dim() == 4 and mask.shape[-1] >= tokens and len(mask) in (1, rows):
+        last = mask[:, 0, -1, :tokens]
+        mask = (last if last.dtype is torch.bool else last == 0).expand(rows, -1)
+    if mask is None or mask.dim() != 2 or mask.shape[1] != tokens:
+        return torch.ones(rows, tokens, dtype=torch.long, device=device)
+    return mask
 
 
 @torch.no_grad()
 def pooled_prompts(embedding: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
     """[prompt, 2, width] of prompts as token ids."""
     device = device_of(embedding)
-    out = []
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    for start in range(0, len(order), BATCH):
-        rows = [prompts[i] for i in order[start : start + BATCH]]
+    out: list[Tensor | None] = [None] * len(prompts)
+    for numbers in length_batches([len(prompt) for prompt in prompts], TOKENS, 256):
+        rows = [prompts[i] for i in numbers]
         width = max(map(len, rows))
         ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
-        out.append(pool(embedding(ids), mask))
-    back = torch.empty(len(order), dtype=torch.long)
-    back[torch.tensor(order, dtype=torch.long)] = torch.arange(len(order))
-    return torch.cat(out)[back.to(device)]
+        for i, value in zip(numbers, pool(embedding(ids), mask), strict=True):
+            out[i] = value
+    return torch.stack([value for value in out if value is not None])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +14,8 @@ from intarsia.errors import BadInput
 class Router(nn.Module):
     """What decides, and what of it is saved.
 
-    `kind` names it in a saved bundle; its tensors are buffers (or, while it is trained, parameters)."""
+    `kind` names it in a saved bundle. Its tensors follow the network to a device, and keep their own precision: tasks
+    that rounding would mix up stay apart when the network is halved."""
 
     kind = ""
 
@@ -33,6 +37,9 @@ class Router(nn.Module):
     def forget(self, index: int) -> None:
         """Take out block `index`."""
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
+
 
 class Same(Router):
     """The same weights for every prompt: one block (1), or several that are added up (1, 1, ...)."""
@@ -45,6 +52,9 @@ class Same(Router):
 
     def forward(self, pooled: Tensor) -> Tensor:
         return pooled.new_ones(len(pooled), self.blocks)
+
+    def row(self, index: int) -> Tensor | None:
+        return torch.ones(self.blocks)
 
     def save(self) -> dict[str, Tensor]:
         return {"blocks": torch.tensor(self.blocks)}
@@ -62,4 +72,4 @@ class ByName(Router):
     kind = "name"
 
     def forward(self, pooled: Tensor) -> Tensor:
-        raise BadInput("these adapters need the name of the task: run inside `skills.using(TASK)`")
+        raise BadInput("these adapters need the name of the task: give --task, or run inside `skills.using(TASK)`")
