@@ -21,7 +21,7 @@ DEFAULT = "distil"
 # estimated vectors of new rows start so near that a rate of 1e-4 stops within three epochs.
 LKGE: dict[str, dict[str, float]] = {
     "ENTITY": {"learning_rate": 1e-3, "patience": 10},
-    "RELATION": {"learning_rate": 1e-3, "patience": 10},
+    "RELATION": {"learning_rate": 1e-4, "patience": 10},
     "FACT": {"learning_rate": 1e-4, "patience": 10},
     "HYBRID": {"learning_rate": 1e-3, "patience": 10},
 }
