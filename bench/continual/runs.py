@@ -12,6 +12,7 @@ from bench.continual.streams import TEMPLATE, stream_called
 from intarsia.adaptation.continual import ContinualConfig
 from intarsia.adaptation.continual.finding import StreamFinding
 from intarsia.adaptation.continual.learning import learn
+from intarsia.errors import BadInput
 from intarsia.models import Model
 
 SETTINGS = {
@@ -27,10 +28,14 @@ def runs(model: Model, stream: str, methods: Sequence[str], seeds: Iterable[int]
         for seed in seeds:
             place = keep / stream / f"{name}-{seed}"
             done = place / "finding.json"
+            settings = {**SETTINGS, **variant(name)}
             if done.is_file():
                 finding = StreamFinding.model_validate_json(done.read_text("utf-8"))
+                had = finding.provenance.get("settings", {})
+                if odd := next((key for key, value in settings.items() if had.get(key) != value), None):
+                    raise BadInput(f"{place} was run with {odd} {had.get(odd)}: give another --keep, or remove it")
             else:
-                config = ContinualConfig(**{**SETTINGS, **variant(name), "keep": place})
+                config = ContinualConfig(**{**settings, "keep": place})
                 out = learn(model, config, stream_called(stream), seed, trunk_folder=keep / "trunk")
                 assert isinstance(out.finding, StreamFinding)
                 finding = out.finding.model_copy(update={"method": name})
@@ -41,7 +46,7 @@ def runs(model: Model, stream: str, methods: Sequence[str], seeds: Iterable[int]
 
 
 def variant(name: str) -> dict[str, object]:
-    """`transfer-fresh` is transfer without warm starts, and so on."""
+    """`transfer+warm=false` is transfer without warm starts, and so on."""
     method, _, how = name.partition("+")
     given: dict[str, object] = {"method": method}
     for word in how.split("+") if how else ():

@@ -10,6 +10,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,14 @@ TOKENS = 1024  # padded tokens in one forward while states are computed
 
 class Overflow(IntarsiaError):
     """States do not fit the precision they are to be stored in."""
+
+
+@dataclass
+class Prefix:
+    """Keys and values of the first `count` tokens, in the blocks above the trunk; for one call of `logits`."""
+
+    cache: Any
+    count: int
 
 
 class Trunk:
@@ -106,26 +115,65 @@ class Trunk:
                 self._places[keys[i]] = at, len(row)
         self._file.flush()
 
-    def logits(self, ids: Sequence[Sequence[int]], keep: int, *, grad: bool = True) -> torch.Tensor:
+    def logits(
+        self, ids: Sequence[Sequence[int]], keep: int, *, grad: bool = True, after: Prefix | None = None
+    ) -> torch.Tensor:
         """Logits [row, last `keep` positions, vocabulary] of rows that were filled, their ends aligned; with gradients
-        for the adapters."""
-        import numpy as np
+        for the adapters.
+
+        - after: tokens that all rows begin with, which were run by `prefix` and are not run again."""
         import torch
 
         from intarsia.sites import resume
 
-        width = max(map(len, ids))
+        known = 0 if after is None else after.count
+        rest = [list(row)[known:] for row in ids]
+        inputs, more = self._inputs(rest, known), {}
+        if after is not None:
+            after.cache.batch_repeat_interleave(len(ids))
+            more = {"past_key_values": after.cache, "use_cache": True}
+            mask = inputs["attention_mask"]
+            inputs["attention_mask"] = torch.cat([mask.new_ones(len(mask), known), mask], 1)
+        state = self._states(ids, known)
+        return resume(self.model, inputs, self.first - 1, state=state, grad=grad, logits_to_keep=keep, **more).logits
+
+    def prefix(self, row: Sequence[int], count: int, *, grad: bool = True) -> Prefix:
+        """Run the first `count` tokens of a row that was filled, for all rows that begin with them."""
+        from intarsia.sites import resume, upper_cache
+
+        cache = upper_cache(self.first - 1)
+        resume(
+            self.model, self._inputs([list(row)[:count]], 0), self.first - 1, state=self._states([row], 0)[:, :count],
+            grad=grad, logits_to_keep=1, past_key_values=cache, use_cache=True,
+        )  # fmt: skip
+        return Prefix(cache, count)
+
+    @property
+    def shares(self) -> bool:
+        """Whether tokens that rows begin with can be run once for all of them: where every block attends to all."""
+        config = self.model.config.get_text_config()
+        kinds = getattr(config, "layer_types", None) or ["full_attention"]
+        window = getattr(config, "sliding_window", None) if not hasattr(config, "layer_types") else None
+        return set(kinds) == {"full_attention"} and window is None and self._accepts("position_ids")
+
+    def _states(self, ids: Sequence[Sequence[int]], known: int) -> torch.Tensor:
+        """Stored states [row, token, width] of rows from token `known` on, their ends aligned."""
+        import numpy as np
+        import torch
+
+        width = max(map(len, ids)) - known
         stored = np.zeros((len(ids), width, self._width), self._dtype)
+        size = self._width * self._dtype.itemsize
         for row, state in zip(ids, stored, strict=True):
             at, count = self._places[_row_key(row)]
-            self._file.seek(at)
-            flat = np.frombuffer(self._file.read(count * self._width * self._dtype.itemsize), self._dtype)
-            state[width - count :] = flat.reshape(count, self._width)
-        state = torch.from_numpy(stored).to(self.model.device, self.model.dtype)
-        return resume(self.model, self._inputs(ids), self.first - 1, state=state, grad=grad, logits_to_keep=keep).logits
+            self._file.seek(at + known * size)
+            flat = np.frombuffer(self._file.read((count - known) * size), self._dtype)
+            state[width - count + known :] = flat.reshape(count - known, self._width)
+        return torch.from_numpy(stored).to(self.model.device, self.model.dtype)
 
-    def _inputs(self, ids: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+    def _inputs(self, ids: Sequence[Sequence[int]], known: int = 0) -> dict[str, torch.Tensor]:
         batch = left_padded(ids, getattr(self.model.tokenizer, "pad_token_id", None) or 0)
+        batch["position_ids"] += known
         return {name: value.to(self.model.device) for name, value in given(batch, self._accepts).items()}
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from intarsia.sites.generation import Generation, generate
 from intarsia.sites.inputs import Batch
 from intarsia.sites.linearizing import linearized
 from intarsia.sites.reading import read, run
-from intarsia.sites.resuming import batch_of, resume, unembed
+from intarsia.sites.resuming import batch_of, resume, unembed, upper_cache
 from intarsia.sites.sitemap import SiteMap, site_map
 from intarsia.sites.sweeping import Sweep, source_states, sweep
 
@@ -41,4 +41,5 @@ __all__ = [
     "sweep",
     "take_off",
     "unembed",
+    "upper_cache",
 ]

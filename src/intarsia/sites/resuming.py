@@ -114,6 +114,23 @@ def resume(
     return output
 
 
+def upper_cache(after: int) -> Any:
+    """A cache for resumes after block `after`: those below keep nothing, so its length is that of the blocks that run.
+
+    Given as `past_key_values` to `resume`, it is filled, and read by the next one. For networks whose blocks all attend
+    to everything before them."""
+    from transformers import DynamicCache
+
+    class Upper(DynamicCache):
+        def get_seq_length(self, layer_idx: int = 0) -> int:
+            return super().get_seq_length(max(layer_idx, after + 1))
+
+        def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+            return super().get_mask_sizes(query_length, max(layer_idx, after + 1))
+
+    return Upper()
+
+
 def _state(acts: Any, tower: Tower, last: int) -> Tensor:
     if not isinstance(acts, Activations):
         raise BadInput("resume: give activations from `read`, or inputs together with `state`")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from intarsia.models import Model
 
 TOKENS = 2048  # padded tokens in one forward while rows are judged
+SHARED = 8  # common tokens from which running them once pays
 Weigh = Callable[[Sequence[Row]], Tensor | None]
 
 
@@ -60,18 +61,37 @@ class Reader:
     def answers(self, rows: Sequence[Row], weights: Tensor | None, *, grad: bool) -> tuple[Tensor, Tensor]:
         """Logits [row, position, vocabulary] where answers are predicted, and the right ids [row, position] (`IGNORED`
         where a row's answer is shorter)."""
-        with torch.set_grad_enabled(grad), self.skills.given(weights):
+        with torch.set_grad_enabled(grad):
             if not self.decoder_only:
-                return self._encoded(rows)
+                with self.skills.given(weights):
+                    return self._encoded(rows)
             keep = max(len(row.answer) for row in rows)
             wanted = [[IGNORED] * (keep - len(row.answer)) + list(row.answer) for row in rows]
             ids = [row.ids for row in rows]
-            if self.trunk is not None:
-                logits = self.trunk.logits(ids, keep, grad=grad)
-            else:
-                batch = self._batch(left_padded(ids, self._pad))
-                logits = self.model.network(**batch, logits_to_keep=keep, use_cache=False).logits
+            after = None
+            if self.trunk is not None and (count := self._shared(rows, weights)):
+                with self.skills.given(None if weights is None else weights[:1]):
+                    after = self.trunk.prefix(ids[0], count, grad=grad)
+            with self.skills.given(weights):
+                if self.trunk is not None:
+                    logits = self.trunk.logits(ids, keep, grad=grad, after=after)
+                else:
+                    batch = self._batch(left_padded(ids, self._pad))
+                    logits = self.model.network(**batch, logits_to_keep=keep, use_cache=False).logits
             return logits, torch.tensor(wanted, device=logits.device)
+
+    def _shared(self, rows: Sequence[Row], weights: Tensor | None) -> int:
+        """How many tokens all prompts begin with (a task's instruction), where running them once pays and gives the
+        same: the rows weigh alike. 0: none."""
+        if len(rows) < 2 or self.trunk is None or not self.trunk.shares:
+            return 0
+        if weights is not None and not torch.equal(weights.detach(), weights.detach()[:1].expand_as(weights)):
+            return 0
+        first, last = min(row.prompt for row in rows), max(row.prompt for row in rows)
+        most = min(len(row.prompt) for row in rows) - 1  # at least one token of a prompt is left
+        count = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), most)
+        count = min(count, most)
+        return count if count >= SHARED else 0
 
     def _encoded(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         longest = max(len(row.answer) for row in rows)
