@@ -488,3 +488,39 @@ def test_stored_states_give_the_networks_own_logits_and_are_found_again(dtype: s
     other = tiny("llama", seed=1)
     Trunk(other, 2, dtype, tmp_path).fill(rows[:1])
     assert len(list(tmp_path.glob("*.bin"))) == 2
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "neox", "granite"])
+def test_what_all_rows_begin_with_is_run_once_and_changes_nothing(family: str):
+    from intarsia.adaptation.continual.reading import Reader
+    from intarsia.adaptation.continual.rows import Row
+    from intarsia.adaptation.trunk import Trunk
+
+    model, skills = with_skills(family, 2, first=2)
+    model.network.requires_grad_(False)
+    parameters = skills.open(1)
+    start = tuple(range(20, 40))
+    rows = [
+        Row("", start + tuple(range(40, 40 + more)), tuple(range(60, 60 + answer)), ())
+        for more, answer in ((3, 2), (7, 1), (1, 3))
+    ]
+    found = []
+    for shared in (True, False):
+        reader = Reader(model, skills, Trunk(model, 2, "float32"))
+        reader.prepare(rows)
+        if not shared:
+            reader._shared = lambda *_: 0
+        weights = torch.tensor([[0.4, 0.6]] * 3, requires_grad=True)
+        assert reader._shared(rows, weights) == (20 if shared else 0)
+        loss = reader.loss(rows, weights)
+        found.append((loss, torch.autograd.grad(loss, [*parameters, weights])))
+    torch.testing.assert_close(found[0][0], found[1][0])
+    for one, other in zip(found[0][1][:-1], found[1][1][:-1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    # The shared part's share of the gradient lies in the first row alone.
+    torch.testing.assert_close(found[0][1][-1].sum(0), found[1][1][-1].sum(0), rtol=1e-4, atol=1e-6)
+    assert reader.trunk is not None
+    uneven = torch.tensor([[0.4, 0.6], [0.4, 0.6], [0.5, 0.5]])
+    assert Reader(model, skills, Trunk(model, 2, "float32"))._shared(rows, uneven) == 0
+    gemma = tiny("gemma3")
+    assert not Trunk(gemma, 2, "float32").shares  # some of its blocks see a window only

@@ -49,9 +49,7 @@ def examples_of(
         file = folder() / stream / f"{task}.{word}.jsonl"
         rows = [row for row in read(file, "task") if isinstance(row, TaskPair)]
         if generic:
-            wordings = [
-                json.loads(line)["instruction_generic"] for line in file.read_text("utf-8").split("\n") if line
-            ]
+            wordings = [json.loads(line)["instruction_generic"] for line in file.read_text("utf-8").split("\n") if line]
             rows = [replace(row, instruction=wording) for row, wording in zip(rows, wordings, strict=True)]
         if sizes is not None:
             random.Random(7).shuffle(rows)
