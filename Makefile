@@ -31,6 +31,7 @@ bench: $(VENV)/.ready-bench
 	$(BIN)/python -m bench.attribution
 	$(BIN)/python -m bench.tokens
 	$(BIN)/python -m bench.knowledge
+	$(BIN)/python -m bench.continual
 
 docs: $(VENV)/.ready-docs
 	$(BIN)/mkdocs build --strict
