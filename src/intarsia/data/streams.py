@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from intarsia.data.records import Record, TaskPair
+from intarsia.data.records import Record, TaskPair, TextPair
 from intarsia.errors import BadInput, did_you_mean
 
 SPLITS = ("train", "dev", "test")
@@ -22,8 +22,15 @@ def holds_tasks(folder: Path) -> bool:
 
 def is_stream(folder: Path) -> bool:
     """Whether a folder holds the splits of several tasks, and none of its own."""
-    found = [(task, split) for task, split, _ in _files(folder) if split]
-    return len({task for task, _ in found}) > 1 and not any(_split(file.stem) for file in folder.iterdir())
+    from intarsia.data.readers import read
+
+    found = [(task, split, file) for task, split, file in _files(folder) if split]
+    if len({task for task, *_ in found}) < 2 or any(_split(file.stem) for file in folder.iterdir()):
+        return False
+    try:
+        return isinstance(read(found[0][2], limit=1)[0], TextPair)
+    except BadInput:
+        return True  # whoever reads the stream says what is wrong with it
 
 
 def read_stream(path: str | Path, order: Sequence[str] | None = None) -> list[TaskPair]:
