@@ -107,7 +107,8 @@ class Trunk:
             with torch.no_grad():
                 states = read(self.model, self._inputs(ids), site)[site].float().cpu().numpy()
             for i, row, state in zip(numbers, ids, states, strict=True):
-                kept = state[-len(row) :].astype(self._dtype)
+                with np.errstate(over="ignore"):  # what is too large is told of below
+                    kept = state[-len(row) :].astype(self._dtype)
                 if not np.isfinite(kept).all():
                     raise Overflow("states of the frozen blocks are too large for float16: give trunk_cache float32")
                 at = self._file.seek(0, 2)
