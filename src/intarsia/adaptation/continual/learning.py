@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from intarsia.models import Model
 
 TECHNIQUE = "adaptation.continual"
+FEW = 16  # steps below which a task is hardly learned
 
 
 def learn(
@@ -267,6 +268,9 @@ class Course:
                 return loss if more is None else loss + more
 
             trained = train(groups, len(batches), loss_of, config, lesson.seed, f"learning {lesson.name}")
+            if len(trained.losses) < FEW and config.max_steps is None:
+                told = f"{lesson.name}: {len(trained.losses)} steps are few; with so few examples give more --epochs"
+                warnings.warn(Note(told), stacklevel=2)
             method.end(lesson)
         return Learned(
             name=lesson.name, examples=len(lesson.train), steps=len(trained.losses),
