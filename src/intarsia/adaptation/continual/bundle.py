@@ -52,7 +52,7 @@ def state_tensors(skills: Skills, method: Method | None) -> dict[str, Tensor]:
 def state_note(skills: Skills, method: Method | None) -> dict[str, Any]:
     """What is no tensor."""
     router = skills.router
-    memory = method.keep() if method is not None and hasattr(method, "keep") else skills.memory
+    memory = method.keep() if method is not None else skills.memory
     return {
         "names": skills.names,
         "scales": skills.stacks[0].scales if len(skills.stacks) else [1.0] * len(skills.names),
@@ -86,7 +86,7 @@ def take_state(method: Method, had: dict[str, Any] | None) -> None:
     if had is None:
         return
     method.state = dict(method.skills.kept)
-    if hasattr(method, "take") and method.skills.memory:
+    if method.skills.memory:
         method.take(method.skills.memory)
 
 
@@ -181,7 +181,7 @@ def note(
     """What travels as `model.extras["adaptation.continual"]`. `instructions`: of tasks that have one for all
     examples."""
     skills.kept = method.state
-    skills.memory = method.keep() if hasattr(method, "keep") else None
+    skills.memory = method.keep()
     last = finding.tasks[-1].after
     told = {
         task.name: {

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from intarsia.adaptation.continual.reading import Reader, Weigh
+from intarsia.adaptation.continual.reading import Reader, Weigh, by_row
 from intarsia.adaptation.continual.rows import Row
 from intarsia.adaptation.continual.stream import Task
 
@@ -44,15 +44,11 @@ class Judge:
             return None
         weights = serve(rows)
         keys = [self._key(row, how, None if weights is None else weights[i]) for i, row in enumerate(rows)]
-        place = {id(row): i for i, row in enumerate(rows)}
         open_ = [i for i, key in enumerate(keys) if not self.remembers or key not in self._known]
-
-        def weigh(some: Sequence[Row]) -> Tensor | None:
-            return None if weights is None else weights[[place[id(row)] for row in some]]
 
         todo = [rows[i] for i in open_]
         if todo:
-            fresh = dict(zip(open_, self._judged(todo, how, weigh, task), strict=True))
+            fresh = dict(zip(open_, self._judged(todo, how, by_row(rows, weights), task), strict=True))
         else:
             fresh = {}
         scores = [fresh[i] if i in fresh else self._known[key] for i, key in enumerate(keys)]

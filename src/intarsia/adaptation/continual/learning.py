@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from intarsia.adaptation.continual import bundle
+from intarsia.adaptation.continual.bundle import TECHNIQUE
 from intarsia.adaptation.continual.finding import Learned, StreamFinding
 from intarsia.adaptation.continual.judging import Judge, how_to_judge
 from intarsia.adaptation.continual.methods import METHODS, Lesson, Method
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from intarsia.data import TaskPair
     from intarsia.models import Model
 
-TECHNIQUE = "adaptation.continual"
 FEW = 16  # steps below which a task is hardly learned
 
 
@@ -152,6 +152,7 @@ class Course:
         bundle.take_state(self.method, had)
         self.judge = Judge(self.reader, config.max_answer, self.method.frozen)
         self.learned: list[Learned] = []
+        self.base: dict[str, float | None] = {}  # scores without any block
 
     def _trunk(self, first: int, folder: Path | None) -> Trunk | None:
         """Stored states of the blocks below the first adapted one, where that is asked for, or possible and worth its
@@ -193,19 +194,19 @@ class Course:
             self.method.took_up([self._lesson_of(n, t) for n, t in enumerate(self.tasks[: len(self.learned)])])
         else:
             self.method.begin_run()
-        base = {name: self._score(name, bare=True) for name in self.rows} if not self.learned else {}
+            self.base = {name: self._score(name, bare=True) for name in self.rows}
         if self.method.joint:
-            self._joint(base)
+            self._joint()
         else:
             for number, task in enumerate(self.tasks):
                 if number < len(self.learned):
                     continue
                 tell("tasks", number, len(self.tasks), step=task.name)
                 row = self._learn(number, task)
-                row.base = base.get(task.name, self._base(task.name))
-                self._keep(file, base)
+                row.base = self.base.get(task.name)
+                self._keep(file)
             tell("tasks", len(self.tasks), len(self.tasks), finished=True)
-        return self._told(base)
+        return self._told()
 
     def _prepare(self, rows: list[Row]) -> None:
         try:
@@ -236,7 +237,7 @@ class Course:
         row.judging = time.process_time() - begun
         return row
 
-    def _joint(self, base: dict[str, float | None]) -> None:
+    def _joint(self) -> None:
         """All tasks at once: only the last line of the matrix is there."""
         if self.learned:
             return
@@ -247,7 +248,9 @@ class Course:
         scores = [self._score(task.name) for task in self.tasks]
         for number, task in enumerate(self.tasks):
             last = number == len(self.tasks) - 1
-            row = Learned(name=task.name, judged=self.hows[task.name], base=base[task.name], before=base[task.name])
+            row = Learned(
+                name=task.name, judged=self.hows[task.name], base=self.base[task.name], before=self.base[task.name]
+            )
             row.after, row.examples = list(scores) if last else [None] * (number + 1), len(task.train)
             self.learned.append(row)
         last_row = self.learned[-1]
@@ -285,10 +288,10 @@ class Course:
 
     # ---- kept
 
-    def _keep(self, file: Path, base: dict[str, float | None]) -> None:
+    def _keep(self, file: Path) -> None:
         note = {
             "learned": [row.model_dump(mode="json") for row in self.learned],
-            "base": base or self._bases,
+            "base": self.base,
             "mark": self.mark,
             **bundle.state_note(self.skills, self.method),
         }
@@ -299,23 +302,18 @@ class Course:
             saved = Saved.read(file)
         except BadInput:
             saved = None  # a half-written one of an older version: begin again
-        self._bases: dict[str, float | None] = {}
         if saved is None:
             return
         if saved.note.get("mark") != self.mark:
             raise BadInput(f"{file.parent} keeps another run (other settings, data or model): give another --keep")
         bundle.load_state(self.skills, self.method, saved)
         self.learned = [Learned.model_validate(row) for row in saved.note["learned"]]
-        self._bases = saved.note["base"]
+        self.base = saved.note["base"]
         warnings.warn(Note(f"going on after {self.learned[-1].name}, where it was stopped"), stacklevel=2)
-
-    def _base(self, name: str) -> float | None:
-        return self._bases.get(name)
 
     # ---- what to say
 
-    def _told(self, base: dict[str, float | None]) -> StreamFinding:
-        base = base or self._bases
+    def _told(self) -> StreamFinding:
         with torch.no_grad():
             for row in self.learned:
                 row.attention, row.routed = self._use(row.name)
@@ -323,7 +321,7 @@ class Course:
         finding = StreamFinding(
             title=f"{len(self.tasks)} tasks, one after the other", technique=TECHNIQUE, method=self.config.method,
             tasks=self.learned, unseen=unseen,
-            unseen_base={name: value for name in unseen if (value := base.get(name)) is not None},
+            unseen_base={name: value for name in unseen if (value := self.base.get(name)) is not None},
             provenance=provenance(seed=self.seed, settings=self.config.model_dump(mode="json", exclude={"keep"})),
         )  # fmt: skip
         return finding.model_copy(update={"summary": _summary(finding, self.earlier)})

@@ -10,7 +10,7 @@ import torch
 
 from intarsia.adaptation.continual.answer import Answer, AnswerConfig, Answers
 from intarsia.adaptation.continual.bundle import TECHNIQUE, merged
-from intarsia.adaptation.continual.reading import Reader
+from intarsia.adaptation.continual.reading import Reader, by_row
 from intarsia.adaptation.continual.routing.attention import Attention
 from intarsia.adaptation.continual.routing.router import Same
 from intarsia.adaptation.continual.rows import Row, Writer
@@ -50,10 +50,7 @@ def answers(model: Model, config: AnswerConfig, texts: Sequence[Text | str]) -> 
     else:
         with torch.no_grad():
             weights = skills.weigh(reader.pooled(rows))
-    place = {id(row): i for i, row in enumerate(rows)}
-    written = reader.written(
-        rows, lambda some: None if weights is None else weights[[place[id(row)] for row in some]], config.max_new_tokens
-    )  # type: ignore[arg-type, return-value]
+    written = reader.written(rows, by_row(rows, weights), config.max_new_tokens)
     found = []
     for i, (text, said) in enumerate(zip(plain, written, strict=True)):
         mean = [] if weights is None else weights[i].reshape(-1, weights.shape[-1]).mean(0).tolist()

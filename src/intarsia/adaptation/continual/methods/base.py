@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -77,6 +77,13 @@ class Method:
         return self.config.alpha / self.config.rank
 
     # ---- a run
+
+    def keep(self) -> Any:
+        """What is kept beside `state`, as JSON has it (examples, say)."""
+        return None
+
+    def take(self, kept: Any) -> None:
+        """The inverse."""
 
     def begin_run(self) -> None:
         """The first task of a run is about to come."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from intarsia.adaptation.continual.methods.base import Groups, Lesson, Method
-from intarsia.adaptation.continual.methods.blocks import Blocks, Routed
+from intarsia.adaptation.continual.methods.blocks import Named, Routed
 from intarsia.adaptation.continual.routing.pool import TAKEN, Pool
-from intarsia.adaptation.continual.routing.router import ByName, Router
+from intarsia.adaptation.continual.routing.router import Router
 from intarsia.adaptation.continual.rows import Row
 from intarsia.adaptation.continual.technique import ContinualConfig
 
@@ -23,27 +22,15 @@ class EPI(Routed):
     prompts, hard = True, True
 
 
-class Progressive(Blocks):
+class Progressive(Named):
     """All prompts so far stand before the input, the newest of them is trained; answers need the task's name."""
 
     name, source = "progprompt", "Razdaibiedina et al. 2023"
     summary = "a soft prompt a task, put after all earlier ones; the task's name is given"
     prompts, joined = True, True
 
-    def router(self) -> Router:
-        return ByName()
-
     def weights(self, rows: Sequence[Row]) -> Tensor | None:
         return self.ones(rows)
-
-    def serve(self, rows: Sequence[Row]) -> Tensor | None:
-        if not self.skills.names:
-            return None
-        weights = torch.zeros(len(rows), len(self.skills.names), device=self.reader.model.device)
-        for i, row in enumerate(rows):
-            if row.task in self.skills.names:
-                weights[i, : self.skills.names.index(row.task) + 1] = 1
-        return weights
 
 
 class L2P(Method):
