@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from intarsia.adaptation import lora
+from intarsia.adaptation.minimum import lowest
 from intarsia.adaptation.training import fixed_batches, seeded, train
 from intarsia.adaptation.trunk import Trunk
 from intarsia.errors import BadInput
@@ -251,9 +252,4 @@ def fit_temperature(scores: np.ndarray, true: np.ndarray) -> float:
     def loss(log_t: float) -> float:
         return -float(np.log(softmax(scores / np.exp(log_t))[np.arange(len(true)), true] + 1e-300).mean())
 
-    low, high = np.log(0.05), np.log(20.0)
-    ratio = (5**0.5 - 1) / 2
-    for _ in range(60):
-        left, right = high - ratio * (high - low), low + ratio * (high - low)
-        low, high = (low, right) if loss(left) <= loss(right) else (left, high)
-    return float(np.exp((low + high) / 2))
+    return float(np.exp(lowest(loss, np.log(0.05), np.log(20.0))))

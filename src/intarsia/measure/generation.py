@@ -23,14 +23,10 @@ def judge_generation(
 ) -> GenerationQuality:  # fmt: skip
     """Generate greedily from each prompt and compare. Raises `BadInput` for no pairs, `MissingExtra` without
     rouge-score."""
-    try:
-        from rouge_score.rouge_scorer import RougeScorer
-    except ImportError:
-        raise MissingExtra("measuring ROUGE-L", "quality") from None
+    scorer = rouge_scorer()
     if not pairs:
         raise BadInput("measuring generation needs prompts with targets; none were given")
     written, cut = generate_texts(model, [p.prompt for p in pairs], max_new_tokens, runtime)
-    scorer = RougeScorer(["rougeL"], use_stemmer=True)
     values = np.zeros((len(pairs), 3))
     for i, (pair, text) in enumerate(zip(pairs, written, strict=True)):
         same = " ".join(text.split()) == " ".join(pair.target.split())
@@ -44,6 +40,15 @@ def judge_generation(
 
     samples = [(p.prompt, p.target, text) for p, text in list(zip(pairs, written, strict=True))[:5]]
     return GenerationQuality(n=len(pairs), exact_match=mean(0), rouge_l=mean(1), cut=cut, samples=samples)
+
+
+def rouge_scorer() -> Any:
+    """Of ROUGE-L, with stems. Raises `MissingExtra` without rouge-score."""
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError:
+        raise MissingExtra("measuring ROUGE-L", "quality") from None
+    return RougeScorer(["rougeL"], use_stemmer=True)
 
 
 def generate_texts(

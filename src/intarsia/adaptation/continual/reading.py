@@ -16,7 +16,7 @@ from intarsia.adaptation.continual.rows import Row
 from intarsia.adaptation.continual.skills import Skills
 from intarsia.adaptation.conversations import IGNORED
 from intarsia.adaptation.trunk import Trunk
-from intarsia.errors import MissingExtra
+from intarsia.measure.generation import rouge_scorer
 from intarsia.measure.likelihood import accepts, given, left_padded, length_batches
 from intarsia.progress import track
 
@@ -173,11 +173,7 @@ class Reader:
 
     def rouge(self, rows: Sequence[Row], weigh: Weigh, most: int, task: str = "") -> list[float]:
         """[row] ROUGE-L, F1 with stems, of what is written against the best of the right answers."""
-        try:
-            from rouge_score.rouge_scorer import RougeScorer
-        except ImportError:
-            raise MissingExtra("judging by ROUGE-L", "quality") from None
-        scorer = RougeScorer(["rougeL"], use_stemmer=True)
+        scorer = rouge_scorer()
         texts = self.written(rows, weigh, most, task)
         return [
             max(scorer.score(target, text)["rougeL"].fmeasure for target in row.targets)

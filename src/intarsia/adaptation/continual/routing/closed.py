@@ -7,12 +7,14 @@ needed, and taking it out again leaves what would be there without it."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from intarsia.adaptation.continual.routing.router import Router
+from intarsia.adaptation.minimum import lowest
 
 SHRINKAGE = 0.1
 PRUNED = 0.01  # chances below this are taken for none
@@ -179,9 +181,4 @@ def fitted_temperature(scores: Tensor, true: Tensor) -> float:
     def loss(log_t: float) -> float:
         return -float((target * (scores / torch.tensor(log_t).exp()).log_softmax(1)).sum())
 
-    low, high = 0.0, float(torch.tensor(HOTTEST).log())
-    ratio = (5**0.5 - 1) / 2
-    for _ in range(50):  # golden section: the loss has a single minimum in 1 / T
-        left, right = high - ratio * (high - low), low + ratio * (high - low)
-        low, high = (low, right) if loss(left) <= loss(right) else (left, high)
-    return float(torch.tensor((low + high) / 2).exp())
+    return math.exp(lowest(loss, 0.0, math.log(HOTTEST)))  # the loss has a single minimum in 1 / T
