@@ -17,6 +17,7 @@ import intarsia as ia
 from intarsia.adaptation import answer, continual, forget, merge
 from intarsia.adaptation.continual import learning as _learning
 from intarsia.adaptation.continual.methods import METHODS
+from intarsia.adaptation.continual.methods.transfer import Transfer
 from intarsia.adaptation.continual.routing.closed import Closed
 from intarsia.adaptation.continual.skills import skills_of
 from intarsia.adaptation.continual.stream import tasks_of
@@ -200,12 +201,37 @@ def test_a_task_that_comes_again_goes_on_in_its_block():
     assert torch.equal(own.stacks[0].block(1)[1], before.stacks[0].block(1)[1])
 
 
+SAME = [*stream("letters"), *[replace(e, task="numbers") for e in stream("letters")]]
+
+
 def test_a_block_begins_as_a_copy_of_the_one_that_fits_or_afresh():
-    same = [replace(e, task="numbers", input=e.input) for e in stream("letters")]
-    out = learned("transfer", stream("letters") + same, epochs=6.0, targets=("all",), rank=8)
+    out = learned("transfer", SAME, epochs=6.0, targets=("all",), rank=8, start_steps=0)
     assert out.finding.tasks[1].facts["start"] == "letters"
-    out = learned("transfer", stream("letters") + same, warm=False)
+    out = learned("transfer", SAME, warm=False)
     assert out.finding.tasks[1].facts["start"] == "fresh"
+
+
+@pytest.mark.parametrize("best", ["letters", "fresh"])
+def test_of_two_starts_the_better_after_a_few_steps_is_gone_on_from(best: str, monkeypatch):
+    """To the bit as if it had been the only one, its dropout included; a copied block may have another rank."""
+    right = "a" if best == "letters" else "b"  # else what is copied has to be unlearned
+    examples = [replace(e, target="a" if e.task == "letters" else right, targets=()) for e in SAME]
+    big = {"epochs": 8.0, "targets": ("all",), "layers_from": 0.25, "learning_rate": 1e-2}
+    first = learned("transfer", examples[:24], **big, rank=4)
+    monkeypatch.setattr(Transfer, "_likeliest", lambda self, lesson: (0, {}))
+    big |= {"epochs": 2.0, "dropout": 0.1, "rank": 2}
+    both = learned("transfer", examples[24:], first, **big, start_steps=2)
+    only = {"start_steps": 0} if best == "letters" else {"warm": False}
+    alone = learned("transfer", examples[24:], first, **big, **only)
+    facts, task = both.finding.tasks[0].facts, alone.finding.tasks[0]
+    losses = {name: facts[f"loss after 2 steps, {name}"] for name in ("letters", "fresh")}
+    assert facts["start"] == task.facts["start"] == best == min(losses, key=losses.__getitem__)
+    assert both.finding.tasks[0].losses == task.losses and both.finding.tasks[0].steps == 6
+    one, other = skills_of(both.network), skills_of(alone.network)
+    assert one.stacks[0].ranks == [4, 4 if best == "letters" else 2]
+    assert torch.equal(one.router.rows, other.router.rows) and one.names == other.names == ["letters", "numbers"]
+    for a, b in zip(one.tensors().items(), other.tensors().items(), strict=True):
+        assert a[0] == b[0] and torch.equal(a[1], b[1])
 
 
 # ---- SAPT
@@ -380,7 +406,7 @@ def test_a_bad_stream_is_refused_before_anything_is_trained(examples, given, tol
     def never(*_, **__):
         raise AssertionError("trained")
 
-    monkeypatch.setattr(_learning, "train", never)
+    monkeypatch.setattr(_learning, "teach", never)
     with pytest.raises(BadInput) as error:
         continual(tiny("llama"), stream=examples, **{**QUICK, **given})
     assert told in str(error.value)
@@ -429,7 +455,7 @@ def test_models_that_do_not_fit_are_refused(monkeypatch):
 # ---- the command
 
 
-STOP = """
+AFTER = """
 import os, sys
 from intarsia.adaptation.continual import learning
 keep = learning.Course._keep
@@ -443,9 +469,25 @@ learning.Course._keep = kept
 from intarsia.cli import main
 main(sys.argv[1:])
 """
+AMID = """
+import os, sys
+from intarsia.adaptation.continual.methods.transfer import Transfer
+aside = Transfer.lay_aside
+
+def laid(method):
+    if len(method.skills.names) == 3:
+        os.kill(os.getpid(), 9)
+    return aside(method)
+
+Transfer._likeliest = lambda self, lesson: (0 if self.skills.names else None, {})
+Transfer.lay_aside = laid
+from intarsia.cli import main
+main(sys.argv[1:])
+"""
 
 
-def test_the_command_goes_on_after_kill_9_and_its_model_is_asked(tmp_path: Path, monkeypatch, capsys):
+@pytest.mark.parametrize("stop", [AFTER, AMID], ids=["after a task", "between two starts"])
+def test_the_command_goes_on_after_kill_9_and_its_model_is_asked(stop: str, tmp_path: Path, monkeypatch, capsys):
     tiny("llama").save(tmp_path / "model")
     for name in ("letters", "numbers", "answers"):
         for split in ("train", "dev", "test"):
@@ -455,7 +497,7 @@ def test_the_command_goes_on_after_kill_9_and_its_model_is_asked(tmp_path: Path,
     words = ["adaptation", "continual", "--model", "model", "--stream", "tasks", "--out", "skills", "--epochs", "1"]
     words += ["--rank", "2", "--order", "letters,numbers,answers"]
     monkeypatch.chdir(tmp_path)
-    killed = subprocess.run([sys.executable, "-c", STOP, *words], capture_output=True, check=False)
+    killed = subprocess.run([sys.executable, "-c", stop, *words], capture_output=True, check=False)
     assert killed.returncode == -9 and not (tmp_path / "skills").exists()
 
     def command(*given: str) -> str:

@@ -60,6 +60,62 @@ def rate(step: int, steps: int, config: LoraConfig) -> float:
     return config.final_rate + (1 - config.final_rate) * left
 
 
+class Training:
+    """Minimising `loss_of(batch number)` over `batches` batches for `config.epochs`, in one go or in parts: it goes on
+    where it was left.
+
+    - groups: parameters, and the factor on the learning rate for each group. steps: of the whole. losses: so far."""
+
+    def __init__(
+        self, groups: Sequence[tuple[list[torch.nn.Parameter], float]], batches: int,
+        loss_of: Callable[[int], torch.Tensor], config: LoraConfig, seed: int, task: str,
+    ):  # fmt: skip
+        import random
+
+        import torch
+
+        steps = max(1, round(batches * config.epochs))
+        self.steps = steps = min(steps, config.max_steps or steps)
+        self.losses: list[float] = []
+        self._batches, self._loss_of, self._config, self._task = batches, loss_of, config, task
+        self._optimiser = torch.optim.AdamW(
+            [{"params": parameters, "lr": config.learning_rate * factor} for parameters, factor in groups],
+            weight_decay=config.weight_decay,
+        )
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimiser, lambda step: rate(step, steps, config))
+        self._shuffle = random.Random(seed)
+        self._order: list[int] = []
+        self._everything = [p for parameters, _ in groups for p in parameters]
+
+    def go(self, steps: int | None = None) -> Trained:
+        """So many more steps, at most those that are left; None: all of these.
+
+        Raises `IntarsiaError` when the loss is no longer a number."""
+        import torch
+
+        left = self.steps - len(self.losses)
+        facts: dict[str, float | str] = {}
+        for _ in track(range(left if steps is None else min(steps, left)), self._task, facts=facts):
+            if not self._order:
+                self._order = list(range(self._batches))
+                self._shuffle.shuffle(self._order)
+            self._optimiser.zero_grad(set_to_none=True)
+            loss = self._loss_of(self._order.pop())
+            if not torch.isfinite(loss):
+                raise IntarsiaError(
+                    f"the loss is {loss.item()} at step {len(self.losses) + 1}: "
+                    f"lower learning_rate (now {self._config.learning_rate})"
+                )
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self._everything, self._config.clip)
+            self._optimiser.step()
+            self._schedule.step()
+            self.losses.append(loss.item())
+            recent = self.losses[-20:]
+            facts["loss"] = round(sum(recent) / len(recent), 4)
+        return Trained(self.losses, sum(p.numel() for p in self._everything))
+
+
 def train(
     groups: Sequence[tuple[list[torch.nn.Parameter], float]],
     batches: int,
@@ -68,42 +124,5 @@ def train(
     seed: int,
     task: str,
 ) -> Trained:
-    """Minimise `loss_of(batch number)` over `batches` batches for `config.epochs`.
-
-    - groups: parameters, and the factor on the learning rate for each group.
-
-    Raises `IntarsiaError` when the loss is no longer a number."""
-    import random
-
-    import torch
-
-    steps = max(1, round(batches * config.epochs))
-    steps = min(steps, config.max_steps or steps)
-    optimiser = torch.optim.AdamW(
-        [{"params": parameters, "lr": config.learning_rate * factor} for parameters, factor in groups],
-        weight_decay=config.weight_decay,
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate(step, steps, config))
-    shuffle = random.Random(seed)
-    order: list[int] = []
-    losses: list[float] = []
-    facts: dict[str, float | str] = {}
-    everything = [p for parameters, _ in groups for p in parameters]
-    for _ in track(range(steps), task, facts=facts):
-        if not order:
-            order = list(range(batches))
-            shuffle.shuffle(order)
-        optimiser.zero_grad(set_to_none=True)
-        loss = loss_of(order.pop())
-        if not torch.isfinite(loss):
-            raise IntarsiaError(
-                f"the loss is {loss.item()} at step {len(losses) + 1}: lower learning_rate (now {config.learning_rate})"
-            )
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(everything, config.clip)
-        optimiser.step()
-        schedule.step()
-        losses.append(loss.item())
-        recent = losses[-20:]
-        facts["loss"] = round(sum(recent) / len(recent), 4)
-    return Trained(losses, sum(p.numel() for p in everything))
+    """A whole `Training`."""
+    return Training(groups, batches, loss_of, config, seed, task).go()

@@ -24,9 +24,10 @@ from intarsia.adaptation.continual.reading import Reader
 from intarsia.adaptation.continual.rows import Row, Writer
 from intarsia.adaptation.continual.skills import Skills, attach, attach_prompts, detach, layer_names, skills_of
 from intarsia.adaptation.continual.stream import Task, tasks_of
+from intarsia.adaptation.continual.teaching import teach
 from intarsia.adaptation.continual.technique import ContinualConfig
 from intarsia.adaptation.lora import first_block
-from intarsia.adaptation.training import fixed_batches, seeded, train
+from intarsia.adaptation.training import seeded
 from intarsia.adaptation.trunk import Overflow, Trunk, weights_key
 from intarsia.data import read_stream
 from intarsia.errors import BadInput, Note
@@ -38,8 +39,6 @@ from intarsia.progress import tell
 if TYPE_CHECKING:
     from intarsia.data import TaskPair
     from intarsia.models import Model
-
-FEW = 16  # steps below which a task is hardly learned
 
 
 def learn(
@@ -227,7 +226,7 @@ class Course:
     def _learn(self, number: int, task: Task) -> Learned:
         before = self._score(task.name)
         again = task.name in self.skills.names
-        row = self._lesson(self._lesson_of(number, task))
+        row = teach(self.method, self._lesson_of(number, task))
         if again:
             self.judge.forget()
         row.before, row.judged = before, self.hows[task.name]
@@ -244,7 +243,7 @@ class Course:
         every = {
             split: [row for task in self.tasks for row in self.rows[task.name][split]] for split in ("train", "dev")
         }
-        whole = self._lesson(Lesson("all tasks", 0, every["train"], every["dev"], self.seed))
+        whole = teach(self.method, Lesson("all tasks", 0, every["train"], every["dev"], self.seed))
         scores = [self._score(task.name) for task in self.tasks]
         for number, task in enumerate(self.tasks):
             last = number == len(self.tasks) - 1
@@ -256,30 +255,6 @@ class Course:
         last_row = self.learned[-1]
         last_row.steps, last_row.losses = whole.steps, whole.losses
         last_row.seconds, last_row.cpu_seconds = whole.seconds, whole.cpu_seconds
-
-    def _lesson(self, lesson: Lesson) -> Learned:
-        method, config = self.method, self.config
-        wall, cpu = time.perf_counter(), time.process_time()
-        with seeded(lesson.seed):
-            groups = method.begin(lesson)
-            batches = fixed_batches([len(row.ids) for row in lesson.train], config.batch_size, lesson.seed)
-
-            def loss_of(number: int) -> torch.Tensor:
-                rows = method.rows([lesson.train[i] for i in batches[number]], lesson)
-                loss = self.reader.loss(rows, method.weights(rows))
-                more = method.penalty(rows, lesson)
-                return loss if more is None else loss + more
-
-            trained = train(groups, len(batches), loss_of, config, lesson.seed, f"learning {lesson.name}")
-            if len(trained.losses) < FEW and config.max_steps is None:
-                told = f"{lesson.name}: {len(trained.losses)} steps are few; with so few examples give more --epochs"
-                warnings.warn(Note(told), stacklevel=2)
-            method.end(lesson)
-        return Learned(
-            name=lesson.name, examples=len(lesson.train), steps=len(trained.losses),
-            losses=[round(loss, 5) for loss in trained.losses], seconds=time.perf_counter() - wall,
-            cpu_seconds=time.process_time() - cpu, facts=dict(method.facts),
-        )  # fmt: skip
 
     def _score(self, name: str, *, bare: bool = False) -> float | None:
         rows, how = self.rows[name]["test"], self.hows[name]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from intarsia.adaptation.continual.blocks.mixture import Mixture
 from intarsia.adaptation.continual.blocks.prompts import Door, Prompts
-from intarsia.adaptation.continual.blocks.stack import Stack
+from intarsia.adaptation.continual.blocks.stack import Stack, Taken
 from intarsia.adaptation.continual.routing.features import device_of, pool, real_tokens
 from intarsia.adaptation.continual.routing.router import Router
 from intarsia.errors import BadInput, did_you_mean
@@ -86,6 +86,17 @@ class Skills(Guest):
         """All blocks frozen."""
         for part in (*self.stacks, *([] if self.prompts is None else [self.prompts])):
             part.close()
+
+    def take_out(self) -> tuple[str, list[Taken]]:
+        """The newest low-rank block, which is open, out of its place for a while."""
+        return self.names.pop(), [stack.take_out() for stack in self.stacks]
+
+    def put_back(self, taken: tuple[str, list[Taken]]) -> None:
+        """The inverse."""
+        name, parts = taken
+        self.names.append(name)
+        for stack, part in zip(self.stacks, parts, strict=True):
+            stack.put_back(part)
 
     def drop(self, name: str) -> None:
         """Take a block out, and what the router knows of it."""

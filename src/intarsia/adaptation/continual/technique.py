@@ -60,6 +60,11 @@ class ContinualConfig(LoraConfig):
         "auto", description="store the states that enter the first adapted block, in this precision; auto: float16"
     )
     warm: bool = Field(True, description="transfer: start a new block as a copy of the one that fits best, if any does")
+    start_steps: int = Field(
+        8,
+        ge=0,
+        description="transfer: steps for which a copied and a fresh start are both tried; 0: none, choose at once",
+    )
     own_floor: float = Field(0.3, ge=0, lt=1, description="transfer: least weight of a task's own block")
     reflection: float = Field(0.5, ge=0, description="sapt: weight of the loss that keeps the attention of old tasks")
     pseudo: Literal["real", "generated"] = Field(

@@ -15,6 +15,9 @@ from torch.nn.functional import dropout, linear
 from intarsia.adaptation.continual.blocks.mixture import Mixture
 from intarsia.errors import BadInput
 
+Taken = tuple[nn.Parameter, nn.Parameter, float]
+"""An open block's A, B and scale."""
+
 
 class Stack(nn.Module):
     """Blocks beside the layer `name`.
@@ -83,6 +86,20 @@ class Stack(nn.Module):
         keep[self.span(block)] = False
         self.down, self.up = self.down[keep], self.up[:, keep]
         del self.ranks[block], self.scales[block]
+
+    def take_out(self) -> Taken:
+        """The newest block, which is open, out of its place, as it is; `put_back` is the inverse."""
+        assert self.opened == len(self.ranks) - 1 and self.new_down is not None and self.new_up is not None
+        out = self.new_down, self.new_up, self.scales[-1]
+        self.drop(self.opened)
+        self.opened = self.new_down = self.new_up = None
+        return out
+
+    def put_back(self, taken: Taken) -> None:
+        """The same parameters, so that an optimiser that knows them goes on."""
+        down, up, scale = taken
+        self.add(down.detach(), up.detach(), scale)
+        self.opened, self.new_down, self.new_up = len(self.ranks) - 1, down, up
 
     def _all(self, columns: tuple[int, ...] | None) -> tuple[Tensor, Tensor]:
         down, up = self.down, self.up

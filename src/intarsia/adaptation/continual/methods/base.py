@@ -21,7 +21,9 @@ Groups = list[tuple[list[torch.nn.Parameter], float]]
 
 @dataclass
 class Lesson:
-    """A task while it is learned: its rows, its number among the tasks, and the seed of its choices."""
+    """A task while it is learned: its rows, its number among the tasks, and the seed of its choices.
+
+    - start: what it begins from, of those that its method names."""
 
     name: str
     number: int
@@ -29,6 +31,7 @@ class Lesson:
     dev: list[Row]
     seed: int
     random: random.Random = field(init=False)
+    start: Any = None
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -92,6 +95,18 @@ class Method:
         """The run goes on after these lessons, which it learned before it was stopped."""
 
     # ---- one task
+
+    def starts(self, lesson: Lesson) -> Sequence[Any]:
+        """What the task may begin from: the `start` of its lesson. Several are tried for a few steps, each in turn."""
+        return (None,)
+
+    def lay_aside(self) -> Any:
+        """What has begun, as it is, out of the way of another start."""
+        raise NotImplementedError
+
+    def take_back(self, kept: Any) -> None:
+        """The inverse."""
+        raise NotImplementedError
 
     def begin(self, lesson: Lesson) -> Groups:
         """What is trained: parameters, with factors on the learning rate."""

@@ -7,6 +7,7 @@ can go wrong is the classifier, and that is seen."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,12 +27,19 @@ class Transfer(Routed):
     name, source = "transfer", "own; after Zhao et al. 2024 (SAPT)"
     summary = "a block and a row of weights a task, tasks told apart in closed form"
 
+    def starts(self, lesson: Lesson) -> Sequence[int | None]:
+        """A block to copy, a fresh one (None), or both where that is to be tried."""
+        self.told: dict[str, float | str] = {}
+        if not self.config.warm or lesson.name in self.skills.names:
+            return (None,)
+        like, self.told = self._likeliest(lesson)
+        return (like,) if like is None or not self.config.start_steps else (like, None)
+
     def begin(self, lesson: Lesson) -> Groups:
         if lesson.name in self.skills.names:
             self.theta, self.facts = None, {"start": "its own block"}
             return super().begin(lesson)
-        like, losses = self._start(lesson) if self.config.warm else (None, {})
-        self.like = like
+        self.like = like = lesson.start
         groups = super().begin(lesson)
         count = len(self.skills.names)
         own = OWN_FRESH if like is None else OWN_WARM
@@ -44,11 +52,18 @@ class Transfer(Routed):
             share = torch.cat([(1 - own) * others, torch.tensor([own - floor])]) / (1 - floor)
             start = share.clamp(min=1e-3)
         self.theta = torch.nn.Parameter(start.log().to(self.reader.model.device))
-        self.facts = {"start": "fresh" if like is None else self.skills.names[like]} | losses
+        self.facts = {"start": "fresh" if like is None else self.skills.names[like]} | self.told
         return [*groups, ([self.theta], 10.0)] if count > 1 else groups
 
     def new_block(self, lesson: Lesson) -> int:
         return self.skills.add(lesson.name, self.config.rank, self.scale, like=self.like)
+
+    def lay_aside(self) -> Any:
+        return self.skills.take_out(), self.theta, self.facts
+
+    def take_back(self, kept: Any) -> None:
+        taken, self.theta, self.facts = kept
+        self.skills.put_back(taken)
 
     def row(self) -> Tensor:
         """[block] of the task that is learned."""
@@ -68,8 +83,8 @@ class Transfer(Routed):
         super().end(lesson)
         self.closed.rows[self.block, : len(row)] = row
 
-    def _start(self, lesson: Lesson) -> tuple[int | None, dict[str, float]]:
-        """The block to begin from: the one under which held-out answers are likeliest, if that is likelier than
+    def _likeliest(self, lesson: Lesson) -> tuple[int | None, dict[str, float | str]]:
+        """The block to copy: the one under which held-out answers are likeliest, if that is likelier than
         without any; its mean loss beside that of none."""
         if not self.skills.names:
             return None, {}
