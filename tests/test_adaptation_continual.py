@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import intarsia as ia
 from intarsia.adaptation import answer, continual, forget, merge
 from intarsia.adaptation.continual import learning as _learning
+from intarsia.adaptation.continual.blocks.prompts import Prompts
 from intarsia.adaptation.continual.methods import METHODS
 from intarsia.adaptation.continual.methods.transfer import Transfer
 from intarsia.adaptation.continual.routing.closed import Closed
@@ -699,6 +701,34 @@ def test_soft_prompts_load_in_peft(tmp_path: Path):
         found = out.network(**batch).logits
         wanted = adapted(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     torch.testing.assert_close(wanted[:, -found.shape[1] :], found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["sapt-prompt", "progprompt", "lfpt5"])
+def test_prompts_are_saved_with_what_their_mlp_added(method: str, tmp_path: Path, monkeypatch):
+    finished = {}
+    close = Prompts.close
+
+    def closed(self):
+        if self.new is not None:
+            inner, _, outer = self.mlp
+            assert inner.out_features == 6 and outer.weight.abs().sum() > 0  # it was trained
+            finished[self.opened[0]] = (self.new + outer(inner(self.new).relu()))[0].detach().clone()
+        close(self)
+
+    monkeypatch.setattr(Prompts, "close", closed)
+    out = learned(method, prompt_mlp=6)
+    own = skills_of(out.network)
+    out.save(tmp_path / "saved")
+    back = ia.load(str(tmp_path / "saved"))
+    for i, name in enumerate(own.names):
+        file = load_file(tmp_path / "saved" / "skills" / name / "adapter_model.safetensors")
+        assert file.keys() == {"prompt_embeddings"}
+        torch.testing.assert_close(file["prompt_embeddings"], finished[i])
+        with own.using(name), skills_of(back.network).using(name):
+            torch.testing.assert_close(logits(back), logits(out))
+    monkeypatch.setattr(Prompts, "close", close)
+    plain = skills_of(learned(method).network).tensors()["prompts"]
+    assert not torch.allclose(own.tensors()["prompts"], plain, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["sapt", "lfpt5"])

@@ -252,6 +252,36 @@ def test_generation_with_a_prompt_goes_on_from_its_cache(family: str, joined: bo
                 torch.cat([ids, token], 1), decoder)  # fmt: skip
 
 
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_prompt_that_is_trained_with_an_mlp_is_kept_as_their_sum(joined: bool):
+    model = tiny("llama")
+    model.network.requires_grad_(False)
+    skills = attach_prompts(model.network, 3, joined=joined)
+    torch.manual_seed(0)
+    for name in "ab":
+        skills.add(name, 0, 1.0)
+    drawn_, batch = skills.prompts.rows.clone(), inputs(model)
+    skills.prompts.hidden = 7
+    new, *mlp = skills.open(1)
+    assert torch.equal(skills.prompts.all(), drawn_)  # it begins as it was drawn
+    first, bias, last, offset = mlp
+    with torch.no_grad():
+        last.normal_()
+    weights = torch.ones(2, 2)
+    with skills.given(weights):
+        model.network(**batch).logits.square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in (new, first, bias, last, offset))
+    hidden = (new.double() @ first.double().T + bias.double()).clamp(min=0)
+    wanted = (new.double() + hidden @ last.double().T + offset.double()).detach().float()[0]
+    with skills.given(weights), torch.no_grad():
+        before = model.network(**batch).logits
+        skills.close()
+        after = model.network(**batch).logits
+    torch.testing.assert_close(after, before)
+    torch.testing.assert_close(skills.prompts.rows[1], wanted)
+    assert torch.equal(skills.prompts.rows[0], drawn_[0]) and not list(skills.prompts.parameters())
+
+
 # ---- features
 
 

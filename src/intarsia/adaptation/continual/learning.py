@@ -130,6 +130,8 @@ class Course:
             network.gradient_checkpointing_disable()  # it would run blocks again after their weights are gone
         for stack in self.skills.stacks:
             stack.dropout = config.dropout
+        if self.skills.prompts is not None:
+            self.skills.prompts.hidden = config.prompt_mlp
         for parameter in network.parameters():
             parameter.requires_grad_(False)
         decoder_only = not getattr(network.config, "is_encoder_decoder", False)

@@ -81,6 +81,12 @@ class ContinualConfig(LoraConfig):
     )
     per_layer: bool = Field(False, description="sapt: a key for each task and layer, instead of one a task")
     prompt_length: int = Field(10, ge=1, description="methods with soft prompts: positions of a task's prompt")
+    prompt_mlp: int = Field(
+        0,
+        ge=0,
+        description="methods with soft prompts: train P + MLP(P) with so many hidden units, and keep the sum; "
+        "0: P alone; 800 in SAPT's released code",
+    )
     penalty: float | None = Field(None, ge=0, description="ewc, olora: weight of the penalty; default: the method's")
     single: bool = Field(
         False, description="also learn each task alone, for forward transfer against that: twice the time"

@@ -16,13 +16,16 @@ from intarsia.errors import BadInput
 
 
 class Prompts(nn.Module):
-    """- rows: [block, length, width]; joined: whether prompts stand one after the other, or are added up by weight."""
+    """- rows: [block, length, width]; joined: whether prompts stand one after the other, or are added up by weight.
+    - hidden: with more than 0, a prompt that is trained is P + MLP(P), of so many hidden units (Razdaibiedina et al.
+      2023); what is kept of it is that sum."""
 
     def __init__(self, width: int, length: int, mixture: Mixture, *, joined: bool, device: torch.device):
         super().__init__()
-        self.length, self.mixture, self.joined = length, mixture, joined
+        self.length, self.mixture, self.joined, self.hidden = length, mixture, joined, 0
         self.register_buffer("rows", torch.zeros(0, length, width, device=device), persistent=False)
         self.new: nn.Parameter | None = None
+        self.mlp: nn.Sequential | None = None
         self.opened: list[int] = []
 
     def add(self, row: Tensor) -> None:
@@ -33,13 +36,25 @@ class Prompts(nn.Module):
         """Make some of them trainable."""
         self.opened = list(blocks)
         self.new = nn.Parameter(self.rows[self.opened].clone())
-        return [self.new]
+        if not self.hidden:
+            return [self.new]
+        width = self.rows.shape[2]
+        last = nn.Linear(self.hidden, width)
+        for parameter in last.parameters():  # so that a prompt begins as it was drawn, or where it was left
+            nn.init.zeros_(parameter)
+        self.mlp = nn.Sequential(nn.Linear(width, self.hidden), nn.ReLU(), last).to(self.rows)
+        return [self.new, *self.mlp.parameters()]
+
+    def trained(self) -> Tensor:
+        """[opened block, length, width] as they are now."""
+        assert self.new is not None
+        return self.new if self.mlp is None else self.new + self.mlp(self.new)
 
     def close(self) -> None:
         """Freeze them as they are now."""
         if self.new is not None:
-            self.rows[self.opened] = self.new.detach()
-        self.new, self.opened = None, []
+            self.rows[self.opened] = self.trained().detach()
+        self.new, self.mlp, self.opened = None, None, []
 
     def drop(self, block: int) -> None:
         """Take one out."""
@@ -49,7 +64,7 @@ class Prompts(nn.Module):
         """[block, length, width], those that are trained as they are now."""
         if self.new is None:
             return self.rows
-        return self.rows.index_copy(0, torch.tensor(self.opened, device=self.rows.device), self.new)
+        return self.rows.index_copy(0, torch.tensor(self.opened, device=self.rows.device), self.trained())
 
     def forward(self, batch: int) -> tuple[Tensor, Tensor] | None:
         """What is put before each of so many rows, [row, position, width], and which of it is real, [row, position]."""
