@@ -13,12 +13,16 @@ from hypothesis import strategies as st
 
 from intarsia.adaptation.continual import metrics
 from intarsia.adaptation.continual.bundle import write_block
+from intarsia.adaptation.continual.methods.blocks import Orthogonal
 from intarsia.adaptation.continual.methods.sapt import reflection
+from intarsia.adaptation.continual.reading import Reader
 from intarsia.adaptation.continual.routing.attention import Attention
 from intarsia.adaptation.continual.routing.closed import SHRINKAGE, Closed, Statistics, features
 from intarsia.adaptation.continual.routing.features import pool, pooled_prompts
 from intarsia.adaptation.continual.routing.pool import TAKEN, Pool
+from intarsia.adaptation.continual.routing.router import Same
 from intarsia.adaptation.continual.skills import Skills, attach, attach_prompts, detach, layer_names, skills_of
+from intarsia.adaptation.continual.technique import ContinualConfig
 from intarsia.errors import BadInput
 from tests.tiny import tiny
 
@@ -191,6 +195,34 @@ def test_a_second_pair_of_skills_and_unknown_layers_are_refused():
         attach(model.network, ["model.layers.0.self_attn.q_proj"])
     with pytest.raises(BadInput, match="no linear layer is called 'qq'"):
         layer_names(tiny("llama").network, ("qq",), 0)
+
+
+@pytest.mark.parametrize("block", [0, 2])
+def test_the_penalty_of_o_lora_is_that_of_naive_sums(block: int):
+    model, skills = with_skills("llama")
+    model.network.requires_grad_(False)
+    for later in range(2, block, -1):
+        skills.drop(f"task {later}")
+    parameters = skills.open(block)
+    settings_ = {"method": "olora", "penalty": 0.7, "penalty_norm": 0.3}
+    skills.router = Same(block + 1)
+    method = Orthogonal(Reader(model, skills, None), ContinualConfig(**settings_))
+    method.block, orthogonal, norms = block, 0.0, 0.0
+    for stack in skills.stacks:
+        new = stack.new_down.detach().double()
+        for i in range(block):
+            for a in stack.block(i)[0].double():
+                orthogonal += sum(abs(float(a @ b)) for b in new)
+        for matrix in (new, stack.new_up.detach().double()):
+            norms += sum(float(x) ** 2 for x in matrix.flatten()) ** 0.5
+    assert float(method.penalty([], None)) == pytest.approx(0.7 * orthogonal + 0.3 * norms, rel=1e-5)
+    for stack in skills.stacks:  # as a task begins
+        torch.nn.init.zeros_(stack.new_up)
+    method.penalty([], None).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in parameters)
+    plain = Orthogonal(Reader(model, skills, None), ContinualConfig(method="olora"))
+    plain.block = block
+    assert float(plain.penalty([], None)) == pytest.approx(0.5 * orthogonal, rel=1e-5)
 
 
 # ---- soft prompts

@@ -88,6 +88,9 @@ class ContinualConfig(LoraConfig):
         "0: P alone; 800 in SAPT's released code",
     )
     penalty: float | None = Field(None, ge=0, description="ewc, olora: weight of the penalty; default: the method's")
+    penalty_norm: float = Field(
+        0.0, ge=0, description="olora: weight of the norms of the new block's matrices; 0 to 0.3 in its released code"
+    )
     single: bool = Field(
         False, description="also learn each task alone, for forward transfer against that: twice the time"
     )

@@ -75,20 +75,24 @@ class Summed(Blocks):
 
 
 class Orthogonal(Summed):
-    """The same, with strength * sum over earlier blocks of the absolute entries of A_i A_new^T (Wang et al. 2023)."""
+    """The same, with strength * sum over earlier blocks of the absolute entries of A_i A_new^T (Wang et al. 2023), and
+    `penalty_norm` * the sum of the Euclidean norms of A_new and B_new (its released code)."""
 
     name, source = "olora", "Wang et al. 2023 (O-LoRA)"
     summary = "a block a task, all added up, kept orthogonal to the earlier ones"
     STRENGTH = 0.5
 
     def penalty(self, rows: Sequence[Row], lesson: Lesson) -> Tensor | None:
-        if self.block == 0:
-            return None
+        strength = self.STRENGTH if self.config.penalty is None else self.config.penalty
         total = torch.zeros((), device=self.reader.model.device)
         for stack in self.skills.stacks:
-            old = stack.down[: stack.span(self.block).start]
-            total = total + (old @ stack.new_down.T).abs().sum().to(total)
-        return total * (self.STRENGTH if self.config.penalty is None else self.config.penalty)
+            if self.block:
+                old = stack.down[: stack.span(self.block).start]
+                total = total + strength * (old @ stack.new_down.T).abs().sum().to(total)
+            if self.config.penalty_norm:
+                norms = stack.new_down.norm() + stack.new_up.norm()
+                total = total + self.config.penalty_norm * norms.to(total)
+        return total
 
 
 class Routed(Blocks):
