@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+import weakref
 
 import pytest
 import torch
@@ -348,15 +349,64 @@ def test_a_prompts_weights_do_not_depend_on_its_batch_or_on_the_side_of_its_padd
             torch.testing.assert_close(together[i], alone[0])
 
 
-def test_while_decoding_the_prompts_weights_stay():
+@pytest.mark.parametrize("kind", ["llama", "t5", "prompts"])
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_while_decoding_the_prompts_weights_stay(kind: str, use_cache: bool):
+    """With a cache and without one the same tokens are written: those of whole forwards with the prompts' weights."""
+    if kind == "prompts":
+        model = tiny("llama")
+        skills = attach_prompts(model.network, 3, joined=False)
+        for name in "abc":
+            skills.add(name, 0, 1.0)
+        skills.prompts.rows *= 20
+    else:
+        model, skills = with_skills(kind)
+    skills.router = Attention(32)
+    skills.router.keys = 3 * torch.randn(3, 1, 32, generator=torch.Generator().manual_seed(1))
+    batch = dict(model.encode(["one", "two three"], side="left"))
+    batch.pop("token_type_ids", None)
+    some = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
+    pooled_ = pool(skills.embedding(batch["input_ids"]), batch["attention_mask"])
+    with skills.given(skills.weigh(pooled_)):
+        wanted = model.network.generate(**batch, **some)
+    seen, keep = [], skills.router.forward
+    skills.router.forward = lambda pooled: seen.append(len(pooled)) or keep(pooled)
+    for beams in (1, 2):
+        found = model.network.generate(**batch, **some, use_cache=use_cache, num_beams=beams)
+        assert beams > 1 or torch.equal(found, wanted)
+    assert seen == [2, 4] if kind != "t5" else seen == [2, 2]
+    del skills.router.forward
+    if kind == "llama" and not use_cache:  # the weights of longer texts are others, and so would be what is written
+        ids = batch["input_ids"][1][batch["attention_mask"][1].bool()][None]
+        for _ in range(8):
+            with torch.no_grad():
+                scores = model.network(ids).logits[0, -1]
+            scores[2] = -torch.inf
+            ids = torch.cat([ids, scores.argmax().view(1, 1)], 1)
+        assert ids[0, -8:].tolist() != wanted[1, -8:].tolist()
+
+
+def test_a_prompt_is_weighed_anew_after_generating_and_in_a_copy():
     model, skills = with_skills("llama")
     skills.router = Attention(32)
     skills.router.keys = 5 * torch.randn(3, 1, 32)
-    seen = []
-    keep = skills.router.forward
-    skills.router.forward = lambda pooled: seen.append(len(pooled)) or keep(pooled)
-    model.network.generate(**model.encode(["one", "two three"], side="left"), max_new_tokens=5, do_sample=False)
-    assert seen == [2]
+    batches = [dict(model.encode([text])) for text in ("one", "two three")]
+    other = model.copy()
+    for batch in batches:
+        wanted = model.network.generate(**batch, max_new_tokens=2, do_sample=False, use_cache=False)
+        weights = skills.mixture.weights.clone()
+        model.network(**batch)
+        torch.testing.assert_close(skills.mixture.weights, weights)
+        own = skills_of(other.network)
+        own.mixture.set(None)
+        found = other.network.generate(**batch, max_new_tokens=2, do_sample=False, use_cache=False)
+        assert torch.equal(found, wanted)
+        torch.testing.assert_close(own.mixture.weights, weights)
+    gone = weakref.ref(other.network)
+    del other, own
+    assert gone() is None  # nothing keeps a network that nobody has
+    detach(model.network)
+    assert "generate" not in vars(model.network) and model.network.generate.__self__ is model.network
 
 
 # ---- the classifier in closed form

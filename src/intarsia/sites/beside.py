@@ -7,7 +7,9 @@ it. The layers themselves are not replaced, so names, weights and whatever form 
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,11 @@ class Guest(nn.Module):
         """Before the decoder of an encoder-decoder runs: its keyword arguments."""
         return given
 
+    def generating(self) -> AbstractContextManager[None]:
+        """Around the network's `generate`: all that is read inside goes on from the prompts it begins with, whether a
+        cache says so or not."""
+        return nullcontext()
+
     def replaced(self, old: nn.Module, new: nn.Module) -> None:
         """One of the network's modules gave way to another (`exchange`)."""
 
@@ -69,6 +76,24 @@ class _After:
 
     def __call__(self, module: nn.Module, args: tuple, output: Any) -> Any:
         return self.function(output)
+
+
+class _Generate:
+    """A network's own `generate`, inside what its guest puts around that.
+
+    The network is held weakly: it holds this."""
+
+    def __init__(self, network: nn.Module, guest: Guest):
+        self.network, self.guest = weakref.ref(network), guest
+        self.__signature__ = inspect.signature(type(network).generate.__get__(network))  # type: ignore[attr-defined]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        network: Any = self.network()
+        with self.guest.generating():
+            return type(network).generate(network, *args, **kwargs)
+
+    def __reduce__(self) -> tuple:
+        return _Generate, (self.network(), self.guest)  # a copy of the network gets one of its own
 
 
 class _Added:
@@ -100,6 +125,8 @@ def put_beside(network: nn.Module, guest: Guest, parts: Mapping[str, nn.Module])
     if decoder is not None:
         decoder.register_forward_pre_hook(_Before(guest.cross, _names(decoder)), with_kwargs=True)
     network.add_module(NAME, guest)
+    if hasattr(type(network), "generate"):
+        network.generate = _Generate(network, guest)  # type: ignore[assignment]
 
 
 def exchange(network: nn.Module, name: str, new: nn.Module) -> None:
@@ -144,6 +171,8 @@ def take_off(network: nn.Module) -> None:
                 module._forward_pre_hooks_with_kwargs.pop(key, None)
                 module._forward_hooks_with_kwargs.pop(key, None)
     network._modules.pop(NAME, None)
+    if isinstance(network.__dict__.get("generate"), _Generate):
+        del network.generate
 
 
 def doors(network: Any) -> tuple[nn.Module, nn.Module | None]:

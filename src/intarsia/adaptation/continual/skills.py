@@ -27,7 +27,7 @@ class Skills(Guest):
     """Blocks beside a network.
 
     - names: of the blocks. router: weighs them, from the prompt alone, whenever the network begins to read one; while
-      it decodes, the prompt's weights stay.
+      it decodes from a cache, and to the end of a `generate`, the prompt's weights stay.
 
     Weights can be set by hand: `with skills.given(weights)`, `with skills.using("agnews")`."""
 
@@ -46,6 +46,7 @@ class Skills(Guest):
         self.transposed = False
         """Whether the layers keep their weights as [input, output] (GPT-2)."""
         self._fixed = False
+        self._generating, self._weighed = False, False
         # Not a child: it is the network's.
         self.__dict__["embedding"] = embedding
 
@@ -167,6 +168,15 @@ class Skills(Guest):
 
     # ---- the network's doors
 
+    @contextmanager
+    def generating(self) -> Iterator[None]:
+        before = self._generating, self._weighed
+        self._generating, self._weighed = True, False
+        try:
+            yield
+        finally:
+            self._generating, self._weighed = before
+
     def replaced(self, old: nn.Module, new: nn.Module) -> None:
         if old is self.embedding:
             self.__dict__["embedding"] = new
@@ -180,7 +190,8 @@ class Skills(Guest):
 
     def enter(self, given: dict[str, Any]) -> dict[str, Any]:
         decoding = _decoding(given)
-        if not self._fixed and not decoding:
+        if not (self._fixed or decoding or self._weighed):
+            self._weighed = self._generating  # without a cache, `generate` reads the prompt again for every token
             ids, embedded = given.get("input_ids"), given.get("inputs_embeds")
             if embedded is None and ids is not None:
                 embedded = self.embedding(ids)
