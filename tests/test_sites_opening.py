@@ -58,9 +58,9 @@ def test_rows_of_what_is_given_are_what_those_rows_alone_get():
     many = opened.given(ids, cache, position_ids=places, attention_mask=mask)
     rows = torch.tensor([1, 2, 1])
     alone = opened.given(ids[rows], cache, position_ids=places[rows], attention_mask=mask[rows])
-    picked = many.rows(rows)
-    assert torch.equal(picked.stream, alone.stream)
-    for (_, ours), (_, theirs) in zip(picked.calls, alone.calls, strict=True):
+    assert torch.equal(many.stream[rows], alone.stream)
+    for index in range(opened.blocks):
+        (_, ours), (_, theirs) = many.call(index, rows), alone.call(index, None)
         torch.testing.assert_close(ours["position_embeddings"], theirs["position_embeddings"], rtol=0, atol=0)
         assert torch.equal(ours["attention_mask"], theirs["attention_mask"])
 

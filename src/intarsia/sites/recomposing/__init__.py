@@ -3,7 +3,7 @@
 - `Rule`, `Seen`, `Step`: what a wing decides, what it sees, what it answers.
 - `recompose`, `installed`, `remove`, `dense`: put rules on a network's towers, look, take off, switch off for a while.
 - `Flow`, `Trace`: the bookkeeping of one forward.
-- `Opened`, `Given`: the blocks run one by one on the caller's own streams, in halves: what expert parallelism stands on."""
+- `Opened`, `Given`: the blocks run one by one, in halves, on streams of the caller's (expert parallelism)."""
 
 from intarsia.sites.dense import dense
 from intarsia.sites.recomposing.flow import Flow, Trace

@@ -34,14 +34,13 @@ class Given:
     stream: Tensor
     calls: list[Call]
 
-    def rows(self, rows: Tensor) -> Given:
-        """The same for some of the rows, [n] int64, in that order."""
+    def call(self, index: int, rows: Tensor | None) -> Call:
+        """The arguments of block `index` for some of the rows, [n] int64 in that order; None: for all."""
+        args, kwargs = self.calls[index]
+        if rows is None:
+            return args, kwargs
         count = len(self.stream)
-        calls = [
-            (tuple(_pick(a, rows, count) for a in args), {k: _pick(v, rows, count) for k, v in kwargs.items()})
-            for args, kwargs in self.calls
-        ]
-        return Given(self.stream.index_select(0, rows), calls)
+        return tuple(_pick(a, rows, count) for a in args), {k: _pick(v, rows, count) for k, v in kwargs.items()}
 
 
 class _Passing:
@@ -132,13 +131,13 @@ class Opened:
             self._recorded = None
 
     @torch.no_grad()
-    def first(self, index: int, stream: Tensor, given: Given, cache: Any) -> Tensor:
+    def first(self, index: int, stream: Tensor, given: Given, cache: Any, rows: Tensor | None = None) -> Tensor:
         """The middle of block `index`: [row, token, width] after attention, before the MLP's norm.
 
-        - given: what the block is handed for these rows; cache: whose `update` its attention calls."""
+        - given: what the block is handed; rows: which of its rows these are; cache: whose `update` attention calls."""
         half = _Half(self.parts[index])
         token = _half.set(half)
-        args, kwargs = self._call(given, index, stream, cache)
+        args, kwargs = self._call(given.call(index, rows), index, stream, cache)
         try:
             self.parts[index].block(*args, **kwargs)
         except _Reached as reached:
@@ -152,7 +151,7 @@ class Opened:
     def second(self, index: int, middle: Tensor) -> Tensor:
         """The stream after block `index` from its middle, for any rows [row, token, width]."""
         token = _half.set(_Half(self.parts[index], self._outputs[index], middle))
-        args, kwargs = self._call(self._ready, index, middle, None)
+        args, kwargs = self._call(self._ready.calls[index], index, middle, None)
         try:
             output = self.parts[index].block(*args, **kwargs)
         finally:
@@ -173,8 +172,8 @@ class Opened:
         _, weights, experts = router(states)
         return weights, experts
 
-    def _call(self, given: Given, index: int, stream: Tensor, cache: Any) -> Call:
-        args, kwargs = self.parts[index].output.put_input(stream, *given.calls[index])
+    def _call(self, call: Call, index: int, stream: Tensor, cache: Any) -> Call:
+        args, kwargs = self.parts[index].output.put_input(stream, *call)
         args = tuple(cache if a is _CACHE else a for a in args)
         return args, {k: cache if v is _CACHE or k == "past_key_values" else v for k, v in kwargs.items()}
 
