@@ -19,8 +19,10 @@ from intarsia.adaptation import answer, continual, forget, merge
 from intarsia.adaptation.continual import learning as _learning
 from intarsia.adaptation.continual.blocks.prompts import Prompts
 from intarsia.adaptation.continual.methods import METHODS
+from intarsia.adaptation.continual.methods.lfpt5 import LFPT5
 from intarsia.adaptation.continual.methods.transfer import Transfer
 from intarsia.adaptation.continual.routing.closed import Closed
+from intarsia.adaptation.continual.rows import Writer
 from intarsia.adaptation.continual.skills import skills_of
 from intarsia.adaptation.continual.stream import tasks_of
 from intarsia.cli import app
@@ -473,6 +475,7 @@ main(sys.argv[1:])
 """
 AMID = """
 import os, sys
+from intarsia.adaptation.continual.methods.lfpt5 import LFPT5
 from intarsia.adaptation.continual.methods.transfer import Transfer
 aside = Transfer.lay_aside
 
@@ -743,11 +746,14 @@ def test_encoder_decoders_write_samples(method: str, monkeypatch):
         text = self.model.tokenizer("Count them\nnumbers 1\nOutput: 2", add_special_tokens=False)["input_ids"]
         return [text] * 3  # a random network writes nothing that reads as an example
 
+    rows_, write_ = [], LFPT5._write
+    monkeypatch.setattr(LFPT5, "_write", lambda self, lesson: write_(self, lesson) or rows_.extend(self.written))
     monkeypatch.setattr(Reader, "sampled", seen)
     out = learned(method, stream("letters", "numbers"), tiny("t5"), layers_from=0, pseudo="generated")
     assert written and out.finding.ap is not None
     if method == "lfpt5":
-        assert out.finding.tasks[1].facts["written"] >= 1
+        assert out.finding.tasks[1].facts["written"] == len(rows_) == 1
+        assert list(rows_[0].answer) == Writer(out, "{input}", None, 50).answer("2")  # as the examples' own are
 
 
 # ---- odd streams
@@ -759,8 +765,6 @@ def test_examples_that_say_less():
     rows = out.finding.tasks
     assert [task.examples for task in rows] == [15, 15]
     assert learned("sequential", bare, judge="rouge").finding.ap is not None
-    from intarsia.adaptation.continual.rows import Writer
-
     writer = Writer(tiny("llama"), "{instruction}\n{input}\nOutput:", None, 4)
     assert out.tokenizer.decode(writer.rows(bare[:1])[0].prompt) == "one 0?\nOutput:"
     with pytest.raises(BadInput, match="a prompt is empty"):

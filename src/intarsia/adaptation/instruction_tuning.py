@@ -10,7 +10,7 @@ from intarsia.adaptation import lora
 from intarsia.adaptation.conversations import IGNORED, Marked, mark
 from intarsia.adaptation.training import fixed_batches, seeded, train
 from intarsia.errors import BadInput, Note
-from intarsia.measure.likelihood import accepts, check_causal, given
+from intarsia.measure.likelihood import accepts, check_causal, given, right_padded
 
 if TYPE_CHECKING:
     import torch
@@ -83,15 +83,12 @@ def answer_loss(model: Model, network: Any, rows: Sequence[Marked]) -> tuple[tor
     """Summed loss in nats over the answers' tokens of a batch, and their number."""
     import torch
 
-    width = max(len(row.ids) for row in rows)
-    pad = model.tokenizer.pad_token_id or 0
-    ids = torch.tensor([row.ids + [pad] * (width - len(row.ids)) for row in rows], device=model.device)
-    mask = torch.tensor([[1] * len(r.ids) + [0] * (width - len(r.ids)) for r in rows], device=model.device)
-    labels = torch.tensor([r.labels + [IGNORED] * (width - len(r.labels)) for r in rows], device=model.device)
+    inputs = right_padded([row.ids for row in rows], model.tokenizer.pad_token_id or 0)
+    labels = right_padded([row.labels for row in rows], IGNORED)["input_ids"].to(model.device)
     # A position predicts the next token; logits are computed only where some row has an answer to predict.
     wanted = labels[:, 1:]
     places = (wanted != IGNORED).any(0).nonzero()[:, 0]
-    batch = given({"input_ids": ids, "attention_mask": mask}, accepts(model.network))
+    batch = given({name: value.to(model.device) for name, value in inputs.items()}, accepts(model.network))
     logits = network(**batch, logits_to_keep=places, use_cache=False).logits
     loss = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1).float(), wanted[:, places].flatten(), ignore_index=IGNORED, reduction="sum"

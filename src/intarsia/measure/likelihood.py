@@ -188,6 +188,17 @@ def left_padded(ids: Sequence[Sequence[int]], pad: int) -> dict[str, torch.Tenso
     }
 
 
+def right_padded(ids: Sequence[Sequence[int]], pad: int) -> dict[str, torch.Tensor]:
+    """Ids and mask [batch, token], padded on the right."""
+    import torch
+
+    width = max(len(row) for row in ids)
+    return {
+        "input_ids": torch.tensor([list(row) + [pad] * (width - len(row)) for row in ids]),
+        "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids]),
+    }
+
+
 def accepts(network: Any) -> Callable[[str], bool]:
     """Whether a network's forward takes an argument of a name."""
     import inspect

@@ -114,46 +114,68 @@ class Course:
         seed: int, trunk_folder: Path | None,
     ):  # fmt: skip
         self.model, self.config, self.tasks, self.unseen, self.seed = model, config, tasks, unseen, seed
-        network = model.network
-        first = first_block(network, config.layers_from)
-        found = skills_of(network)
-        kind = METHODS[config.method]
-        if found is not None:
-            self.skills: Skills = found
-        elif kind.prompts:
-            self.skills = attach_prompts(network, kind.length(config), joined=kind.joined)
-        else:
-            self.skills = attach(network, layer_names(network, config.targets, first))
+        self.kind = METHODS[config.method]
+        self.decoder_only = not getattr(model.config, "is_encoder_decoder", False)
         self.earlier = len((had or {}).get("tasks", {}))
-        network.eval()  # its own dropout is off: states below the blocks are constants
-        if getattr(network, "is_gradient_checkpointing", False):
-            network.gradient_checkpointing_disable()  # it would run blocks again after their weights are gone
-        for stack in self.skills.stacks:
-            stack.dropout = config.dropout
-        if self.skills.prompts is not None:
-            self.skills.prompts.hidden = config.prompt_mlp
-        for parameter in network.parameters():
-            parameter.requires_grad_(False)
-        decoder_only = not getattr(network.config, "is_encoder_decoder", False)
-        if kind.prompts and config.trunk_cache not in ("auto", "off"):
-            raise BadInput(f"the method {config.method} works by prompts, which change every block: trunk_cache off")
-        if config.trunk_cache not in ("auto", "off") and not decoder_only:
-            raise BadInput("an encoder-decoder has no frozen trunk to store: trunk_cache off")
-        reserved = kind.positions(config, self.earlier + len(tasks))
-        self.writer = Writer(model, config.template, config.max_tokens, config.max_answer, reserved)
-        self.rows = {
-            task.name: {split: self.writer.rows(getattr(task, split)) for split in ("train", "dev", "test")}
-            for task in (*tasks, *unseen)
-        }
+        self._check_trunk()
+        first = first_block(model.network, config.layers_from)
+        found = skills_of(model.network)
+        self.skills: Skills = self._attached(first) if found is None else found
+        self._settle()
+        self.rows = self._written()
+        self.hows = {task.name: how_to_judge(task, config.judge) for task in self._all}
         trunk = self._trunk(first if found is None else self.skills.first, trunk_folder)
         self.reader = Reader(model, self.skills, trunk)
-        self.hows = {task.name: how_to_judge(task, config.judge) for task in (*tasks, *unseen)}
         with seeded(seed):  # a router that is learned begins at random
-            self.method: Method = kind(self.reader, config)
+            self.method: Method = self.kind(self.reader, config)
         bundle.take_state(self.method, had)
         self.judge = Judge(self.reader, config.max_answer, self.method.frozen)
         self.learned: list[Learned] = []
         self.base: dict[str, float | None] = {}  # scores without any block
+
+    @property
+    def _all(self) -> tuple[Task, ...]:
+        """Also those that are only judged."""
+        return (*self.tasks, *self.unseen)
+
+    def _check_trunk(self) -> None:
+        """Raises `BadInput` where states are to be stored and nothing below the blocks is frozen."""
+        if self.config.trunk_cache in ("auto", "off"):
+            return
+        if self.kind.prompts:
+            raise BadInput(f"the method {self.kind.name} works by prompts, which change every block: trunk_cache off")
+        if not self.decoder_only:
+            raise BadInput("an encoder-decoder has no frozen trunk to store: trunk_cache off")
+
+    def _attached(self, first: int) -> Skills:
+        """New skills of the method's kind, beside blocks `first` and up."""
+        network, config, kind = self.model.network, self.config, self.kind
+        if kind.prompts:
+            return attach_prompts(network, kind.length(config), joined=kind.joined)
+        return attach(network, layer_names(network, config.targets, first))
+
+    def _settle(self) -> None:
+        """Nothing of the network moves any more; the skills are trained as the settings say."""
+        network = self.model.network
+        network.eval()  # its own dropout is off: states below the blocks are constants
+        if getattr(network, "is_gradient_checkpointing", False):
+            network.gradient_checkpointing_disable()  # it would run blocks again after their weights are gone
+        for parameter in network.parameters():
+            parameter.requires_grad_(False)
+        for stack in self.skills.stacks:
+            stack.dropout = self.config.dropout
+        if self.skills.prompts is not None:
+            self.skills.prompts.hidden = self.config.prompt_mlp
+
+    def _written(self) -> dict[str, dict[str, list[Row]]]:
+        """The rows of every task and split."""
+        config = self.config
+        reserved = self.kind.positions(config, self.earlier + len(self.tasks))
+        writer = Writer(self.model, config.template, config.max_tokens, config.max_answer, reserved)
+        return {
+            task.name: {split: writer.rows(getattr(task, split)) for split in ("train", "dev", "test")}
+            for task in self._all
+        }
 
     def _trunk(self, first: int, folder: Path | None) -> Trunk | None:
         """Stored states of the blocks below the first adapted one, where that is asked for, or possible and worth its
@@ -163,8 +185,7 @@ class Course:
             return None
         if asked != "auto":
             return Trunk.of(self.model, asked, first, folder)
-        decoder_only = not getattr(self.model.config, "is_encoder_decoder", False)
-        if not first or not decoder_only or METHODS[self.config.method].prompts:
+        if not first or not self.decoder_only or self.kind.prompts:
             return None
         tokens = sum(len(row.ids) for splits in self.rows.values() for rows in splits.values() for row in rows)
         size = tokens * self.model.config.get_text_config().hidden_size * 2

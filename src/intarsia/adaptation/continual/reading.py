@@ -17,7 +17,7 @@ from intarsia.adaptation.continual.skills import Skills
 from intarsia.adaptation.conversations import IGNORED
 from intarsia.adaptation.trunk import Trunk
 from intarsia.measure.generation import rouge_scorer
-from intarsia.measure.likelihood import accepts, given, left_padded, length_batches
+from intarsia.measure.likelihood import accepts, given, left_padded, length_batches, right_padded
 from intarsia.progress import track
 
 if TYPE_CHECKING:
@@ -94,11 +94,8 @@ class Reader:
         return count if count >= SHARED else 0
 
     def _encoded(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-        longest = max(len(row.answer) for row in rows)
-        labels = torch.tensor(
-            [[*row.answer, *[IGNORED] * (longest - len(row.answer))] for row in rows], device=self.model.device
-        )
-        batch = self._batch(_right_padded([row.prompt for row in rows], self._pad))
+        labels = right_padded([row.answer for row in rows], IGNORED)["input_ids"].to(self.model.device)
+        batch = self._batch(right_padded([row.prompt for row in rows], self._pad))
         return self.model.network(**batch, labels=labels, use_cache=False).logits, labels
 
     def _batch(self, batch: dict[str, Tensor]) -> dict[str, Any]:
@@ -136,7 +133,7 @@ class Reader:
         """[row] what the network writes, greedily, at most so many tokens."""
         out = [""] * len(rows)
         network, tokenizer = self.model.network, self.model.tokenizer
-        pad = left_padded if self.decoder_only else _right_padded
+        pad = left_padded if self.decoder_only else right_padded
         for batch in track(self._batches(rows, 16), task or "writing answers"):
             some = [rows[i] for i in batch]
             inputs = self._batch(pad([row.prompt for row in some], self._pad))
@@ -197,11 +194,3 @@ def same(text: str, target: str) -> bool:
 
 def _plain(text: str) -> str:
     return re.sub(r"\s+", " ", text.lower().translate(str.maketrans("", "", string.punctuation))).strip()
-
-
-def _right_padded(ids: Sequence[Sequence[int]], pad: int) -> dict[str, Tensor]:
-    width = max(map(len, ids))
-    return {
-        "input_ids": torch.tensor([[*row, *[pad] * (width - len(row))] for row in ids]),
-        "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids]),
-    }

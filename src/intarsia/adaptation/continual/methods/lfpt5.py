@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, kl_div
 
 from intarsia.adaptation.continual.methods.base import Groups, Lesson, Method
 from intarsia.adaptation.continual.methods.shared import LEAST
-from intarsia.adaptation.continual.rows import Row
+from intarsia.adaptation.continual.rows import Row, Writer
 from intarsia.adaptation.conversations import IGNORED
 
 ASK = "__gen__ "
@@ -60,6 +60,7 @@ class LFPT5(Method):
         """Some examples of earlier tasks, as the prompt writes them, and what the model says of each."""
         reader, tokenizer = self.reader, self.reader.model.tokenizer
         assert tokenizer is not None
+        writer = Writer(reader.model, self.config.template, self.config.max_tokens, self.config.max_answer)
         count = max(LEAST, round(self.config.pseudo_share * len(lesson.train))) * max(1, lesson.number)
         cue = self.config.template.rpartition("{input}")[2].strip()
         longest = min(LONGEST, max(len(row.prompt) + len(row.answer) for row in lesson.train) + 8)
@@ -73,9 +74,7 @@ class LFPT5(Method):
                 prompt, there, answer = text.rpartition(cue)
                 if there and prompt.strip() and answer.strip():
                     asked = tuple(tokenizer(f"{prompt}{cue}".strip(), verbose=False)["input_ids"])
-                    said = tokenizer(f" {answer.strip()}", add_special_tokens=False, verbose=False)["input_ids"]
-                    said = (*said[: self.config.max_answer], tokenizer.eos_token_id)
-                    found[asked] = Row("", asked, said, (answer.strip(),))
+                    found[asked] = Row("", asked, tuple(writer.answer(answer)), (answer.strip(),))
         self.written = list(found.values())[:count]
         reader.prepare(self.written)
         self.said = []

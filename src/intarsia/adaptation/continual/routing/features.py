@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from intarsia.measure.likelihood import length_batches
+from intarsia.measure.likelihood import length_batches, right_padded
 
 TOKENS = 16384  # padded tokens that are embedded at a time
 
@@ -49,10 +49,8 @@ def pooled_prompts(embedding: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
     device = device_of(embedding)
     out: list[Tensor | None] = [None] * len(prompts)
     for numbers in length_batches([len(prompt) for prompt in prompts], TOKENS, 256):
-        rows = [prompts[i] for i in numbers]
-        width = max(map(len, rows))
-        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
-        for i, value in zip(numbers, pool(embedding(ids), mask), strict=True):
+        batch = right_padded([prompts[i] for i in numbers], 0)
+        found = pool(embedding(batch["input_ids"].to(device)), batch["attention_mask"].to(device))
+        for i, value in zip(numbers, found, strict=True):
             out[i] = value
     return torch.stack([value for value in out if value is not None])

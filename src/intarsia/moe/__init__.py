@@ -1,0 +1,46 @@
+"""Mixture of experts: where its tokens go, and experts placed so that tokens seldom have to change device.
+
+- `trace`, `affinity`: record routing (`routing/`), and see how much one layer's expert says of the next.
+- `plan`, `place`: experts on devices (`placement/`: solvers, bounds, load, copies, what is saved)."""
+
+from typing import Any
+
+from intarsia.moe.affinity import Affinity, AffinityConfig, affinity
+from intarsia.moe.plan import PlaceConfig, Plan, PlanConfig, place, plan
+from intarsia.moe.record import TraceConfig, trace
+from intarsia.moe.routing.trace import Trace
+
+_LATER = {
+    "Counts": "intarsia.moe.routing.counts",
+    "Placement": "intarsia.moe.placement.placement",
+    "Problem": "intarsia.moe.placement.problem",
+    "contiguous": "intarsia.moe.placement.placement",
+    "solve": "intarsia.moe.placement.solve",
+}
+
+__all__ = [
+    "Affinity",
+    "AffinityConfig",
+    "Counts",
+    "PlaceConfig",
+    "Placement",
+    "Plan",
+    "PlanConfig",
+    "Problem",
+    "Trace",
+    "TraceConfig",
+    "affinity",
+    "contiguous",
+    "place",
+    "plan",
+    "solve",
+    "trace",
+]
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name not in _LATER:
+        raise AttributeError(f"module 'intarsia.moe' has no attribute '{name}'")
+    return getattr(importlib.import_module(_LATER[name]), name)

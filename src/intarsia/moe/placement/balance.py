@@ -1,0 +1,53 @@
+"""Fewer steps between devices, or the same work on each: what the one costs in the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from intarsia.moe.placement.placement import Devices
+from intarsia.moe.placement.problem import Problem, cost, crossing, imbalance
+from intarsia.moe.placement.solve import solve
+
+WEIGHTS = (0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """- weight: of balance beside a step; value: the objective without balance, per step; crossing: share of steps that
+    change device; load: of the fullest device over the mean, in the mean over layers; device_of: [L, E]."""
+
+    weight: float
+    value: float
+    crossing: float
+    load: float
+    device_of: Devices
+
+
+def pareto(problem: Problem, best: Devices, *, effort: int = 100, seed: int = 0) -> list[Point]:
+    """Placements none of which is better in both, from the least cost to the evenest load; `best` is the first.
+
+    Cost is the problem's own without balance: crossing, less what is used together where that counts."""
+    assert problem.load is not None
+    points, rows = [_point(problem, 0.0, best)], best
+    for weight in WEIGHTS:
+        rows = solve(replace(problem, balance=weight), effort=effort, seed=seed, first=(rows, best)).device_of
+        points.append(_point(problem, weight, rows))
+    rest = [p for p in points[1:] if p.load < points[0].load and not any(_better(q, p) for q in points)]
+    return [points[0], *sorted(rest, key=lambda p: -p.load)]
+
+
+def _point(problem: Problem, weight: float, rows: Devices) -> Point:
+    assert problem.load is not None
+    load = float(np.mean(imbalance(problem.load, rows, problem.devices)))
+    plain = replace(problem, balance=0.0)
+    value = cost(plain, rows) / max(1, problem.layers - 1)
+    return Point(weight, value, crossing(problem.flow, rows), load, rows)
+
+
+def _better(a: Point, b: Point) -> bool:
+    """Whether a is as good in both and better in one; of equals the first one stays."""
+    if (a.value, a.load) == (b.value, b.load):
+        return a.weight < b.weight
+    return a.value <= b.value and a.load <= b.load

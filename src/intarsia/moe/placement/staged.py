@@ -1,0 +1,59 @@
+"""Nodes first, then the devices of each node, then both together: where a step to another node costs more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from intarsia.errors import BadInput
+from intarsia.moe.placement import bounds
+from intarsia.moe.placement.descent import Descent
+from intarsia.moe.placement.problem import Problem, cost, crossing
+from intarsia.moe.placement.solve import Solution, solve
+
+
+def solve_staged(problem: Problem, *, effort: int = 400, seed: int = 0) -> tuple[Solution, float]:
+    """The placement on nodes and devices, and the bound of the share of steps that change node.
+
+    The solution's value and bound are those of changing device. Raises `BadInput` where a layer's experts do not
+    divide by the nodes."""
+    if problem.experts % problem.nodes:
+        raise BadInput(
+            f"{problem.experts} experts cannot stand on {problem.nodes} equal nodes; "
+            "take a number of nodes that divides the experts"
+        )
+    inside = problem.devices // problem.nodes
+    flat = replace(problem, nodes=1)
+    outer = solve(replace(flat, devices=problem.nodes), effort=effort, seed=seed)
+    rows = np.empty((problem.layers, problem.experts), np.int64)
+    seconds = outer.seconds
+    for node in range(problem.nodes):
+        held = [np.flatnonzero(row == node) for row in outer.device_of]
+        part = solve(_part(flat, held, inside), effort=effort, seed=seed)
+        seconds += part.seconds
+        for layer, experts in enumerate(held):
+            rows[layer, experts] = node * inside + part.device_of[layer]
+    both = replace(problem, far=max(problem.far, 1.0 + 1e-9))
+    if not problem.empty:
+        # The stages choose one after the other; what is left to gain from choosing both at once is little, and cheap.
+        joint = Descent(both).descend(rows.copy())
+        if cost(both, joint) < cost(both, rows):
+            rows = joint
+    value = crossing(problem.flow, rows)
+    bound = min(bounds.lower_bound(flat), value)
+    how = f"nodes: {outer.solver}; then devices"
+    return Solution(rows, value, bound, "bound", how, seconds), outer.bound
+
+
+def _part(problem: Problem, held: list[np.ndarray], devices: int) -> Problem:
+    """The problem of one node: its experts, and the flow between them."""
+    flow = np.stack([w[np.ix_(a, b)] for w, a, b in zip(problem.flow, held, held[1:], strict=False)])
+    mates = problem.mates
+    return replace(
+        problem,
+        flow=flow,
+        devices=devices,
+        mates=None if mates is None else np.stack([m[np.ix_(h, h)] for m, h in zip(mates, held, strict=True)]),
+        load=None if problem.load is None else np.stack([w[h] for w, h in zip(problem.load, held, strict=True)]),
+    )
