@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -45,10 +46,18 @@ class Body:
             )
         number = {block: layer for layer, block in enumerate(self.opened.routed)}
         self.layer_of = [number.get(block) for block in range(self.opened.blocks)]
-        parameter = next(network.parameters())
-        self.device = parameter.device
+        self.device = next(network.parameters()).device
+        self.vocabulary = int(network.get_input_embeddings().num_embeddings)
+        self.positions: int | None = getattr(network.config.get_text_config(), "max_position_embeddings", None)
         self.store = Store(self.opened.blocks, self.device)
         self._learn()
+
+    def router_sha256(self) -> str:
+        """Of the routers' weights as float32, in layer order: what a placement says it was made for."""
+        digest = hashlib.sha256()
+        for weight in self.opened.router_weights():
+            digest.update(weight.detach().float().cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def _learn(self) -> None:
         """What only a run shows: shapes of keys and values, the number of experts and the type of their weights."""

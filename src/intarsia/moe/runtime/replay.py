@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,28 @@ class Sizes:
         )  # fmt: skip
 
 
+@dataclass
+class Effort:
+    """What the steps of one phase cost on the slowest rank: what a time is modelled from.
+
+    - steps, tokens; collectives: of all steps together.
+    - critical_bytes: summed over exchanges, what the rank that sent most sent.
+    - busiest_rows: summed over layers, (token, expert) pairs of the rank that ran most."""
+
+    steps: int = 0
+    tokens: int = 0
+    collectives: int = 0
+    critical_bytes: int = 0
+    busiest_rows: int = 0
+
+
+class Replayed(NamedTuple):
+    """Traffic by rank, and the effort of decoding."""
+
+    traffic: list[Traffic]
+    decode: Effort
+
+
 def replay(
     events: Sequence[Event], experts: Mapping[int, Ints], placement: Placement, mode: str, sizes: Sizes
 ) -> list[Traffic]:
@@ -61,8 +83,8 @@ def replay(
 
 def replay_trace(
     expert_ids: Ints, seq: Ints, placement: Placement, mode: str, sizes: Sizes, *, prompt: int, batch: int = 16
-) -> list[Traffic]:
-    """Every rank's traffic for a routing trace, as if its sequences had been requests.
+) -> Replayed:
+    """The traffic and the effort of a routing trace, as if its sequences had been requests.
 
     - expert_ids: [token, layer, k], the largest weight first; seq: [token].
     - prompt: tokens of each sequence that are its prompt; the rest is decoded, `batch` sequences at a time."""
@@ -84,7 +106,7 @@ def replay_trace(
             here = tuple(moved[r] for r in going)
             ones = (1,) * len(going)
             replayer.decode(Event("decode", going, here, ones, (position,) * len(going), (False,) * len(going), nobody))
-    return replayer.traffic
+    return Replayed(replayer.traffic, replayer.effort)
 
 
 class _Replay:
@@ -99,6 +121,8 @@ class _Replay:
                 self.held[layer, rank, placement.held(layer, rank)] = True
         self.traffic = [Traffic() for _ in range(self.ranks)]
         self.now: list[Counters] = []
+        self.effort = Effort()
+        self._decoding = False
         k = next(iter(experts.values())).shape[2] if experts else 1
         self.row = sizes.state + k * (sizes.weight + 4)
 
@@ -114,7 +138,7 @@ class _Replay:
 
     def prefill(self, event: Event) -> dict[int, int]:
         """A call that runs prompts; the homes after it."""
-        self.now = [t.prefill for t in self.traffic]
+        self.now, self._decoding = [t.prefill for t in self.traffic], False
         for t in self.traffic:
             t.prompt_tokens += sum(event.tokens)
         ids = [self.experts[r][:n] for r, n in zip(event.requests, event.tokens, strict=True)]
@@ -138,7 +162,9 @@ class _Replay:
 
     def decode(self, event: Event) -> None:
         """A call that makes one token of each request."""
-        self.now = [t.decode for t in self.traffic]
+        self.now, self._decoding = [t.decode for t in self.traffic], True
+        self.effort.steps += 1
+        self.effort.tokens += len(event.requests)
         for t in self.traffic:
             t.new_tokens += len(event.requests)
         ids = np.stack([self.experts[r][p] for r, p in zip(event.requests, event.positions, strict=True)])
@@ -159,6 +185,8 @@ class _Replay:
             serving = self._serving(layer, ids[:, layer], here)
             if not free:
                 self._dispatch(serving, here, self.row + 4)
+            else:
+                self._busy(np.bincount(serving.ravel(), minlength=self.ranks))
             free = False
             here = serving[:, 0]
             self._to_carriers(serving)
@@ -180,6 +208,7 @@ class _Replay:
 
     def _dispatch(self, serving: Ints, here: Ints, width: int) -> None:
         if self.ranks == 1:
+            self._busy(np.array([serving.size]))
             return
         rows, devices = np.nonzero(self._visited(serving))
         sent = np.zeros((self.ranks, self.ranks), dtype=np.int64)
@@ -187,13 +216,20 @@ class _Replay:
         most = self._per_rank(here)
         header = 4 * (2 * self.ranks + 1 + 1)
         fused = int(most.max()) * width <= self.sizes.fuse_bytes
-        self._rows(sent, self.sizes.state, width - self.sizes.state)
+        self._rows(sent, self.sizes.state, width - self.sizes.state, critical=False)
         for rank, counters in enumerate(self.now):
             counters.collectives += not fused
             counters.metadata_bytes += (self.ranks - 1) * header * int(most[rank] > 0)
             if fused:
                 others = np.delete(sent[rank], rank)
                 counters.padding_bytes += int((most[rank] - others).sum()) * width
+        said = (self.ranks - 1) * header * (most > 0)
+        if fused:
+            self._critical(said + (self.ranks - 1) * most * width)
+        else:
+            self._critical(said)
+            self._critical((sent.sum(1) - np.diag(sent)) * width)
+        self._busy(np.bincount(serving.ravel(), minlength=self.ranks))
 
     def _to_carriers(self, serving: Ints) -> None:
         sent = np.zeros((self.ranks, self.ranks), dtype=np.int64)
@@ -209,10 +245,21 @@ class _Replay:
         if sent.any():
             self._rows(sent, self.sizes.state, 8 if self.sizes.ordered else 4)
 
-    def _rows(self, sent: Ints, payload: int, metadata: int) -> None:
+    def _critical(self, bytes_out: Ints) -> None:
+        if self._decoding:
+            self.effort.collectives += 1
+            self.effort.critical_bytes += int(bytes_out.max())
+
+    def _busy(self, pairs: Ints) -> None:
+        if self._decoding:
+            self.effort.busiest_rows += int(pairs.max())
+
+    def _rows(self, sent: Ints, payload: int, metadata: int, critical: bool = True) -> None:
         """An exchange of rows, [from, to] of them."""
         if self.ranks == 1:
             return
+        if critical:
+            self._critical((sent.sum(1) - np.diag(sent)) * (payload + metadata))
         for rank, counters in enumerate(self.now):
             others = np.delete(sent[rank], rank)
             counters.collectives += 1
@@ -224,6 +271,7 @@ class _Replay:
     def _gather(self, metadata: Ints, context: Ints) -> None:
         if self.ranks == 1:
             return
+        self._critical((self.ranks - 1) * (metadata + context))
         for rank, counters in enumerate(self.now):
             counters.collectives += 1
             counters.messages += (self.ranks - 1) * int(metadata[rank] + context[rank] > 0)

@@ -43,6 +43,18 @@ class Request:
         if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
             raise BadInput(f"request {self.id}: temperature >= 0, top_k >= 0 and 0 < top_p <= 1 are wanted")
 
+    def check(self, vocabulary: int, positions: int | None, ranks: int) -> None:
+        """Raise `BadInput` where a network with so many tokens and positions, on so many ranks, cannot run it."""
+        if max(self.prompt) >= vocabulary or min(self.prompt) < 0:
+            raise BadInput(f"request {self.id} has token ids outside the vocabulary of {vocabulary}")
+        if positions is not None and len(self.prompt) + self.max_new_tokens > positions:
+            raise BadInput(
+                f"request {self.id} wants {len(self.prompt)} + {self.max_new_tokens} tokens, the network has "
+                f"positions for {positions}"
+            )
+        if self.home is not None and not 0 <= self.home < ranks:
+            raise BadInput(f"request {self.id} asks for rank {self.home} of {ranks}")
+
 
 class Token(NamedTuple):
     """A token that was made: for which request, which one, and whether it was the last."""

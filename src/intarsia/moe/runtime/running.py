@@ -48,21 +48,27 @@ class Runtime:
         record: bool = False,
         keep_logits: bool = False,
     ):
-        if mode not in MODES:
-            raise BadInput(f"no mode '{mode}': give one of {', '.join(MODES)}")
-        if free_first_hop and mode != "coherent":
-            raise BadInput("the free first hop belongs to the coherent mode")
+        _check_mode(mode, free_first_hop)
         self.wire = wire or Wire()
         if shard.placement.devices != self.wire.ranks:
             raise BadInput(f"the placement is on {shard.placement.devices} devices, there are {self.wire.ranks} ranks")
-        self.mode, self.seed, self.keep_logits = mode, seed, keep_logits
+        self.seed, self.record, self.keep_logits = seed, record, keep_logits
         self.body = Body(shard, deterministic)
         self.plan = Plan(shard.placement, self.body.device)
         self.vanilla = Vanilla(self.body, self.plan, self.wire)
-        self.coherent = Coherent(self.vanilla, free_first_hop) if mode == "coherent" else None
         self.active: list[Running] = []
+        self.use(mode, free_first_hop)
+
+    def use(self, mode: Mode, free_first_hop: bool = False) -> None:
+        """Go on in another mode, with all counts, notes and kept logits begun anew; no request may be active."""
+        _check_mode(mode, free_first_hop)
+        if self.active:
+            raise BadInput(f"{len(self.active)} requests are running: the mode is changed between requests")
+        self.mode: Mode = mode
+        self.coherent = Coherent(self.vanilla, free_first_hop) if mode == "coherent" else None
+        self.wire.traffic = Traffic()
         self.logits: dict[tuple[int, int], Tensor] = {}
-        self.routed = Routed(self.body.k) if record else None
+        self.routed = Routed(self.body.k) if self.record else None
 
     # ---- what every rank calls
 
@@ -158,21 +164,11 @@ class Runtime:
 
     def _check(self, requests: Sequence[Request]) -> None:
         known = {one.request.id for one in self.active}
-        longest = getattr(self.body.network.config.get_text_config(), "max_position_embeddings", None)
-        vocabulary = self.body.network.get_input_embeddings().num_embeddings
         for request in requests:
             if request.id in known:
                 raise BadInput(f"there is a request {request.id} already: give every request an id of its own")
             known.add(request.id)
-            if max(request.prompt) >= vocabulary or min(request.prompt) < 0:
-                raise BadInput(f"request {request.id} has token ids outside the vocabulary of {vocabulary}")
-            if longest is not None and len(request.prompt) + request.max_new_tokens > longest:
-                raise BadInput(
-                    f"request {request.id} wants {len(request.prompt)} + {request.max_new_tokens} tokens, the "
-                    f"network has positions for {longest}"
-                )
-            if request.home is not None and not 0 <= request.home < self.wire.ranks:
-                raise BadInput(f"request {request.id} asks for rank {request.home} of {self.wire.ranks}")
+            request.check(self.body.vocabulary, self.body.positions, self.wire.ranks)
 
     def _load(self) -> list[int]:
         return [sum(one.home == rank for one in self.active) for rank in range(self.wire.ranks)]
@@ -256,3 +252,10 @@ class Runtime:
     def _schedule(self, phase: Any, running: list[Running]) -> None:
         if self.routed is not None:
             self.routed.schedule(phase, running, self._load())
+
+
+def _check_mode(mode: str, free_first_hop: bool) -> None:
+    if mode not in MODES:
+        raise BadInput(f"no mode '{mode}': give one of {', '.join(MODES)}")
+    if free_first_hop and mode != "coherent":
+        raise BadInput("the free first hop belongs to the coherent mode")

@@ -100,23 +100,38 @@ class Shard:
         return Memory(inside, sum(size.values()) - inside, psutil.Process().memory_info().rss)
 
 
+def shape_of(folder: str | Path) -> tuple[int, int]:
+    """Routed layers of a model folder, and experts of each; no weights are read.
+
+    Raises `BadInput` for a folder that is none, or a network without experts."""
+    reader = _Reader(Path(folder))
+    network = _skeleton(Path(folder), reader.dtype())
+    found = _fused(network)
+    return len(found), len(next(p for p in found[0][1].parameters(recurse=False) if p.dim() == 3))
+
+
 def _experts_of(network: nn.Module, placement: Placement) -> list[tuple[str, nn.Module]]:
     """Name and module of every layer's experts: those that own a tensor of [expert, ., .].
 
     Raises `BadInput` where the network has none, or the placement is for other ones."""
-    found = [
-        (name, module)
-        for name, module in network.named_modules()
-        if any(p.dim() == 3 for p in module.parameters(recurse=False))
-    ]
-    if not found:
-        raise BadInput(f"{type(network).__name__} has no fused experts: a mixture-of-experts network is wanted")
+    found = _fused(network)
     counts = {len(p) for _, module in found for p in module.parameters(recurse=False)}
     if len(found) != len(placement.device_of) or counts != {placement.experts}:
         raise BadInput(
             f"the placement is for {len(placement.device_of)} routed layers of {placement.experts} experts, "
             f"{type(network).__name__} has {len(found)} of {'/'.join(map(str, sorted(counts)))}"
         )
+    return found
+
+
+def _fused(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    found = [
+        (name, module)
+        for name, module in network.named_modules()
+        if hasattr(module, "num_experts") and any(p.dim() == 3 for p in module.parameters(recurse=False))
+    ]
+    if not found:
+        raise BadInput(f"{type(network).__name__} has no fused experts: a mixture-of-experts network is wanted")
     return found
 
 

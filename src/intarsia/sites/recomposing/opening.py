@@ -172,6 +172,10 @@ class Opened:
         _, weights, experts = router(states)
         return weights, experts
 
+    def router_weights(self) -> list[Tensor]:
+        """The weights of the routers, in block order."""
+        return [router.weight for router in self._routers if router is not None]  # type: ignore[misc]
+
     def _call(self, call: Call, index: int, stream: Tensor, cache: Any) -> Call:
         args, kwargs = self.parts[index].output.put_input(stream, *call)
         args = tuple(cache if a is _CACHE else a for a in args)
