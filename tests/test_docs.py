@@ -99,6 +99,19 @@ def skilled(tasks: list[TaskPair], tmp_path_factory: pytest.TempPathFactory) -> 
     return continual(tiny("llama"), stream=tasks, epochs=1, rank=2, keep=tmp_path_factory.mktemp("skilled"))
 
 
+@pytest.fixture(scope="module")
+def routing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a routing trace, and a placement made of it."""
+    from intarsia.moe import place
+    from intarsia.moe.routing.recording import record
+
+    folder = tmp_path_factory.mktemp("routing")
+    trace = record(tiny("olmoe"), ["one text of some words", "and another one"], length=8)
+    trace.save(folder / "trace.npz")
+    place(trace, devices=2, effort=10, to=folder / "placement.json")
+    return folder
+
+
 @pytest.mark.parametrize("name", shown())
 def test_the_example_of_a_technique_runs(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys, request: pytest.FixtureRequest
@@ -109,6 +122,10 @@ def test_the_example_of_a_technique_runs(
     seeds = iter(range(10))  # a second model of an example is another one
     family = "clip" if own()[name].needs == "vision" else "llama"
     monkeypatch.setattr(ia, "load", lambda source: tiny(family, seed=next(seeds)))
+    if own()[name].needs.startswith("experts"):
+        monkeypatch.setattr(ia, "load", lambda source: tiny("olmoe"))
+    for made in request.getfixturevalue("routing").iterdir():
+        shutil.copy(made, tmp_path)
     if own()[name].needs == "skills":
         monkeypatch.setattr(ia, "load", lambda source: request.getfixturevalue("skilled"))
     monkeypatch.setenv("INTARSIA_CACHE", str(tmp_path / "cache"))

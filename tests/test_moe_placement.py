@@ -16,7 +16,7 @@ from intarsia.moe.placement.descent import Descent
 from intarsia.moe.placement.problem import check, imbalance, layer_cost
 from intarsia.moe.placement.programme import aggregated, per_token
 from intarsia.moe.placement.replicas import replicas
-from intarsia.moe.placement.staged import solve_staged
+from intarsia.moe.placement.staged import solve_grouped, solve_staged
 from intarsia.moe.placement.traffic import assign_homes, traffic
 from intarsia.moe.routing import Counts, Trace
 
@@ -211,6 +211,26 @@ def test_nodes_first_then_devices():
     assert node_bound <= crossing(p.flow, nodes) + 1e-9 and found.bound <= found.value
     with pytest.raises(BadInput, match="equal nodes"):
         solve_staged(problem(3, 9, 4, nodes=2))
+
+
+@pytest.mark.parametrize(("groups", "devices"), [(4, 2), (4, 4), (2, 4)])
+def test_groups_stay_whole(groups, devices):
+    p = problem(4, 8, devices, 5)
+    found = solve_grouped(p, groups, effort=30)
+    check(p, found.device_of)
+    size = 8 // groups
+    for row in found.device_of:
+        order = np.argsort(row, kind="stable")
+        assert all(len({*(order[i : i + size] // size).tolist()}) == 1 for i in range(0, 8, size))
+    if found.proof == "optimal":
+        every = [np.repeat(row, size) for row in every_row(groups, devices)]
+        best = min(
+            sum((p.flow[i] * (a[:, None] != b[None])).sum() for i, (a, b) in enumerate(itertools.pairwise(path)))
+            for path in itertools.product(every, repeat=4)
+        )
+        assert found.value * 3 == pytest.approx(best)
+    with pytest.raises(BadInput, match="take a number"):
+        solve_grouped(problem(3, 12, 3), 4)
 
 
 def test_load_is_bought_with_crossing():

@@ -16,6 +16,7 @@ from intarsia.cli import options
 EXAMPLE_MODEL = "smollm2-135m"
 EXAMPLE_VISION = "openai/clip-vit-base-patch32"
 EXAMPLE_SKILLS = "skills"
+EXAMPLE_EXPERTS = "allenai/OLMoE-1B-7B-0924"
 EXAMPLE_DATA = "python-docs"
 EXAMPLE_PICTURES = "pictures"
 EXAMPLE_CHAT = '{"messages": [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4"}]}'
@@ -23,14 +24,26 @@ EXAMPLE_CHAT = '{"messages": [{"role": "user", "content": "What is 2 + 2?"}, {"r
 
 def example_model(technique: Technique) -> str:
     """A model that the technique works on."""
+    if technique.needs.startswith("experts"):
+        return EXAMPLE_EXPERTS
     return {"vision": EXAMPLE_VISION, "skills": EXAMPLE_SKILLS}.get(technique.needs, EXAMPLE_MODEL)
+
+
+def _routing(needs: str) -> list[str]:
+    """Lines that make a routing trace, and a placement, for what needs them."""
+    lines = [
+        "echo 'Any text of the kind that the model will see, the more the better.' > texts.txt",
+        f"intarsia moe trace --model {EXAMPLE_EXPERTS} --text texts.txt --length 8 --out trace.npz",
+        "intarsia moe place trace.npz --to placement.json",
+    ]
+    return lines if "placement" in needs else lines[:2] if "trace" in needs else []
 
 
 def example(technique: Technique) -> str:
     """A line that runs, after lines that make what it needs and nobody has."""
     from intarsia.recipes.binding import FACTS, PICTURES, data_inputs, model_inputs
 
-    before: list[str] = []
+    before = _routing(technique.needs)
     source = example_model(technique)
     words = ["intarsia", *technique.name.split(".", 1)]
     words += ["--model", source] if technique.subject is None else [technique.example["subject"]]

@@ -1,18 +1,21 @@
 """Mixture of experts: where its tokens go, and experts placed so that tokens seldom have to change device.
 
 - `trace`, `affinity`: record routing (`routing/`), and see how much one layer's expert says of the next.
-- `plan`, `place`: experts on devices (`placement/`: solvers, bounds, load, copies, what is saved)."""
+- `plan`, `place`: experts on devices (`placement/`: solvers, bounds, load, copies, what is saved).
+- `permute`, `export`: a placement handed on to engines (`handover/`)."""
 
 from typing import Any
 
 from intarsia.moe.affinity import Affinity, AffinityConfig, affinity
+from intarsia.moe.handover.export import ExportConfig, PlacementExport, export
+from intarsia.moe.handover.permute import PermuteConfig, permute
+from intarsia.moe.placement.placement import Placement
 from intarsia.moe.plan import PlaceConfig, Plan, PlanConfig, place, plan
 from intarsia.moe.record import TraceConfig, trace
 from intarsia.moe.routing.trace import Trace
 
 _LATER = {
     "Counts": "intarsia.moe.routing.counts",
-    "Placement": "intarsia.moe.placement.placement",
     "Problem": "intarsia.moe.placement.problem",
     "contiguous": "intarsia.moe.placement.placement",
     "solve": "intarsia.moe.placement.solve",
@@ -22,8 +25,11 @@ __all__ = [
     "Affinity",
     "AffinityConfig",
     "Counts",
+    "ExportConfig",
+    "PermuteConfig",
     "PlaceConfig",
     "Placement",
+    "PlacementExport",
     "Plan",
     "PlanConfig",
     "Problem",
@@ -31,6 +37,8 @@ __all__ = [
     "TraceConfig",
     "affinity",
     "contiguous",
+    "export",
+    "permute",
     "place",
     "plan",
     "solve",

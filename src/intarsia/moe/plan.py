@@ -27,6 +27,9 @@ class PlaceConfig(Config):
         description="crossing: steps of the first choice that change device; rows: vectors sent, where a token uses "
         "several experts; auto: rows for those, else crossing",
     )
+    groups: int = Field(
+        1, ge=1, description="groups of experts that the router chooses among first, kept whole (DeepSeek: n_group)"
+    )
     max_load: float | None = Field(
         None, gt=1, description="the fullest device's load at most, over the mean, such as 1.1; unset: as it comes"
     )
@@ -220,7 +223,7 @@ def place(trace: Trace, config: PlaceConfig, *, seed: int = 0) -> Plan:
     needs="experts",
     gives="Plan",
     extra="moe",
-    example={"text": "texts", "devices": 2},
+    example={"text": ["The museum opens at ten.", "Tickets are sold at the door."], "devices": 2},
 )
 def plan(model: Model, config: PlanConfig, *, text: list[Any] | None = None, seed: int = 0) -> Plan:
     """Record a text's routing through a model and place the model's experts: `moe.trace` and `moe.place` in one.

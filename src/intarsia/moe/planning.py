@@ -17,7 +17,7 @@ from intarsia.moe.placement.placement import Devices, Placement
 from intarsia.moe.placement.problem import Problem, crossings
 from intarsia.moe.placement.replicas import replicas
 from intarsia.moe.placement.solve import Solution, solve
-from intarsia.moe.placement.staged import solve_staged
+from intarsia.moe.placement.staged import solve_grouped, solve_staged
 from intarsia.moe.placement.traffic import traffic
 from intarsia.moe.plan import Balanced, Judged, PlaceConfig, Plan, PlanConfig
 from intarsia.moe.routing import Counts, Trace
@@ -49,7 +49,8 @@ def plan_for(model: Model, config: PlanConfig, text: list[Any] | None, seed: int
             model, texts_of(text or []), length=config.length, max_tokens=config.max_tokens,
             batch_size=config.batch_size, folder=unfinished(),
         )  # fmt: skip
-    return plan_of(trace, config, seed)
+    groups = getattr(model.config, "n_group", None) or 1
+    return plan_of(trace, config if config.groups > 1 else config.model_copy(update={"groups": groups}), seed)
 
 
 def record_facts(model: Model) -> tuple[int, int]:
@@ -66,6 +67,10 @@ def _possible(config: PlaceConfig, size: tuple[int, int]) -> None:
     if layers < 2:
         raise BadInput("the model has one routed layer: there is no step between layers to save")
     Problem(np.zeros((layers - 1, experts, experts)), config.devices, config.nodes)
+    if experts % config.groups:
+        raise BadInput(f"{experts} experts are not in {config.groups} equal groups")
+    if config.groups > 1 and config.nodes > 1:
+        raise BadInput("groups of experts and nodes at once are not placed: leave out nodes")
     if experts % config.nodes:
         raise BadInput(f"{experts} experts cannot stand on {config.nodes} equal nodes; take nodes that divide them")
 
@@ -121,11 +126,14 @@ def _placed(
     """(the problem with the goal's weights, its solution, the bound of changing node, what to add to the solver's
     name)."""
     rows = config.goal == "rows" or (config.goal == "auto" and train.facts.k > 1)
-    weights = TOGETHER if rows and train.facts.k > 1 and problem.devices > 1 else (0.0,)
+    free = problem.devices > 1 and config.groups == 1
+    weights = TOGETHER if rows and train.facts.k > 1 and free else (0.0,)
     found: list[tuple[float, float, Solution, float | None]] = []
     for weight in weights:
         one = replace(problem, together=weight)
-        if config.nodes > 1:
+        if config.groups > 1:
+            solution, node_bound = solve_grouped(one, config.groups, effort=config.effort, seed=seed), None
+        elif config.nodes > 1:
             solution, node_bound = solve_staged(one, effort=config.effort, seed=seed)
         else:
             effort = config.effort if len(weights) == 1 else max(1, config.effort // len(weights))
@@ -136,7 +144,7 @@ def _placed(
     total = sum(f[2].seconds for f in found)
     words = f", with experts used together (weight {weight:g})" if weight else ""
     best = replace(best, seconds=total)
-    if config.prove and best.proof != "optimal" and not problem.empty:
+    if config.prove and best.proof != "optimal" and not problem.empty and config.groups == 1:
         from intarsia.moe.placement.programme import aggregated
 
         proved = aggregated(problem, config.prove)
@@ -146,7 +154,7 @@ def _placed(
 
 
 def _points(problem: Problem, solution: Solution, config: PlaceConfig, seed: int) -> list[Point]:
-    if problem.devices == 1 or problem.nodes > 1 or problem.slots == 1:
+    if problem.devices == 1 or problem.nodes > 1 or problem.slots == 1 or config.groups > 1:
         return []
     return pareto(problem, solution.device_of, effort=max(1, config.effort // 10), seed=seed)
 

@@ -27,7 +27,7 @@ class TraceConfig(Config):
     source="Yao et al. 2024 (ExFlow), the profiling step",
     needs="experts",
     gives="Trace",
-    example={"text": "texts", "max_tokens": 400},
+    example={"text": ["The museum opens at ten.", "Tickets are sold at the door."], "length": 16},
 )
 def trace(model: Model, config: TraceConfig, *, text: list[Any]) -> Trace:
     """Record which experts the tokens of a text are sent to, layer by layer.

@@ -1,4 +1,5 @@
-"""Nodes first, then the devices of each node, then both together: where a step to another node costs more."""
+"""In stages: nodes before the devices of each, where a step to another node costs more; and groups of experts that the
+router chooses among first, which have to stay whole."""
 
 from __future__ import annotations
 
@@ -44,6 +45,35 @@ def solve_staged(problem: Problem, *, effort: int = 400, seed: int = 0) -> tuple
     bound = min(bounds.lower_bound(flat), value)
     how = f"nodes: {outer.solver}; then devices"
     return Solution(rows, value, bound, "bound", how, seconds), outer.bound
+
+
+def solve_grouped(problem: Problem, groups: int, *, effort: int = 400, seed: int = 0) -> Solution:
+    """The placement that keeps whole the `groups` of experts (equally many in a row are one) that a router chooses
+    among before it chooses experts: only such a one can be a permuted checkpoint.
+
+    Raises `BadInput` where neither the devices divide the groups nor the groups the devices."""
+    size = problem.experts // groups
+    flow = problem.flow.reshape(-1, groups, size, groups, size).sum((2, 4))
+    whole = Problem(flow, min(groups, problem.devices), mates=None, load=None)
+    if problem.experts % groups or max(groups, problem.devices) % whole.devices:
+        raise BadInput(
+            f"{problem.devices} devices for a router of {groups} groups of experts: take a number that divides the "
+            "groups, or a multiple of it"
+        )
+    outer = solve(whole, effort=effort, seed=seed)
+    rows = np.repeat(outer.device_of, size, axis=1)
+    seconds, proof, inside = outer.seconds, outer.proof, problem.devices // whole.devices
+    if inside > 1:
+        held = [[np.flatnonzero(row == g) for row in rows] for g in range(groups)]
+        rows = np.empty_like(rows)
+        for group, experts in enumerate(held):
+            part = solve(_part(replace(problem, nodes=1), experts, inside), effort=effort, seed=seed)
+            seconds, proof = seconds + part.seconds, "bound"
+            for layer, some in enumerate(experts):
+                rows[layer, some] = group * inside + part.device_of[layer]
+    value = crossing(problem.flow, rows)
+    bound = value if proof == "optimal" else min(value, bounds.lower_bound(replace(problem, nodes=1)))
+    return Solution(rows, value, bound, proof, f"{outer.solver}, groups of experts kept whole", seconds)
 
 
 def _part(problem: Problem, held: list[np.ndarray], devices: int) -> Problem:

@@ -24,6 +24,8 @@ def routed_layers(model: Model) -> list[str]:
     """The sites of its routers' choices, in layer order. Raises `BadInput` for a network without experts."""
     names = [name for name in model.sites if name.endswith(".router_experts")]
     if not names:
+        if model.sites.note:
+            raise BadInput(f"{model.identity.source}: its routers were not found ({model.sites.note})")
         raise BadInput(
             f"{model.identity.source}: no layer sends its tokens to experts (a dense network); "
             "give a mixture-of-experts model, such as Mixtral, OLMoE, Qwen3-MoE or gpt-oss"
