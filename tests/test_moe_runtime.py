@@ -5,9 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from intarsia.errors import BadInput
+from intarsia.moe.placement.placement import Placement
 from intarsia.moe.runtime import Ranks, Request, Runtime, Shard, Wire, replay, totals
+from intarsia.moe.runtime.tiles import tile
 from tests.moe_help import Outcome, network, placement, plain, requests, run, wanted
 
 pytestmark = pytest.mark.xdist_group("moe_runtime")
@@ -95,6 +100,24 @@ def test_deterministic_runs_have_the_same_bits(name, dtype, two, four):
         assert [t.to_dict() for t in again] == [t.to_dict() for t in got.traffic]
 
 
+@pytest.mark.parametrize("name", ["mixtral", "olmoe", "qwen3"])
+def test_deterministic_bits_are_those_of_the_tiled_network_in_transformers(name):
+    """Plain `generate` of the network with tiled products gives the runtime's logits to the bit."""
+    every = requests(3, new=4)
+    settings = dict(mode="vanilla", deterministic=True)
+    ours = outcome(None, name, placement(name, 1), [(0, every)], settings, torch.float32)
+    shard = Shard.of(network(name, torch.float32), placement(name, 1), 0)
+    tile(shard.network, [m for n, m in shard.network.named_modules() if n.endswith("mlp.gate")])
+    for one in every:
+        theirs = shard.network.generate(
+            torch.tensor([one.prompt]), max_new_tokens=one.max_new_tokens, do_sample=False, eos_token_id=None,
+            output_logits=True, return_dict_in_generate=True,
+        )  # fmt: skip
+        assert theirs.sequences[0, len(one.prompt) :].tolist() == ours.made[one.id]
+        for step, row in enumerate(theirs.logits):
+            assert np.array_equal(row[0].numpy(), ours.logits[one.id, step])
+
+
 def test_one_request_has_the_same_bits_whatever_runs_beside_it():
     """That is what makes the modes equal; without tiles the rows of a product change with their number."""
     many, settings = requests(5, new=3), dict(mode="vanilla", deterministic=True)
@@ -112,6 +135,36 @@ def test_copies_of_experts_save_rows(mode, four):
     without, with_copies = (outcome(four, name, p, every, MODES[mode]) for p in (plan, copied))
     assert with_copies.made == without.made
     assert totals(with_copies.traffic).rows < totals(without.traffic).rows
+
+
+@hypothesis_settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_placement_copies_requests_and_joining(data, two, four):
+    ranks = data.draw(st.sampled_from([two, four]), label="ranks")
+    name = data.draw(st.sampled_from(["mixtral", "olmoe", "qwen3"]))
+    mode = data.draw(st.sampled_from(sorted(MODES)))
+    device = st.integers(0, ranks.ranks - 1)
+    table = np.array(data.draw(st.lists(st.lists(device, min_size=8, max_size=8), min_size=3, max_size=3)))
+    copies = st.lists(st.integers(0, 7), max_size=3, unique=True).map(tuple)
+    row = st.lists(copies, min_size=ranks.ranks, max_size=ranks.ranks).map(tuple)
+    replicas = data.draw(st.just(()) | st.lists(row, min_size=3, max_size=3).map(tuple))
+    plan = Placement(table, ranks.ranks, replicas=replicas)
+    home = st.none() | device
+    batches, every = [], []
+    for _ in range(data.draw(st.integers(1, 3))):
+        new = []
+        for _ in range(data.draw(st.integers(0, 3))):
+            prompt = tuple(data.draw(st.lists(st.integers(10, 13), min_size=1, max_size=4)))
+            new.append(Request(len(every), prompt, data.draw(st.integers(1, 4)), home=data.draw(home)))
+            every.append(new[-1])
+        batches.append((data.draw(st.integers(0, 3)), new))
+    fuse = data.draw(st.sampled_from([0, 600, 1 << 16]))
+    got = outcome(ranks, name, plan, batches, MODES[mode], fuse=fuse)
+    tokens, logits = wanted(name, F64, every)
+    assert got.made == tokens
+    assert not every or got.gap(logits) <= 1e-12
+    again = replay(got.events, got.experts, plan, MODES[mode]["mode"], got.sizes)
+    assert [t.to_dict() for t in again] == [t.to_dict() for t in got.traffic]
 
 
 def test_collectives_of_a_step(four):
@@ -192,6 +245,12 @@ def test_wrong_settings():
         Runtime(shard, free_first_hop=True)
     with pytest.raises(BadInput, match="for 2 routed layers of 8 experts, MixtralForCausalLM has 3 of 8"):
         Shard.of(network("mixtral"), placement("deepseek-v3", 2), 0)
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(BadInput, match="deterministic mode wants one torch thread a rank, this one has 2"):
+            Runtime(shard, deterministic=True)
+    finally:
+        torch.set_num_threads(1)
     runtime = Runtime(shard)
     for wrong, message in (
         (Request(0, (500,)), "outside the vocabulary of 120"),

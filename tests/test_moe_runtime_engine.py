@@ -262,6 +262,22 @@ def test_auto_sees_homes_in_routing_that_stays():
     assert totals(traffic).rows == 0 < totals(replay_trace(ids, request, plan, "vanilla", sizes, prompt=8).traffic).rows
 
 
+def test_thin_links_send_counts_first_and_thick_ones_with_the_rows():
+    made = []
+    for one, delay in ((Link("thin", 1e-6, 1e6), 0.0), (Link("thick", 1e-3, 1e9), 0.002)):
+        start = time.monotonic()
+        with Engine.start(
+            wrap(network("olmoe")), ranks=2, mode="vanilla", link=one, delay=delay, record=True
+        ) as engine:
+            start = time.monotonic()
+            engine.generate([(5, 6), (7, 8, 9)], 6, stop=())
+            kept = engine.kept()
+            assert time.monotonic() - start > delay * kept[0].traffic.decode.collectives
+            made.append(totals([rank.traffic for rank in kept]))
+    assert made[0].collectives == 5 * (3 * 3 + 1) and made[1].collectives == 5 * (3 * 2 + 1)
+    assert made[0].padding_bytes == 0 < made[1].padding_bytes and made[0].rows == made[1].rows
+
+
 def test_links():
     assert all(one.placeholder and "placeholder" in str(one) for one in LINKS.values())
     assert link("hdr200").beta == 25e9

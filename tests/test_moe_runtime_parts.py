@@ -181,7 +181,7 @@ def test_a_killed_rank_ends_the_others_with_a_line():
 def test_a_rank_that_fails_ends_the_others():
     start = time.monotonic()
     with pytest.raises(
-        RankFailure, match=r"^rank 2 failed: ValueError: the disk \(while failing\); all ranks"
+        RankFailure, match=r"^rank 2 failed: ValueError: the disk \(while running failing\); all ranks"
     ) as caught:
         launch(failing, 3, 2)
     assert set(caught.value.others) == {0, 1}
@@ -237,6 +237,29 @@ def test_torchrun(what, tmp_path):
     else:
         assert done.returncode != 0
         assert "LINE rank 0: another rank is gone or hangs" in done.stdout, done.stderr
+
+
+ORPHANS = """
+import os, signal
+from intarsia.moe.runtime import Ranks
+if __name__ == "__main__":
+    ranks = Ranks(2)
+    print(*ranks.pids, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_ranks_end_with_their_parent(tmp_path):
+    script = tmp_path / "orphans.py"
+    script.write_text(ORPHANS)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert len(pids) == 2 and done.returncode == -signal.SIGKILL
+    until = time.monotonic() + 15
+    while any(psutil.pid_exists(pid) for pid in pids) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
 # ---- small parts

@@ -12,9 +12,10 @@
 Modes: `vanilla` (states visit experts and come back), `home` (the same, requests living near their experts) and
 `coherent` (tokens move and every rank has every context: Yao et al. 2024, ExFlow)."""
 
+from intarsia.moe.runtime.commands import Kept
 from intarsia.moe.runtime.costmodel import LINKS, Choice, Link, Modelled, calibrate, choose, link, modelled
 from intarsia.moe.runtime.counters import Counters, Totals, Traffic, totals
-from intarsia.moe.runtime.engine import Chunk, Completion, Engine, Kept, Stream
+from intarsia.moe.runtime.engine import Chunk, Completion, Engine, Stream
 from intarsia.moe.runtime.exchange import Wire
 from intarsia.moe.runtime.processes import Place, RankFailure, Ranks, joined, launch
 from intarsia.moe.runtime.replay import Effort, Replayed, Sizes, replay, replay_trace

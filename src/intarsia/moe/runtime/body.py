@@ -33,6 +33,11 @@ class Body:
       length, products run in tiles, the rest in whole vectors. Costs as many attention calls as there are requests."""
 
     def __init__(self, shard: Shard, deterministic: bool = False):
+        if deterministic and torch.get_num_threads() != 1 and next(shard.network.parameters()).device.type == "cpu":
+            raise BadInput(
+                f"the deterministic mode wants one torch thread a rank, this one has {torch.get_num_threads()}: "
+                "threads cut rows into parts by their number"
+            )
         self.shard, self.deterministic = shard, deterministic
         network = self.network = shard.network
         if deterministic:

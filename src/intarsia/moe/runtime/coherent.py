@@ -146,7 +146,9 @@ class Coherent:
         of `carriers`, experts, outputs, and the rank."""
         body, wire, rank, ordered = self.body, self.wire, self.wire.rank, self.vanilla.ordered
         states = body.normed(index, guests.middle) if len(guests.which) else guests.middle[:, 0]
-        row, expert, given = self.vanilla._run(layer, states, guests.experts, guests.weights, guests.serving == rank)
+        row, expert, given = self.vanilla.run_here(
+            layer, states, guests.experts, guests.weights, guests.serving == rank
+        )
         columns = [given, guests.which[row].int().view(-1, 1), *([expert.int().view(-1, 1)] if ordered else [])]
         whole, carrier = pack(*columns), guests.serving[row, 0]
         parts = [whole[carrier == r] for r in range(wire.ranks)]
@@ -169,7 +171,7 @@ class Coherent:
 
         def exchange(states: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
             sums = Sums(self.vanilla.ordered)
-            own = self.vanilla._run(layer, states, tokens.experts, tokens.weights, tokens.serving == rank)
+            own = self.vanilla.run_here(layer, states, tokens.experts, tokens.weights, tokens.serving == rank)
             sums.add(*own, rank)
             for part in returned or ():
                 sums.add(*part)

@@ -33,6 +33,12 @@ class Link:
     beta: float
     placeholder: bool = False
 
+    @property
+    def fuse_bytes(self) -> int:
+        """Room for a pair's rows that is better sent half empty than after an exchange of counts: what the link carries
+        in the time that another exchange takes to begin."""
+        return int(self.alpha * self.beta)
+
     def __str__(self) -> str:
         kind = "placeholder figures" if self.placeholder else "measured"
         return f"{self.name} ({kind}: alpha {self.alpha * 1e6:.3g} us, beta {self.beta / 1e9:.3g} GB/s)"
@@ -140,9 +146,9 @@ def choose(
     said = "the routing given"
     if routing is None:
         routing, said = _uniform(placement, k, batch, prompt + 8), "routing at random"
-    times = {}
+    sizes, times = replace(sizes, fuse_bytes=link.fuse_bytes), {}
     for mode in MODES:
-        counted = replay_trace(*routing, placement, mode, replace(sizes, ordered=False), prompt=prompt, batch=batch)
+        counted = replay_trace(*routing, placement, mode, sizes, prompt=prompt, batch=batch)
         times[mode] = modelled(counted.decode, placement.devices, link, row)
     best: Mode = min(MODES, key=lambda mode: times[mode].seconds)
     if times[best].seconds > 0.98 * times["vanilla"].seconds:

@@ -18,15 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from intarsia.errors import BadInput, IntarsiaError, Note, first_line
 from intarsia.models import folders
 from intarsia.moe.placement.placement import Placement, contiguous
+from intarsia.moe.runtime import commands
+from intarsia.moe.runtime.commands import Kept
 from intarsia.moe.runtime.costmodel import Choice, Link, calibrate, choose
-from intarsia.moe.runtime.counters import Traffic
-from intarsia.moe.runtime.exchange import Wire
-from intarsia.moe.runtime.processes import TIMEOUT, Place, Ranks
-from intarsia.moe.runtime.replay import Sizes
+from intarsia.moe.runtime.processes import TIMEOUT, Ranks
 from intarsia.moe.runtime.request import Request, Token
-from intarsia.moe.runtime.routed import Routed
-from intarsia.moe.runtime.running import Mode, Runtime
-from intarsia.moe.runtime.shard import Shard, shape_of
+from intarsia.moe.runtime.running import Mode
+from intarsia.moe.runtime.shard import shape_of
 
 if TYPE_CHECKING:
     from intarsia.models import Model
@@ -40,17 +38,6 @@ class Chunk:
     token: int
     text: str
     last: bool
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What one rank kept: logits [vocabulary] by (request, step) and routing notes (where asked for), its traffic, and
-    what a replay of the notes needs to know."""
-
-    logits: dict[tuple[int, int], Any]
-    routed: Routed | None
-    traffic: Traffic
-    sizes: Sizes
 
 
 @dataclass(frozen=True)
@@ -138,7 +125,9 @@ class Engine:
         dtype: Any = None,
         device: str = "cpu",
         link: Link | None = None,
+        delay: float = 0.0,
         batch: int = 16,
+        routing: tuple[Any, Any] | None = None,
         seed: int = 0,
         record: bool = False,
         keep_logits: bool = False,
@@ -148,7 +137,10 @@ class Engine:
         """Start processes and load into each what it holds.
 
         - model: a folder with safetensors, or a `Model` in memory. placement: None: contiguous on `ranks` (2).
-        - mode: `auto`: what the cost model picks for `batch` requests at a time, on `link` (None: measured here).
+        - mode: `auto`: what the cost model picks for `batch` requests at a time, on `link` (None: measured here), with
+          `routing` as for `choose` (None: at random).
+        - link: also says up to what size counts and rows travel together.
+        - delay: seconds to wait before each exchange, to play a slower link.
         - dtype: None: float32; "auto": as the weights are kept. The other settings are `Runtime`'s and `Ranks`'.
 
         Raises `BadInput` where model, placement and ranks do not go together."""
@@ -175,7 +167,8 @@ class Engine:
                     mode=first, deterministic=deterministic, free_first_hop=free_first_hop, seed=seed, record=record,
                     keep_logits=keep_logits,
                 )  # fmt: skip
-                facts = started.call(_start, str(folder), placement, dtype, settings)[0]
+                wire = dict(delay=delay, **({"fuse_bytes": link.fuse_bytes} if link is not None else {}))
+                facts = started.call(commands.start, str(folder), placement, dtype, settings, wire)[0]
                 engine = cls(started, placement, first, tokenizer, _stops(folder))
                 engine.facts = facts
                 if placement.router_sha256 and placement.router_sha256 != facts["router_sha256"]:
@@ -185,9 +178,9 @@ class Engine:
                     )
                 if mode == "auto" and placement.devices > 1:
                     found = link or calibrate(started)
-                    engine.choice = choose(placement, facts["sizes"], found, k=facts["k"], batch=batch)
+                    engine.choice = choose(placement, facts["sizes"], found, k=facts["k"], batch=batch, routing=routing)
                     engine.mode = engine.choice.mode
-                    started.call(_use, engine.mode)
+                    started.call(commands.use, engine.mode, False, found.fuse_bytes)
             except BaseException:
                 started.stop()
                 raise
@@ -239,16 +232,16 @@ class Engine:
 
     def use(self, mode: Mode, free_first_hop: bool = False) -> None:
         """Go on in another mode, all counts begun anew. Raises `BadInput` while requests are running."""
-        self._ask(_use, mode, free_first_hop)
+        self._ask(commands.use, mode, free_first_hop)
         self.mode = mode
 
     def report(self) -> list[dict[str, Any]]:
         """By rank: memory of experts, of what is replicated, of the process and of contexts; traffic so far."""
-        return self._ask(_report)
+        return self._ask(commands.report)
 
     def kept(self) -> list[Kept]:
         """What each rank kept since `use`."""
-        return self._ask(_kept)
+        return self._ask(commands.kept)
 
     def stop(self) -> None:
         """End the ranks. What is still running gets an error."""
@@ -282,11 +275,11 @@ class Engine:
                 for function, args, answer in asked:
                     answer.put(self._answered(function, args))
                 if gone:
-                    active = self._ranks.call(_cancel_all, gone)[0]
+                    active = self._ranks.call(commands.cancel, gone)[0]
                 if new:
-                    active = self._hand_out(self._ranks.call(_admit, new)[0])
+                    active = self._hand_out(self._ranks.call(commands.admit, new)[0])
                 if active:
-                    active = self._hand_out(self._ranks.call(_step)[0])
+                    active = self._hand_out(self._ranks.call(commands.step)[0])
             except Exception as error:
                 known = isinstance(error, IntarsiaError)
                 failure = error if known else IntarsiaError(f"the engine failed: {first_line(error)}")
@@ -365,50 +358,3 @@ def _stops(folder: Path) -> tuple[int, ...]:
             if stop is not None:
                 return (stop,) if isinstance(stop, int) else tuple(stop)
     return ()
-
-
-# ---- what runs on a rank
-
-
-def _start(place: Place, folder: str, placement: Placement, dtype: Any, settings: dict[str, Any]) -> dict[str, Any]:
-    shard = Shard.load(folder, placement, place.rank, dtype)
-    shard.network.to(place.device)
-    runtime = Runtime(shard, Wire(place.rank, place.ranks, device=place.device), **settings)
-    place.state["runtime"] = runtime
-    return {
-        "k": runtime.body.k, "sizes": Sizes.of(runtime), "vocabulary": runtime.body.vocabulary,
-        "positions": runtime.body.positions, "router_sha256": runtime.body.router_sha256(),
-    }  # fmt: skip
-
-
-def _runtime(place: Place) -> Runtime:
-    return place.state["runtime"]
-
-
-def _use(place: Place, mode: Mode, free_first_hop: bool = False) -> None:
-    _runtime(place).use(mode, free_first_hop)
-
-
-def _admit(place: Place, requests: list[Request]) -> tuple[list[Token], int]:
-    return _runtime(place).admit(requests), len(_runtime(place).active)
-
-
-def _step(place: Place) -> tuple[list[Token], int]:
-    return _runtime(place).step(), len(_runtime(place).active)
-
-
-def _cancel_all(place: Place, requests: list[int]) -> int:
-    for request in requests:
-        _runtime(place).cancel(request)
-    return len(_runtime(place).active)
-
-
-def _report(place: Place) -> dict[str, Any]:
-    return _runtime(place).report()
-
-
-def _kept(place: Place) -> Kept:
-    runtime = _runtime(place)
-    rows = {key: row.float() if row.dtype.itemsize < 4 else row for key, row in runtime.logits.items()}
-    logits = {key: row.numpy() for key, row in rows.items()}
-    return Kept(logits, runtime.routed, runtime.traffic, Sizes.of(runtime))

@@ -97,7 +97,7 @@ class Ranks:
         for rank, pipe in enumerate(self._pipes):
             with contextlib.suppress(OSError):  # it died: _collect says so
                 pipe.send((function, (*args, *(each[rank] if each is not None else ()))))
-        return self._collect(getattr(function, "__name__", "a call").strip("_"))
+        return self._collect(f"running {getattr(function, '__name__', 'a call')}")
 
     def _collect(self, doing: str) -> list[Any]:
         answers: dict[int, tuple[str, Any]] = {}
@@ -122,6 +122,8 @@ class Ranks:
         if kinds == {"error"} and len(answers) == self.ranks and all(said[0] for _, said in answers.values()):
             raise BadInput(failed[1])
         line = f"rank {failed[0]} of {self.ranks} {failed[1]}" if answers[failed[0]][0] == "died" else failed[1]
+        if doing == "starting" and answers[failed[0]][0] == "died":
+            line += "; a script that starts ranks does so under `if __name__ == '__main__':`"
         self._alarm(line)
         others = {r: said[1] for r, (kind, said) in answers.items() if kind == "error" and r != failed[0]}
         others |= {r: "was stopped: it did not come back" for r in range(self.ranks) if r not in answers}

@@ -76,6 +76,8 @@ class Runtime:
     def admit(self, requests: Sequence[Request]) -> list[Token]:
         """Run the prompts of new requests and make the first token of each."""
         self._check(requests)
+        if not requests:
+            return []
         wire, rank = self.wire, self.wire.rank
         wire.phase = "prefill"
         owners = spread(self._load(), [r.home for r in requests])

@@ -98,7 +98,7 @@ class Vanilla:
         sums = Sums(self.ordered)
         for r, index in enumerate(to):
             if r == rank:
-                sums.add(*self._run(layer, states, experts, weights, serving == rank), rank)
+                sums.add(*self.run_here(layer, states, experts, weights, serving == rank), rank)
                 continue
             (given,) = unpack(answers[r], (states.dtype, states.shape[1]))
             if self.ordered:
@@ -113,7 +113,7 @@ class Vanilla:
     def _many(self) -> int:
         return self.plan.first.shape[1] + 1
 
-    def _run(
+    def run_here(
         self, layer: int, states: Tensor, experts: Tensor, weights: Tensor, wanted: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Rows, experts and outputs of what this rank's experts make: one for a pair, or summed to one for a row."""
@@ -132,7 +132,7 @@ class Vanilla:
             return part[:0, : self.payload]
         experts = experts.long()
         wanted = self.plan.serving(layer, experts, source) == self.wire.rank
-        return pack(self._run(layer, states, experts, weights, wanted)[2])
+        return pack(self.run_here(layer, states, experts, weights, wanted)[2])
 
     def _outputs(self, serving: Tensor, rank: int) -> int:
         """How many outputs come back for rows that went to a rank."""

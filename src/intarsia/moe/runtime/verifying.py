@@ -28,7 +28,8 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4}
 class Verified:
     """One mode against the network in one process, on the same prompts; compared as long as the contexts are equal.
 
-    - experts: (token, layer) pairs whose chosen experts were compared; other_experts: those where they differ.
+    - experts: (token, layer) pairs whose chosen experts were compared; other_experts: those where they differ. (The
+      network is asked for its experts on the whole text at once; in small types that alone can turn a near tie.)
     - tokens: greedy tokens compared; other_tokens: requests that took another way at some point.
     - gap: largest difference of a logit; tolerance: what is allowed (None: anything).
     - same_bits: logits equal to the bit to those of one rank in the deterministic mode; None: not asked for.
