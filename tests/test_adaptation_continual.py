@@ -209,7 +209,7 @@ SAME = [*stream("letters"), *[replace(e, task="numbers") for e in stream("letter
 
 
 def test_a_block_begins_as_a_copy_of_the_one_that_fits_or_afresh():
-    out = learned("transfer", SAME, epochs=6.0, targets=("all",), rank=8, start_steps=0)
+    out = learned("transfer", SAME, epochs=6.0, targets=("all",), rank=8)
     assert out.finding.tasks[1].facts["start"] == "letters"
     out = learned("transfer", SAME, warm=False)
     assert out.finding.tasks[1].facts["start"] == "fresh"
@@ -225,8 +225,7 @@ def test_of_two_starts_the_better_after_a_few_steps_is_gone_on_from(best: str, m
     monkeypatch.setattr(Transfer, "_likeliest", lambda self, lesson: (0, {}))
     big |= {"epochs": 2.0, "dropout": 0.1, "rank": 2}
     both = learned("transfer", examples[24:], first, **big, start_steps=2)
-    only = {"start_steps": 0} if best == "letters" else {"warm": False}
-    alone = learned("transfer", examples[24:], first, **big, **only)
+    alone = learned("transfer", examples[24:], first, **big, warm=best == "letters")
     facts, task = both.finding.tasks[0].facts, alone.finding.tasks[0]
     losses = {name: facts[f"loss after 2 steps, {name}"] for name in ("letters", "fresh")}
     assert facts["start"] == task.facts["start"] == best == min(losses, key=losses.__getitem__)
@@ -500,7 +499,7 @@ def test_the_command_goes_on_after_kill_9_and_its_model_is_asked(stop: str, tmp_
             lines = [{"instruction": e.instruction, "input": e.input, "output": e.target} for e in some]
             write(tmp_path / "tasks", f"{name}.{split}.jsonl", lines)
     words = ["adaptation", "continual", "--model", "model", "--stream", "tasks", "--out", "skills", "--epochs", "1"]
-    words += ["--rank", "2", "--order", "letters,numbers,answers"]
+    words += ["--rank", "2", "--order", "letters,numbers,answers", "--start-steps", "2"]
     monkeypatch.chdir(tmp_path)
     killed = subprocess.run([sys.executable, "-c", stop, *words], capture_output=True, check=False)
     assert killed.returncode == -9 and not (tmp_path / "skills").exists()

@@ -61,7 +61,7 @@ class ContinualConfig(LoraConfig):
     )
     warm: bool = Field(True, description="transfer: start a new block as a copy of the one that fits best, if any does")
     start_steps: int = Field(
-        8,
+        0,
         ge=0,
         description="transfer: steps for which a copied and a fresh start are both tried; 0: none, choose at once",
     )
