@@ -39,6 +39,7 @@ def runs(model: Model, stream: str, methods: Sequence[str], seeds: Iterable[int]
                 out = learn(model, config, stream_called(stream), seed, trunk_folder=keep / "trunk")
                 assert isinstance(out.finding, StreamFinding)
                 finding = out.finding.model_copy(update={"method": name})
+                place.mkdir(parents=True, exist_ok=True)  # (a method that keeps nothing has not made it)
                 done.write_text(finding.to_json(), "utf-8")
             print(f"{stream} {name} seed {seed}: {finding.summary} {seconds(finding):.0f} CPU s", flush=True)
             found.append(finding)
