@@ -155,6 +155,20 @@ def test_a_killed_rank_reaches_whoever_waits():
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
+def test_a_stopped_engine_tells_whoever_waits():
+    engine = Engine.start(wrap(network("mixtral")), ranks=2, mode="vanilla")
+    stream = engine.submit((5, 6), 60, stop=())
+    next(iter(stream))
+    pids = engine._ranks.pids
+    engine.stop()
+    with pytest.raises(IntarsiaError, match="the engine was stopped"):
+        stream.result()
+    with pytest.raises(IntarsiaError, match="the engine was stopped"):
+        engine.generate([(5,)], 2)
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    engine.stop()  # once more does no harm
+
+
 def test_wrong_starts(tmp_path):
     with pytest.raises(BadInput, match="is no folder"):
         Engine.start(tmp_path / "none")

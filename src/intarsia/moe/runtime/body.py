@@ -166,6 +166,7 @@ class Step:
         device = body.device
         self.requests = torch.tensor([r.request.id for r in running], device=device)
         self.positions = torch.tensor([r.position for r in running], device=device)
+        self._newest = torch.tensor([body.store.newest(r.request.id) for r in running], device=device)
         self._alone: dict[int, tuple[Given, Tensor]] = {}
         self._many: tuple[Given, Tensor] | None = None
         if body.deterministic:
@@ -205,8 +206,7 @@ class Step:
 
     def slots(self, rows: Tensor) -> Tensor:
         """[n] where the new tokens of requests `rows` are kept."""
-        ids = self.requests[rows].tolist()
-        return torch.stack([self.body.store.slots(r)[-1] for r in ids]) if ids else rows
+        return self._newest[rows]
 
 
 class _Learning:

@@ -31,7 +31,8 @@ class Runtime:
     - mode: `vanilla`: a token's state stays with its request and visits experts. `home`: the same, each request living
       where most of its prompt's experts are. `coherent`: the token moves, every rank holds every request's context.
     - deterministic: logits have the same bits in every mode and placement and on any number of ranks.
-    - free_first_hop: coherent only: every rank runs the first attention for all tokens, so none moves before it.
+    - free_first_hop: coherent only: every rank runs the first attention for all tokens, so none moves before it. (All
+      ranks have to compute alike for that: processes on one kind of machine do.)
     - seed: of draws. record: keep every token's experts and the schedule. keep_logits: keep the logits (on this rank).
 
     Raises `BadInput` for a network that cannot be run so."""

@@ -6,7 +6,7 @@ was drawn, the times are modelled on a named link."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,8 +100,9 @@ def simulate(
     batch: int = 16,
     row: float = 0.0,
 ) -> list[Simulated]:
-    """Replay drawn routing under placements and modes. prompt: tokens of each request that are its prompt."""
-    lines = []
+    """Replay drawn routing under placements and modes, with counts and rows sent together where that is quicker on the
+    link. prompt: tokens of each request that are its prompt; row: seconds of one (token, expert) pair."""
+    sizes, lines = replace(sizes, fuse_bytes=link.fuse_bytes), []
     for name, placement in placements.items():
         for mode in modes:
             counted = replay_trace(*routing, placement, mode, sizes, prompt=prompt, batch=batch)

@@ -48,6 +48,10 @@ class Store:
         """Tokens there is room for."""
         return len(self._slots[request])
 
+    def newest(self, request: int) -> int:
+        """The slot of its last token."""
+        return self._slots[request][-1]
+
     def slots(self, request: int) -> Tensor:
         """[token] int64."""
         return torch.tensor(self._slots[request], device=self.device)
