@@ -38,7 +38,7 @@ pytestmark = pytest.mark.xdist_group("moe_runtime")
 def folders(tmp_path_factory):
     """Each network as transformers saves it (a tensor for each expert), and once with fused tensors."""
     made = {}
-    for name in ("mixtral", "olmoe", "qwen3", "qwen2", "deepseek-v3"):
+    for name in ("mixtral", "olmoe", "qwen3", "qwen2", "deepseek-v3", "gpt-oss"):
         made[name] = tmp_path_factory.mktemp(name)
         network(name).save_pretrained(made[name])
     fused = made["fused"] = tmp_path_factory.mktemp("fused")
@@ -47,7 +47,7 @@ def folders(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("name", ["mixtral", "olmoe", "qwen3", "qwen2", "deepseek-v3", "fused"])
+@pytest.mark.parametrize("name", ["mixtral", "olmoe", "qwen3", "qwen2", "deepseek-v3", "gpt-oss", "fused"])
 def test_a_rank_reads_its_experts_and_no_others(name, folders, monkeypatch):
     source = network("mixtral" if name == "fused" else name)
     plan = placement("mixtral" if name == "fused" else name, 2, seed=4)
