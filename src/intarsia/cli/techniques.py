@@ -21,6 +21,9 @@ from intarsia.cli.examples import example
 from intarsia.cli.progress import shown
 from intarsia.errors import BadInput, MissingExtra
 
+# Commands of a room that are no techniques: they find nothing and change nothing, they go on until stopped.
+SERVERS = {"moe": ("intarsia.cli.serving", "serve_experts")}
+
 
 def rooms() -> list[str]:
     """The rooms of the catalog."""
@@ -45,6 +48,9 @@ def room(name: str) -> click.Group:
     group = Group(name, help=room_help(name), example=f"intarsia {first} --help")
     for technique in inside:
         group.add_command(command(technique))
+    if name in SERVERS:
+        module, attribute = SERVERS[name]
+        group.add_command(getattr(importlib.import_module(module), attribute))
     return group
 
 

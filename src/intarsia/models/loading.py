@@ -57,6 +57,11 @@ def load(
     return saving.restore(model, folder)
 
 
+def located(source: str, *, revision: str | None = None, offline: bool | None = None) -> Path:
+    """The plain folder that a source names, fetched or converted where that is needed, and not loaded. As `load`."""
+    return _find(source, revision, bool(offline), False)[0]
+
+
 def _find(source: str, revision: str | None, offline: bool, code: bool) -> tuple[Path, Identity]:
     """The plain folder for a source, and where it came from."""
     known = known_models()

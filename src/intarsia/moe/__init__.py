@@ -2,29 +2,37 @@
 
 - `trace`, `affinity`: record routing (`routing/`), and see how much one layer's expert says of the next.
 - `plan`, `place`: experts on devices (`placement/`: solvers, bounds, load, copies, what is saved).
-- `permute`, `export`: a placement handed on to engines (`handover/`)."""
+- `permute`, `export`: a placement handed on to engines (`handover/`).
+- `run`: several processes that hold some experts each (`runtime/`: ranks, exchanges, counters, cost model)."""
 
 from typing import Any
 
 from intarsia.moe.affinity import Affinity, AffinityConfig, affinity
+from intarsia.moe.checkpoint import Checkpoint
 from intarsia.moe.handover.export import ExportConfig, PlacementExport, export
 from intarsia.moe.handover.permute import PermuteConfig, permute
 from intarsia.moe.placement.placement import Placement
 from intarsia.moe.plan import PlaceConfig, Plan, PlanConfig, place, plan
 from intarsia.moe.record import TraceConfig, trace
 from intarsia.moe.routing.trace import Trace
+from intarsia.moe.run import ExpertRun, RunConfig, run
 
 _LATER = {
     "Counts": "intarsia.moe.routing.counts",
+    "Engine": "intarsia.moe.runtime",
     "Problem": "intarsia.moe.placement.problem",
     "contiguous": "intarsia.moe.placement.placement",
     "solve": "intarsia.moe.placement.solve",
+    "verify": "intarsia.moe.runtime",
 }
 
 __all__ = [
     "Affinity",
     "AffinityConfig",
+    "Checkpoint",
     "Counts",
+    "Engine",
+    "ExpertRun",
     "ExportConfig",
     "PermuteConfig",
     "PlaceConfig",
@@ -33,6 +41,7 @@ __all__ = [
     "Plan",
     "PlanConfig",
     "Problem",
+    "RunConfig",
     "Trace",
     "TraceConfig",
     "affinity",
@@ -41,8 +50,10 @@ __all__ = [
     "permute",
     "place",
     "plan",
+    "run",
     "solve",
     "trace",
+    "verify",
 ]
 
 

@@ -243,6 +243,11 @@ class Engine:
         """What each rank kept since `use`."""
         return self._ask(commands.kept)
 
+    @property
+    def alive(self) -> bool:
+        """Whether it takes requests."""
+        return self._error is None and not self._ending
+
     def stop(self) -> None:
         """End the ranks. What is still running gets an error."""
         with self._wake:

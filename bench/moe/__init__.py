@@ -1,0 +1,1 @@
+"""Mixture of experts: placements, and running them."""

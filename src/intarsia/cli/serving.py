@@ -1,0 +1,89 @@
+"""Commands that go on until they are stopped: models behind HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from intarsia.cli.base import Command, settings_of
+from intarsia.cli.progress import shown
+from intarsia.errors import BadInput, MissingExtra
+
+
+@click.command(
+    "serve",
+    cls=Command,
+    example="intarsia moe serve allenai/OLMoE-1B-7B-0924 --ranks 2",
+    help="""Serve a mixture-of-experts model from several processes over HTTP.
+
+    Each process loads only the experts placed on it. Requests join and leave between steps. OpenAI's
+    `/v1/completions` (whole or streamed), `/v1/models` and `/health`; stop it with Ctrl-C.
+
+    MODEL: a folder with safetensors, a known name or a hub id.""",
+)
+@click.argument("model")
+@click.option("--ranks", type=click.IntRange(1), help="Processes; unset: as many as the placement has devices, or 2.")
+@click.option("--placement", type=click.Path(path_type=Path), help="A placement.json; unset: contiguous.")
+@click.option(
+    "--mode",
+    type=click.Choice(["auto", "vanilla", "home", "coherent"]),
+    default="auto",
+    show_default=True,
+    help="How tokens and experts meet; see `intarsia moe run --help`.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one.")
+@click.option(
+    "--accelerator", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="One GPU each."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of every random choice.")
+def serve_experts(model: str, **given: Any) -> None:
+    from intarsia.recipes.extras import lacking
+
+    if missing := [*lacking("server"), *lacking("moe")]:
+        raise MissingExtra(f"moe serve ({', '.join(missing)})", "moe,server")
+    from intarsia.moe.checkpoint import Checkpoint
+    from intarsia.moe.run import RunConfig
+    from intarsia.moe.running import start
+
+    host, port = given.pop("host"), given.pop("port")
+    seed = given.pop("seed")
+    listener = _listening(host, port)
+    with shown():
+        checkpoint = Checkpoint.open(model)
+        engine = start(checkpoint, RunConfig(**{k: v for k, v in given.items() if v is not None}), seed)
+    with engine:
+        name = Path(checkpoint.name).name
+        for row in engine.report():
+            click.echo(
+                f"rank {row['rank']}: {row['expert_bytes'] / 1e6:,.0f} MB of experts, "
+                f"{row['replicated_bytes'] / 1e6:,.0f} MB replicated",
+                err=True,
+            )
+        if engine.choice is not None:
+            click.echo(engine.choice.reason, err=True)
+        where = f"http://{host}:{listener.getsockname()[1]}"
+        click.echo(f"serving {name} on {engine.placement.devices} ranks ({engine.mode}): {where}/v1/completions")
+        _serve(engine, name, listener)
+
+
+def _listening(host: str, port: int) -> Any:
+    """The socket, before minutes are spent on loading."""
+    import socket
+
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        raise BadInput(f"cannot listen on {host}:{port} ({error.strerror}): give another --port") from None
+
+
+def _serve(engine: Any, name: str, listener: Any) -> None:
+    import uvicorn
+
+    from intarsia.server.completions import app
+
+    level = "debug" if settings_of().debug else "warning"
+    config = uvicorn.Config(app(engine, name, lambda: engine.alive), log_level=level)
+    uvicorn.Server(config).run(sockets=[listener])
