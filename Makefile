@@ -32,6 +32,7 @@ bench: $(VENV)/.ready-bench
 	$(BIN)/python -m bench.tokens
 	$(BIN)/python -m bench.knowledge
 	$(BIN)/python -m bench.continual
+	$(BIN)/python -m bench.moe
 
 docs: $(VENV)/.ready-docs
 	$(BIN)/mkdocs build --strict

@@ -1,9 +1,10 @@
 """Experts on devices: how often tokens cross, how near the optimum, how fast it is found, and what running it moves.
 
-    python -m bench.moe [--quick] [--json FILE] [--parts crossing synthetic solvers training runtime]
+    python -m bench.moe [--quick] [--json FILE] [--parts crossing synthetic solvers training runtime links simulation]
 
 Trained networks and their traces come from the data set 'moe' (INTARSIA_DATA). Figures of `runtime` are counted; wall
-times are printed beside them with the number of processes. --quick: one minute less for each programme, fewer steps."""
+times are printed beside them with the number of processes. `links` needs root. --quick: a
+quarter of the time for the programmes, one round of running."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from bench.common import parser, start, write
 from bench.moe import crossing, solvers, synthetic, training
 from intarsia.data import shared_data
 
-PARTS = ("crossing", "synthetic", "solvers", "training", "runtime")
+PARTS = ("crossing", "synthetic", "solvers", "training", "runtime", "links", "simulation")
 
 
 def main() -> None:
@@ -36,6 +37,14 @@ def main() -> None:
         from bench.moe import runtime
 
         found |= runtime.run(folder, quick=options.quick)
+    if "links" in options.parts:
+        from bench.moe import linked
+
+        linked.run(folder)
+    if "simulation" in options.parts:
+        from bench.moe import simulated
+
+        simulated.run(quick=options.quick)
     write(found, options.json)
 
 

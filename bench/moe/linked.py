@@ -49,11 +49,8 @@ def linked(ranks: int, mbit: float) -> Iterator[list[list[str]]]:
         _ip("link", "add", bridge, "type", "bridge")
         _ip("link", "set", bridge, "up")
         for rank in range(ranks):
-            space, inner, outer = (
-                f"{name}-{rank}",
-                f"ixi{os.getpid() % 10000}x{number}{rank}",
-                f"ixo{os.getpid() % 10000}x{number}{rank}",
-            )
+            mark = f"{os.getpid() % 10000}x{number}{rank}"
+            space, inner, outer = f"{name}-{rank}", f"ixi{mark}", f"ixo{mark}"
             _ip("netns", "add", space)
             _ip("link", "add", outer, "type", "veth", "peer", "name", inner)
             _ip("link", "set", inner, "netns", space, "name", "eth0")
@@ -61,7 +58,7 @@ def linked(ranks: int, mbit: float) -> Iterator[list[list[str]]]:
             _ip("-n", space, "addr", "add", f"10.77.0.{rank + 1}/24", "dev", "eth0")
             _ip("-n", space, "link", "set", "eth0", "up")
             _ip("-n", space, "link", "set", "lo", "up")
-            rate = ["tbf", "rate", f"{mbit:g}mbit", "burst", "64kb", "latency", "200ms"]
+            rate = ["tbf", "rate", f"{mbit:g}mbit", "burst", "16kb", "latency", "200ms"]
             subprocess.run(["tc", "-n", space, "qdisc", "add", "dev", "eth0", "root", *rate], check=True)
         yield [["ip", "netns", "exec", f"{name}-{rank}"] for rank in range(ranks)]
     finally:

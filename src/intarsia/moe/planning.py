@@ -156,7 +156,8 @@ def _placed(
 def _points(problem: Problem, solution: Solution, config: PlaceConfig, seed: int) -> list[Point]:
     if problem.devices == 1 or problem.nodes > 1 or problem.slots == 1 or config.groups > 1:
         return []
-    return pareto(problem, solution.device_of, effort=max(1, config.effort // 10), seed=seed)
+    effort = max(1, config.effort // 10)
+    return pareto(problem, solution.device_of, within=config.max_load, effort=effort, seed=seed)
 
 
 def _taken(points: list[Point], config: PlaceConfig) -> Point:

@@ -11,6 +11,7 @@ from intarsia.moe.placement.problem import Problem, cost, crossing, imbalance
 from intarsia.moe.placement.solve import solve
 
 WEIGHTS = (0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
+HALVINGS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,15 +26,27 @@ class Point:
     device_of: Devices
 
 
-def pareto(problem: Problem, best: Devices, *, effort: int = 100, seed: int = 0) -> list[Point]:
+def pareto(
+    problem: Problem, best: Devices, *, within: float | None = None, effort: int = 100, seed: int = 0
+) -> list[Point]:
     """Placements none of which is better in both, from the least cost to the evenest load; `best` is the first.
 
-    Cost is the problem's own without balance: crossing, less what is used together where that counts."""
+    Cost is the problem's own without balance: crossing, less what is used together where that counts. `within`: a load
+    that is looked at more closely, by halving the weights around it."""
     assert problem.load is not None
     points, rows = [_point(problem, 0.0, best)], best
     for weight in WEIGHTS:
         rows = solve(replace(problem, balance=weight), effort=effort, seed=seed, first=(rows, best)).device_of
         points.append(_point(problem, weight, rows))
+    if within is not None and any(p.load <= within for p in points[1:]):
+        high = next(p for p in points[1:] if p.load <= within)
+        low = points[points.index(high) - 1]
+        for _ in range(HALVINGS):
+            weight = (low.weight + high.weight) / 2
+            some = replace(problem, balance=weight)
+            middle = _point(problem, weight, solve(some, effort=effort, seed=seed, first=(low.device_of,)).device_of)
+            points.append(middle)
+            low, high = (low, middle) if middle.load <= within else (middle, high)
     rest = [p for p in points[1:] if p.load < points[0].load and not any(_better(q, p) for q in points)]
     return [points[0], *sorted(rest, key=lambda p: -p.load)]
 
