@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.moe.traces import drawn, flow_of, given
+from bench.moe.traces import drawn, flow_of, given, hidden
 from intarsia.data import shared_data
 from intarsia.moe import Trace, affinity, place
 from intarsia.moe.placement import Problem, contiguous, crossing, solve
@@ -25,6 +25,15 @@ def test_a_chain_without_sharpness_has_no_affinity():
     ids, test = drawn(4, 8, 5000, sharp=0.0)
     assert np.bincount(ids.ravel(), minlength=8).std() < 150
     assert affinity(Trace.of(test, 8), lags=1).traces[0].mean("bits") < 0.01
+
+
+def test_a_hidden_placement_has_the_shares_it_was_made_with_and_is_found():
+    shares = {8: 0.6, 4: 0.5, 2: 0.2}
+    ids, test, placed = hidden(5, 16, 8000, shares)
+    for devices, share in shares.items():
+        assert crossing(flow_of(test, 16), placed[devices]) == pytest.approx(share, abs=0.01)
+    found = solve(Problem(flow_of(ids, 16), 2))
+    assert crossing(flow_of(test, 16), found.device_of) <= crossing(flow_of(test, 16), placed[2]) + 1e-3
 
 
 @needs_data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,36 @@ def drawn(
             table /= table.sum(0, keepdims=True)
         steps.append((table / table.sum(1, keepdims=True)).cumsum(1))
     return _walk(steps, experts, tokens, rng), _walk(steps, experts, test, rng)
+
+
+def hidden(
+    layers: int, experts: int, tokens: int, shares: dict[int, float], seed: int = 0, test: int = 20_000
+) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[int, NDArray[np.int64]]]:
+    """(to plan from, to judge by, devices -> [layer, expert] the hidden placement) of a chain in which, for each number
+    of devices, there is a placement that the given share of steps leaves. Experts are shuffled in every layer.
+
+    shares: devices -> share; each number of devices divides the next greater one, and the experts."""
+    rng = np.random.default_rng(seed)
+    names = np.stack([rng.permutation(experts) for _ in range(layers)])
+    inside = np.zeros((experts, experts))
+    left, before = 1.0, np.zeros((experts, experts), bool)
+    for devices in sorted(shares, reverse=True):
+        device = np.arange(experts) * devices // experts
+        ring = (device[:, None] == device[None]) & ~before
+        inside += ring * (left - shares[devices]) / ring.sum(1, keepdims=True)
+        left, before = shares[devices], before | ring
+    inside += ~before * left / np.maximum((~before).sum(1, keepdims=True), 1)
+    steps = []
+    for here, there in itertools.pairwise(names):
+        table = np.empty_like(inside)
+        table[np.ix_(here, there)] = inside
+        steps.append(table.cumsum(1))
+    placed = {}
+    for devices in shares:
+        rows = np.empty((layers, experts), np.int64)
+        np.put_along_axis(rows, names, np.tile(np.arange(experts) * devices // experts, (layers, 1)), 1)
+        placed[devices] = rows
+    return _walk(steps, experts, tokens, rng), _walk(steps, experts, test, rng), placed
 
 
 def _walk(steps: list[NDArray[np.float64]], experts: int, tokens: int, rng: np.random.Generator) -> NDArray[np.int64]:
