@@ -282,7 +282,8 @@ def test_rows_are_those_a_loop_counts(k, copies):
             if layer:
                 moved += there[0] != at
                 rows += counts * (len({*there} - {at}) + len({*there}) - 1)
-            vanilla += counts * 2 * len({*there} - {home})
+            at_home = {home if e in held[home] else int(device_of[layer, e]) for e in token[layer]}
+            vanilla += counts * 2 * len(at_home - {home})
             at = there[0]
     found = traffic(trace, placement)
     assert found.crossing == pytest.approx(moved / (90 * 3))

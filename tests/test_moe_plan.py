@@ -11,8 +11,10 @@ import torch
 from intarsia.data import Text
 from intarsia.errors import BadInput
 from intarsia.moe import Placement, affinity, contiguous, export, permute, place, plan
+from intarsia.moe.affinity_measures import likeness
 from intarsia.moe.handover.forms import slots
-from intarsia.moe.routing import Trace
+from intarsia.moe.placement import crossing
+from intarsia.moe.routing import Counts, Trace
 from intarsia.moe.routing.importing import from_official, from_sglang, from_vllm
 from intarsia.moe.routing.recording import record, router_sha256
 from intarsia.report import to_text
@@ -34,6 +36,8 @@ def test_a_plan_is_judged_on_sequences_it_was_not_planned_from(trace, tmp_path):
         "plan", "contiguous", "round-robin", "random", "load packing", "greedy"
     }  # fmt: skip
     assert found.bound <= found.planned and found.solver
+    with pytest.raises(BadInput, match="there already"):
+        plan(tiny("olmoe"), text=TEXTS, devices=2, to=tmp_path / "p.json")
     made = Placement.open(tmp_path / "p.json")
     assert (made.device_of == np.array(found.device_of_expert)).all()
     assert made.router_sha256 == router_sha256(tiny("olmoe")) and made.nodes == 2 and made.k == 2
@@ -47,6 +51,7 @@ def test_the_optimum_is_said_to_be_one(trace):
     assert not rows.optimal and "used together" in rows.solver
     assert rows.of("plan").coherent <= found.of("contiguous").coherent
     assert place(trace, devices=1).of("plan").crossing == 0
+    assert place(trace, devices=8).optimal  # one expert a device, whatever else is asked for
 
 
 def test_a_load_can_be_asked_for(trace):
@@ -56,17 +61,26 @@ def test_a_load_can_be_asked_for(trace):
     tight = place(trace, devices=4, goal="crossing", max_load=wanted)
     (taken,) = (b for b in tight.balanced if b.taken)
     assert taken.load <= wanted and taken.crossing >= free.balanced[0].crossing
+    flow = Counts.of(trace.split()[0]).flow()
+    assert tight.planned == pytest.approx(crossing(flow, np.array(tight.device_of_expert))) != free.planned
+    assert tight.planned == pytest.approx(taken.crossing) and not tight.optimal
+    for settings in (dict(nodes=2), dict(devices=8), dict(devices=1)):
+        with pytest.raises(BadInput, match="leave it out"):
+            place(trace, max_load=1.1, **settings)
     with pytest.raises(BadInput, match="greater max_load"):
         place(trace, devices=4, max_load=1.0001)
 
 
 def test_copies_and_other_text(trace, tmp_path):
-    trace.save(tmp_path / "t.npz")
-    found = place(trace, devices=4, goal="crossing", replicas=1, others=[str(tmp_path / "t.npz")])
-    plain = place(trace, devices=4, goal="crossing")
-    assert found.of("plan", "letters").crossing <= plain.of("plan").crossing + 0.1
+    other = record(tiny("olmoe"), [t.text[::-1] for t in TEXTS], length=16, corpus="backwards")
+    found = place(trace, devices=4, goal="crossing", replicas=1, others=[_saved(other, tmp_path)])
+    plain = place(trace, devices=4, goal="crossing", others=[str(tmp_path / "other.npz")])
+    for text in ("held out", "backwards"):
+        assert found.of("plan", text).crossing < plain.of("plan", text).crossing
+    with pytest.raises(BadInput, match="planned from"):
+        place(other, others=[str(tmp_path / "other.npz")])
     assert all(len(device) <= 1 for layer in found.replicas for device in layer) and any(map(any, found.replicas))
-    assert {j.text for j in found.judged} == {"held out", "letters"}
+    assert {j.text for j in found.judged} == {"held out", "backwards"}
 
 
 def test_an_integer_programme_may_prove_more(trace):
@@ -104,6 +118,9 @@ def test_independent_routing_has_no_affinity_and_a_copy_has_all():
     rng = np.random.default_rng(0)
     ids = rng.integers(8, size=(6000, 3))
     ids[:, 1] = (ids[:, 0] + 1) % 8
+    a, b = np.zeros((2, 3, 3))
+    a[0, 0] = b[1, 1] = 1.0
+    assert likeness(a, a) == 1 and likeness(a, b) == 0
     found = affinity(Trace.of(ids, 8), devices=4, lags=2)
     first, second = found.traces[0].steps
     assert first.bits == pytest.approx(3, abs=0.01) and first.share == pytest.approx(1, abs=0.01)
@@ -173,6 +190,9 @@ def test_a_placement_of_another_model_is_refused(tmp_path):
     Placement(contiguous(4, 6, 2), 2).save(tmp_path / "q.json")
     with pytest.raises(BadInput, match="routed layers of 6 experts"):
         permute(tiny("olmoe"), placement=tmp_path / "q.json")
+    Placement(contiguous(4, 8, 3), 3).save(tmp_path / "r.json")
+    with pytest.raises(BadInput, match="more experts on some"):
+        permute(tiny("olmoe"), placement=tmp_path / "r.json")
 
 
 def test_groups_of_experts_are_not_mixed(tmp_path):

@@ -69,9 +69,11 @@ def test_a_recording_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(recording, "_routes", fails)
     with pytest.raises(KeyboardInterrupt):
         record(model, TEXTS, length=8, batch_size=1, folder=tmp_path)
+    other = record(model, TEXTS, length=8, batch_size=2, folder=tmp_path)
+    assert other.tokens == whole.tokens
     again = record(model, TEXTS, length=8, batch_size=1, folder=tmp_path)
-    assert again.sha256 == whole.sha256 and len(calls) - 1 == len(whole.sequences)
-    assert not list(tmp_path.iterdir())
+    done = len(whole.sequences) + 1 + -(-len(whole.sequences) // 2)  # (the one that failed, and those of two)
+    assert again.sha256 == whole.sha256 and len(calls) == done and not list(tmp_path.iterdir())
 
 
 def test_a_trace_is_read_back_in_pieces(tmp_path, monkeypatch):
@@ -118,10 +120,16 @@ def test_counts_are_those_of_a_loop():
 def test_what_is_no_trace_is_refused(tmp_path):
     (tmp_path / "no.npz").write_bytes(b"PK nothing")
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
-    for name in ("no.npz", "other.npz", "missing.npz"):
+    facts = dict(E=2, k=1, moe_layer_indices=[0, 1])
+    ids = np.array([[[0], [3]]])
+    np.savez(tmp_path / "range.npz", expert_ids=ids, seq=np.zeros(1), meta=np.array(json.dumps(facts)))
+    np.savez(tmp_path / "short.npz", expert_ids=ids % 2, seq=np.zeros(0), meta=np.array(json.dumps(facts)))
+    np.savez(tmp_path / "list.npz", expert_ids=ids % 2, seq=np.zeros(1), meta=np.array("[1]"))
+    np.save(tmp_path / "array.npy", ids)
+    for name in ("no.npz", "other.npz", "missing.npz", "range.npz", "short.npz", "list.npz", "array.npy"):
         with pytest.raises(BadInput):
             Trace.open(tmp_path / name)
-    with pytest.raises(BadInput, match="names the expert 7"):
+    with pytest.raises(BadInput, match="names the expert 7, there are 4"):
         Trace.of(np.full((4, 2), 7), 4)
     with pytest.raises(BadInput, match="one sequence"):
         Trace.of(np.zeros((4, 2), int), 4, seq=np.zeros(4, int)).split()

@@ -141,16 +141,21 @@ def test_a_stream_says_the_same_bit_by_bit(service, stop):
 
 
 def test_what_the_api_cannot_do_is_refused_in_its_own_form(service):
-    url, _ = service
+    url, letters = service
     for body, status, word in [
         (dict(model="letters", prompt="bad"), 400, "a bad prompt"),
         (dict(model="other", prompt="a"), 404, "letters"),
         (dict(model="letters", prompt="a", n=2), 400, "n:"),
         (dict(model="letters", prompt="a", logprobs=3), 400, "logprobs"),
         (dict(model="letters", prompt=[]), 400, "empty"),
+        (dict(model="letters", prompt=[True]), 400, "prompt"),
+        (dict(model="letters", prompt=["a", "bad"]), 400, "a bad prompt"),
     ]:
         got, said = ask(f"{url}/v1/completions", **body)
         assert got == status and word in json.loads(said)["error"]["message"]
+    assert letters.cancelled == ["a"]  # (the one beside a bad prompt)
+    neutral = dict(echo=False, logprobs=None, best_of=1, presence_penalty=0, n=1, user="me")
+    assert ask(f"{url}/v1/completions", model="letters", prompt="a", **neutral)[0] == 200
 
 
 def test_ranks_answer_over_http_and_end_with_the_server(folder):

@@ -1,4 +1,4 @@
-"""Chains of known affinity: with the placements that the paper reports hidden in them, and without groups of experts."""
+"""Chains of known affinity: the placements the paper reports hidden in them; and chains without groups of experts."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def serve_experts(model: str, **given: Any) -> None:
         checkpoint = Checkpoint.open(model)
         engine = start(checkpoint, RunConfig(**{k: v for k, v in given.items() if v is not None}), seed)
     with engine:
-        name = Path(checkpoint.name).name
+        name = checkpoint.folder.name if Path(checkpoint.name).exists() else checkpoint.name
         for row in engine.report():
             click.echo(
                 f"rank {row['rank']}: {row['expert_bytes'] / 1e6:,.0f} MB of experts, "

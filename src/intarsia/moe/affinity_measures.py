@@ -44,7 +44,9 @@ def top_mass(flow: Array, slots: int) -> float:
 
 def likeness(a: Array, b: Array) -> float:
     """How alike two flows are: 1 less half the sum of differences of P(next | expert), experts weighted by their use in
-    both; 1 where they agree, 0 where no token of one does what one of the other does."""
+    both; 1 where they agree, 0 where no token of one does what one of the other does. An expert that only one of them
+    uses has nothing in common with the other."""
     weight = (a.sum(1) + b.sum(1)) / 2
     apart = np.abs(conditional(a) - conditional(b)).sum(1) / 2
+    apart[(a.sum(1) > 0) != (b.sum(1) > 0)] = 1.0
     return float(1 - (weight * apart).sum() / max(weight.sum(), 1e-300))

@@ -18,4 +18,4 @@ class Checkpoint:
         """A folder, or a known name or hub id, which is fetched. Raises `BadInput` for anything else."""
         from intarsia.models.loading import located
 
-        return Checkpoint(located(str(given)), str(given))
+        return Checkpoint(located(str(given)).resolve(), str(given))

@@ -141,6 +141,8 @@ class Plan(Finding):
             Column(name="changes device", format=".1%"),
         ]
         facts: list[list[Any]] = [["on the text planned from", self.planned], ["cannot be below", self.bound]]
+        if self.replicas:
+            facts = [[f"{word}, without copies", value] for word, value in facts]
         if self.node_bound is not None:
             facts.append(["changes of node cannot be below", self.node_bound])
         how = f"By {self.solver}" + ("; proved optimal." if self.optimal else "; no proof that it is the optimum.")

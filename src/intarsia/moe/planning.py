@@ -14,7 +14,7 @@ from intarsia.moe.affinity_measures import conditional
 from intarsia.moe.placement.balance import Point, pareto
 from intarsia.moe.placement.baselines import baselines
 from intarsia.moe.placement.placement import Devices, Placement
-from intarsia.moe.placement.problem import Problem, crossings
+from intarsia.moe.placement.problem import Problem, crossing, crossings
 from intarsia.moe.placement.replicas import replicas
 from intarsia.moe.placement.solve import Solution, solve
 from intarsia.moe.placement.staged import solve_grouped, solve_staged
@@ -33,6 +33,8 @@ def plan_for(model: Model, config: PlanConfig, text: list[Any] | None, seed: int
     """Record, or take the traces that are given, then `plan_of`."""
     from intarsia.moe.routing.recording import record, router_sha256, texts_of, unfinished
 
+    groups = getattr(model.config, "n_group", None) or 1
+    config = config if config.groups > 1 else config.model_copy(update={"groups": groups})
     if bool(config.trace) == bool(text):
         raise BadInput("moe.plan wants either a text to run, or traces of this model (trace)")
     sha256 = router_sha256(model)
@@ -44,16 +46,15 @@ def plan_for(model: Model, config: PlanConfig, text: list[Any] | None, seed: int
                 "its routers have other weights"
             )
     else:
-        _possible(config, record_facts(model))
+        _possible(config, routed_size(model))
         trace = record(
             model, texts_of(text or []), length=config.length, max_tokens=config.max_tokens,
             batch_size=config.batch_size, folder=unfinished(),
         )  # fmt: skip
-    groups = getattr(model.config, "n_group", None) or 1
-    return plan_of(trace, config if config.groups > 1 else config.model_copy(update={"groups": groups}), seed)
+    return plan_of(trace, config, seed)
 
 
-def record_facts(model: Model) -> tuple[int, int]:
+def routed_size(model: Model) -> tuple[int, int]:
     """(routed layers, experts of each)."""
     from intarsia.moe.routing.recording import facts_of
 
@@ -67,6 +68,11 @@ def _possible(config: PlaceConfig, size: tuple[int, int]) -> None:
     if layers < 2:
         raise BadInput("the model has one routed layer: there is no step between layers to save")
     Problem(np.zeros((layers - 1, experts, experts)), config.devices, config.nodes)
+    if config.to is not None and config.to.expanduser().exists():
+        raise BadInput(f"{config.to} is there already: give another name for the placement")
+    one = -(-experts // config.devices) == 1
+    if config.max_load is not None and (config.nodes > 1 or config.groups > 1 or config.devices == 1 or one):
+        raise BadInput("max_load is for one node of several devices with several experts each: leave it out here")
     if experts % config.groups:
         raise BadInput(f"{experts} experts are not in {config.groups} equal groups")
     if config.groups > 1 and config.nodes > 1:
@@ -79,10 +85,13 @@ def plan_of(trace: Trace, config: PlaceConfig, seed: int) -> Plan:
     """The plan for a trace."""
     facts = trace.facts
     _possible(config, (len(facts.layers), facts.experts))
+    known = trace.sha256 if config.others else ""
     others = [Trace.open(name) for name in config.others]
     for other in others:
         if (other.facts.experts, other.facts.layers, other.facts.k) != (facts.experts, facts.layers, facts.k):
             raise BadInput(f"{other.facts.name}: recorded with another model than {facts.name}")
+        if other.sha256 == known:
+            raise BadInput(f"{other.facts.name}: the trace that is planned from; give one of other text to judge by")
     train, test = trace.split(1 - config.hold_out)
     counts = Counts.of(train)
     problem = Problem(
@@ -90,7 +99,9 @@ def plan_of(trace: Trace, config: PlaceConfig, seed: int) -> Plan:
     )
     problem, solution, node_bound, words = _placed(problem, train, config, seed)
     points = _points(problem, solution, config, seed)
-    rows = _taken(points, config).device_of if points else solution.device_of
+    chosen = _taken(points, config) if points else None
+    rows = chosen.device_of if chosen else solution.device_of
+    first = chosen is None or chosen is points[0]
     copies = replicas(train, rows, config.devices, config.replicas) if config.replicas else ()
     made = Placement(rows, config.devices, config.nodes, copies, facts.layers, k=facts.k)
     named = {"plan": made} | {
@@ -98,13 +109,13 @@ def plan_of(trace: Trace, config: PlaceConfig, seed: int) -> Plan:
     }
     judged = list(_judged(named, {"held out": test} | _named(others)))
     held = Counts.of(test).flow()
-    chosen = _chosen(points, config)
     plan = Plan(
         title=f"Placement of {facts.experts} experts x {len(facts.layers)} layers on {config.devices} devices",
         technique="moe.place", experts=facts.experts, layers=list(facts.layers), k=facts.k, devices=config.devices,
         nodes=config.nodes, model=facts.model, router_sha256=facts.router_sha256, device_of_expert=rows.tolist(),
-        replicas=[[list(d) for d in layer] for layer in copies], planned=solution.value, bound=solution.bound,
-        node_bound=node_bound, optimal=solution.proof == "optimal" and problem.nodes == 1 and not words,
+        replicas=[[list(d) for d in layer] for layer in copies], planned=crossing(problem.flow, rows),
+        bound=solution.bound, node_bound=node_bound,
+        optimal=first and solution.proof == "optimal" and problem.nodes == 1 and not words,
         solver=solution.solver + words, seconds=solution.seconds, tokens=counts.tokens, judged=judged,
         balanced=[Balanced(crossing=p.crossing, load=p.load, taken=p is chosen) for p in points],
         by_step={
@@ -116,7 +127,7 @@ def plan_of(trace: Trace, config: PlaceConfig, seed: int) -> Plan:
     )  # fmt: skip
     plan = plan.model_copy(update={"summary": _summary(plan)})
     if config.to is not None:
-        plan.placement.save(config.to.expanduser(), force=True)
+        plan.placement.save(config.to.expanduser())
     return plan
 
 
@@ -127,16 +138,16 @@ def _placed(
     name)."""
     rows = config.goal == "rows" or (config.goal == "auto" and train.facts.k > 1)
     free = problem.devices > 1 and config.groups == 1
-    weights = TOGETHER if rows and train.facts.k > 1 and free else (0.0,)
+    weights = TOGETHER if rows and train.facts.k > 1 and free and problem.slots > 1 else (0.0,)
     found: list[tuple[float, float, Solution, float | None]] = []
     for weight in weights:
         one = replace(problem, together=weight)
+        effort = max(1, config.effort // len(weights))
         if config.groups > 1:
-            solution, node_bound = solve_grouped(one, config.groups, effort=config.effort, seed=seed), None
+            solution, node_bound = solve_grouped(one, config.groups, effort=effort, seed=seed), None
         elif config.nodes > 1:
-            solution, node_bound = solve_staged(one, effort=config.effort, seed=seed)
+            solution, node_bound = solve_staged(one, effort=effort, seed=seed)
         else:
-            effort = config.effort if len(weights) == 1 else max(1, config.effort // len(weights))
             solution, node_bound = solve(one, effort=effort, seed=seed), None
         sent = traffic(train, Placement(solution.device_of, config.devices, config.nodes)).coherent if rows else 0.0
         found.append((sent, weight, solution, node_bound))
@@ -172,10 +183,6 @@ def _taken(points: list[Point], config: PlaceConfig) -> Point:
             f"(the evenest has {least:.3f}): give a greater max_load"
         )
     return min(within, key=lambda p: p.value)
-
-
-def _chosen(points: list[Point], config: PlaceConfig) -> Point | None:
-    return _taken(points, config) if points else None
 
 
 def _named(others: list[Trace]) -> dict[str, Trace]:

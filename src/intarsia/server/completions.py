@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from intarsia.errors import BadInput, IntarsiaError
 
-Prompt = str | list[int]
+Prompt = str | list[pydantic.StrictInt]
 
 
 class Piece(Protocol):
@@ -59,8 +59,16 @@ class CompletionRequest(pydantic.BaseModel):
     top_p: float = pydantic.Field(1.0, gt=0, le=1)
     stop: str | list[str] | None = None
     stream: bool = False
-    n: Literal[1] = 1
     user: str | None = None
+    # Fields of the API with the one value that asks for nothing more.
+    n: Literal[1] | None = 1
+    best_of: Literal[1] | None = None
+    echo: Literal[False] | None = None
+    logprobs: None = None
+    logit_bias: None = None
+    suffix: None = None
+    presence_penalty: Literal[0] | None = None
+    frequency_penalty: Literal[0] | None = None
 
 
 @dataclass
@@ -131,10 +139,15 @@ def app(source: Source, name: str, alive: Callable[[], bool] = lambda: True) -> 
         prompts = _prompts(asked.prompt)
         stops = tuple(s for s in ([asked.stop] if isinstance(asked.stop, str) else asked.stop or []) if s)
         counts = [len(source.token_ids(prompt)) for prompt in prompts]
-        choices = [
-            _Choice(i, source.submit(p, asked.max_tokens, temperature=asked.temperature, top_p=asked.top_p), stops)
-            for i, p in enumerate(prompts)
-        ]
+        choices: list[_Choice] = []
+        try:
+            for i, p in enumerate(prompts):
+                pieces = source.submit(p, asked.max_tokens, temperature=asked.temperature, top_p=asked.top_p)
+                choices.append(_Choice(i, pieces, stops))
+        except IntarsiaError:
+            for choice in choices:
+                choice.pieces.cancel()
+            raise
         head = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time()),
                 "model": name}  # fmt: skip
         if asked.stream:

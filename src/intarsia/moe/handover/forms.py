@@ -49,7 +49,7 @@ def sglang(placement: Placement, decoder_layers: int) -> str:
 
     Layers without a router are in the order of the file."""
     table = slots(placement)
-    plain = np.concatenate([np.arange(placement.experts), np.arange(table.shape[1] - placement.experts)])
+    plain = np.arange(table.shape[1]) % placement.experts
     rows = [plain.tolist()] * decoder_layers
     for layer, row in zip(placement.layers, table.tolist(), strict=True):
         rows[layer] = row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from intarsia.errors import BadInput, IntarsiaError
+from intarsia.errors import BadInput, IntarsiaError, Note
 from intarsia.moe.placement.placement import Placement
 from intarsia.moe.routing.recording import routed_layers, router_sha256
 from intarsia.sites import read, run
@@ -22,6 +23,15 @@ def permuted(model: Model, placement: Placement) -> Model:
     """A copy in which every layer's experts lie by device, then by number. Raises `BadInput` as `check_for`, and for a
     router that chooses among groups which the order would mix."""
     check_for(model, placement)
+    if placement.experts % placement.devices or any(
+        np.ptp(np.bincount(row, minlength=placement.devices)) for row in placement.device_of
+    ):
+        raise BadInput(
+            "the placement has more experts on some devices than on others; engines cut the file in equal parts, so "
+            "the order alone cannot say that"
+        )
+    if placement.replicas:
+        warnings.warn(Note("copies of experts cannot be in a checkpoint: they are left out"), stacklevel=3)
     orders = [np.argsort(row, kind="stable") for row in placement.device_of]
     _groups_stay(model.config, orders)
     out = model.copy()

@@ -36,7 +36,9 @@ def pareto(
     assert problem.load is not None
     points, rows = [_point(problem, 0.0, best)], best
     for weight in WEIGHTS:
-        rows = solve(replace(problem, balance=weight), effort=effort, seed=seed, first=(rows, best)).device_of
+        rows = solve(
+            replace(problem, balance=weight), effort=effort, seed=seed, first=(rows, best), bounded=False
+        ).device_of
         points.append(_point(problem, weight, rows))
     if within is not None and any(p.load <= within for p in points[1:]):
         high = next(p for p in points[1:] if p.load <= within)
@@ -44,7 +46,9 @@ def pareto(
         for _ in range(HALVINGS):
             weight = (low.weight + high.weight) / 2
             some = replace(problem, balance=weight)
-            middle = _point(problem, weight, solve(some, effort=effort, seed=seed, first=(low.device_of,)).device_of)
+            middle = _point(
+                problem, weight, solve(some, effort=effort, seed=seed, first=(low.device_of,), bounded=False).device_of
+            )
             points.append(middle)
             low, high = (low, middle) if middle.load <= within else (middle, high)
     rest = [p for p in points[1:] if p.load < points[0].load and not any(_better(q, p) for q in points)]

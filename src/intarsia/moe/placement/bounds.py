@@ -11,6 +11,7 @@ import numpy as np
 from intarsia.moe.placement.problem import Array, Problem
 from intarsia.moe.placement.viterbi import count, kept, partitions
 
+PAIR_EXPERTS = 12  # experts up to which a step's own optimum is taken as its bound
 PAIR_STATES = 6500  # partitions up to which a pair is solved by listing them
 
 
@@ -24,6 +25,8 @@ def lower_bound(problem: Problem) -> float:
 def pair_bound(flow: Array, problem: Problem) -> float:
     """Of one step between layers. `flow`: [E, E]."""
     mass = float(flow.sum())
+    if (alone := pair_optimum(flow, problem)) is not None and len(flow) <= PAIR_EXPERTS:
+        return max(0.0, alone)
     most = min(matched(flow, problem.slots), spectral(flow, problem.devices, problem.slots, problem.empty))
     return max(0.0, mass - min(most, mass))
 

@@ -46,14 +46,20 @@ class Placement:
         if self.devices < 1 or self.nodes < 1 or self.devices % self.nodes:
             raise BadInput(f"{self.devices} devices cannot stand on {self.nodes} equal nodes")
         if table.min() < 0 or table.max() >= self.devices:
-            raise BadInput(f"a placement on {self.devices} devices names the device {int(table.max())}")
+            odd = int(table.min() if table.min() < 0 else table.max())
+            raise BadInput(f"a placement on {self.devices} devices names the device {odd}")
         object.__setattr__(self, "device_of", table)
         if not self.layers:
             object.__setattr__(self, "layers", tuple(range(len(table))))
         if len(self.layers) != len(table):
             raise BadInput(f"a placement of {len(table)} layers names {len(self.layers)} of them")
-        if self.replicas and any(len(row) != self.devices for row in self.replicas):
-            raise BadInput(f"copies are given for other than {self.devices} devices")
+        if self.replicas:
+            if len(self.replicas) != len(table) or any(len(row) != self.devices for row in self.replicas):
+                raise BadInput(f"copies are wanted for each of {len(table)} layers and {self.devices} devices")
+            if any(not 0 <= e < table.shape[1] for row in self.replicas for device in row for e in device):
+                raise BadInput(f"a copy is of an expert that is not there: a layer has {table.shape[1]}")
+        if len(set(self.layers)) != len(self.layers):
+            raise BadInput("a placement names a layer twice")
 
     @property
     def experts(self) -> int:

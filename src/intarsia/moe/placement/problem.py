@@ -10,7 +10,6 @@ partition of the experts a layer, and how the blocks of one meet those of the ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -98,16 +97,6 @@ class Problem:
             load=None if self.load is None else np.pad(self.load, ((0, 0), (0, more))),
         )
 
-    def window(self, start: int, stop: int) -> Problem:
-        """Layers start to stop alone."""
-        cut = slice(start, stop)
-        return replace(
-            self,
-            flow=self.flow[start : stop - 1],
-            mates=None if self.mates is None else self.mates[cut],
-            load=None if self.load is None else self.load[cut],
-        )
-
 
 def crossing(flow: Array, device_of: Devices) -> float:
     """Share of (token, step) that change device, in the mean over steps. `device_of`: [L, E]; maps of nodes give the
@@ -165,8 +154,3 @@ def check(problem: Problem, device_of: Devices) -> None:
 def of_experts(device_of: Devices, experts: int) -> Devices:
     """Without the columns of a padded problem's empty slots."""
     return device_of[:, :experts]
-
-
-def rows_of(tables: Sequence[NDArray[np.int64]]) -> Devices:
-    """[L, E] from one row a layer."""
-    return np.stack(list(tables)).astype(np.int64)

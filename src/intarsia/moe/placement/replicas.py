@@ -16,7 +16,8 @@ def replicas(trace: Trace, device_of: Devices, devices: int, copies: int) -> tup
     Tokens are followed through the layers so far, copies included: on every device those experts are copied that most
     of its tokens go to next and that it lacks. A token takes a copy where it is before it moves. In the first layer
     tokens are everywhere, so copies are of what is used most."""
-    first = np.concatenate([piece[:, :, 0].astype(np.int64) for piece in trace.pieces()])[:MOST]
+    every = max(1, -(-trace.tokens // MOST))
+    first = np.concatenate([piece[::every, :, 0] for piece in trace.pieces()]).astype(np.int64)
     experts = device_of.shape[1]
     at = np.arange(len(first)) % devices
     out = []

@@ -17,6 +17,7 @@ from intarsia.moe.placement.problem import Problem, cost
 from intarsia.moe.placement.viterbi import Pool
 
 STARTS = 24
+PATIENCE = 3  # the share of its rounds, one in so many, that a kind of shake may bring nothing before it is over
 
 
 def search(
@@ -38,11 +39,14 @@ def search(
             best, least = rows.copy(), value
     assert best is not None
     half = rounds // 2 if pool is not None else 0
+    gained = 0
     for done in range(half):
         assert pool is not None
+        if done - gained > max(100, half / PATIENCE):
+            break
         joined = descent.descend(pool.best())
         if (value := cost(problem, joined)) < least - EPSILON:
-            best, least = joined.copy(), value
+            best, least, gained = joined.copy(), value, done
             pool.add(best)
             pool.trim(best)
         shaken, layers = _shake(problem, best, rng, real)
@@ -51,8 +55,10 @@ def search(
             pool.trim(best)
         if done % 8 == 7:
             yield done + 1, best, least
-    current, value = best.copy(), least
+    current, value, gained = best.copy(), least, half
     for done in range(half, rounds):
+        if done - gained > max(100, (rounds - half) / PATIENCE):
+            break
         shaken, layers = _shake(problem, current, rng, real)
         descent.descend(shaken, layers)
         new = cost(problem, shaken)
@@ -60,7 +66,7 @@ def search(
         if new < value + (1e-4 * problem.layers if done < half + 0.7 * (rounds - half) else -EPSILON):
             current, value = shaken, new
         if new < least - EPSILON:
-            best, least = shaken.copy(), new
+            best, least, gained = shaken.copy(), new, done
             if pool is not None:
                 pool.add(best)
         if done % 32 == 31:

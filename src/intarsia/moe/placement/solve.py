@@ -12,7 +12,7 @@ import numpy as np
 from intarsia.moe.placement import bounds, viterbi
 from intarsia.moe.placement.descent import Descent
 from intarsia.moe.placement.placement import Devices, contiguous
-from intarsia.moe.placement.problem import Problem, cost, crossing, of_experts, tidy
+from intarsia.moe.placement.problem import Problem, crossing, of_experts, tidy
 from intarsia.moe.placement.search import search
 from intarsia.progress import tell
 
@@ -39,11 +39,13 @@ class Solution:
         return max(0.0, self.value - self.bound)
 
 
-def solve(problem: Problem, *, effort: int = 400, seed: int = 0, first: tuple[Devices, ...] = ()) -> Solution:
+def solve(
+    problem: Problem, *, effort: int = 400, seed: int = 0, first: tuple[Devices, ...] = (), bounded: bool = True
+) -> Solution:
     """Place the experts.
 
     - effort: rounds of search where the optimum cannot be had outright.
-    - first: placements to begin from.
+    - first: placements to begin from. bounded: False: no bound is computed, and it is 0.
 
     One expert a device: the optimum by one assignment a step. Few balanced partitions (up to 6,435 of two devices):
     the optimum by Viterbi over all of them. Else search, with a bound."""
@@ -56,7 +58,7 @@ def solve(problem: Problem, *, effort: int = 400, seed: int = 0, first: tuple[De
         rows, how = exact
         value = crossing(problem.flow, rows)
         # With other goals beside it the optimum is that of the sum, and the share alone may be lower elsewhere.
-        bound = value if problem.plain else bounds.lower_bound(problem)
+        bound = value if problem.plain else bounds.lower_bound(problem) if bounded else 0.0
         proof: Proof = "optimal"
     else:
         padded = problem.padded()
@@ -68,7 +70,7 @@ def solve(problem: Problem, *, effort: int = 400, seed: int = 0, first: tuple[De
         tell("placing experts", effort, effort, finished=True)
         rows, how = of_experts(rows, problem.experts), "search"
         value = crossing(problem.flow, rows)
-        bound = bounds.lower_bound(problem)
+        bound = bounds.lower_bound(problem) if bounded else 0.0
         proof = "optimal" if problem.plain and value <= bound + 1e-9 else "bound"
     named = tidy(rows, problem.devices) if problem.nodes == 1 else rows
     return Solution(named, value, min(bound, value), proof, how, time.process_time() - began)
@@ -78,10 +80,10 @@ def exactly(problem: Problem) -> tuple[Devices, str] | None:
     """The optimum and how it was had, where that takes seconds; else None."""
     if not (problem.nodes == 1 or problem.far == 1.0) or problem.empty:
         return None
-    if problem.slots == 1 and not problem.together:
-        # One expert a device: every layer has one partition, and load is what it is.
+    if problem.slots == 1:
+        # One expert a device: every layer has one partition; load is what it is, and no two experts are together.
         rows = contiguous(problem.layers, problem.experts, problem.devices)
-        return Descent(replace(problem, balance=0.0)).greedy(rows, 0), "assignment"
+        return Descent(replace(problem, balance=0.0, together=0.0)).greedy(rows, 0), "assignment"
     states = viterbi.count(problem.experts, problem.devices)
     orders = math.factorial(problem.devices) if problem.devices > 2 else 1
     if problem.devices > viterbi.FEW or states > bounds.PAIR_STATES:
@@ -101,8 +103,3 @@ def _filled(problem: Problem, rows: Devices) -> Devices:
         held = np.bincount(row[: problem.experts], minlength=problem.devices)
         row[problem.experts :] = np.repeat(np.arange(problem.devices), problem.slots - held)
     return out
-
-
-def objective(problem: Problem, device_of: Devices) -> float:
-    """`cost` in words of the crossing rate: per step."""
-    return cost(problem, device_of) / max(1, problem.layers - 1)

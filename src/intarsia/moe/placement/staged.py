@@ -25,13 +25,14 @@ def solve_staged(problem: Problem, *, effort: int = 400, seed: int = 0) -> tuple
             "take a number of nodes that divides the experts"
         )
     inside = problem.devices // problem.nodes
+    share = max(1, effort // (2 * problem.nodes))
     flat = replace(problem, nodes=1)
-    outer = solve(replace(flat, devices=problem.nodes), effort=effort, seed=seed)
+    outer = solve(replace(flat, devices=problem.nodes), effort=max(1, effort // 2), seed=seed)
     rows = np.empty((problem.layers, problem.experts), np.int64)
     seconds = outer.seconds
     for node in range(problem.nodes):
         held = [np.flatnonzero(row == node) for row in outer.device_of]
-        part = solve(_part(flat, held, inside), effort=effort, seed=seed)
+        part = solve(_part(flat, held, inside), effort=share, seed=seed)
         seconds += part.seconds
         for layer, experts in enumerate(held):
             rows[layer, experts] = node * inside + part.device_of[layer]

@@ -62,6 +62,9 @@ def traffic(trace: Trace, placement: Placement, prompt: float = 0.5) -> Traffic:
         away = count[:, 1:] - np.take_along_axis(u[:, 1:], c[:, :-1, None], 2)[:, :, 0]
         rows["coherent"] += int(away.sum() + (count[:, 1:] - 1).sum())
         for name, home in (("vanilla", plain[late]), ("home", chosen[late])):
+            if placement.replicas:
+                u = _used(table.from_home(ids[late], home), devices)
+                count = u.sum(2)
             mine = np.take_along_axis(u, np.broadcast_to(home[:, None, None], (*u.shape[:2], 1)), 2)[:, :, 0]
             rows[name] += 2 * int((count - mine).sum())
         counted += len(u)
@@ -102,6 +105,13 @@ class _Where:
             here[:, layer] = np.where(self.copy[layer][at[:, None], ids[:, layer]], at[:, None], own)
             at = here[:, layer, 0]
         return here, here[:, :, 0]
+
+    def from_home(self, ids: Whole, home: Whole) -> Whole:
+        """[token, layer, choice] devices used by tokens that are at home in every layer: a copy there is taken before
+        the expert's own place."""
+        layers = np.arange(ids.shape[1])[None, :, None]
+        own = self.placement.device_of[layers, ids]
+        return np.where(self.copy[layers, home[:, None, None], ids], home[:, None, None], own)
 
 
 def _used(here: Whole, devices: int) -> NDArray[np.int8]:

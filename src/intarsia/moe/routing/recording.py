@@ -109,7 +109,7 @@ def record(
     - folder: where rows are put as they come; what is there of an earlier run of the same is not run again."""
     facts = facts_of(model, corpus)
     pieces = pieces_of(model, texts, min(length, model.context_length or length), max_tokens)
-    rows = _Rows(facts, folder, _key(facts, pieces))
+    rows = _Rows(facts, folder, _key(model, facts, pieces, batch_size))
     order = [pieces[i : i + batch_size] for i in range(0, len(pieces), batch_size)]
     for number, batch in enumerate(track(order, "recording routes")):
         if number >= rows.batches:
@@ -152,8 +152,11 @@ def _routes(model: Model, batch: list[list[int]], first: int) -> dict[str, Any]:
     }
 
 
-def _key(facts: TraceFacts, pieces: list[list[int]]) -> str:
-    return hashlib.sha256(json.dumps([facts.router_sha256, pieces]).encode()).hexdigest()
+def _key(model: Model, facts: TraceFacts, pieces: list[list[int]], batch_size: int) -> str:
+    """What must be the same for a recording to be gone on with."""
+    embedding = model.network.get_input_embeddings().weight.detach().float().cpu().numpy().tobytes()
+    known = [facts.router_sha256, hashlib.sha256(embedding).hexdigest(), str(model.dtype), batch_size, pieces]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 
 class _Rows:

@@ -79,8 +79,7 @@ class Trace:
         ids = ids[:, :, None] if ids.ndim == 2 else ids
         if ids.ndim != 3 or not ids.size:
             raise BadInput(f"a trace is [token, layer] or [token, layer, choice], this one has the shape {ids.shape}")
-        if ids.min() < 0 or ids.max() >= experts:
-            raise BadInput(f"a trace of {experts} experts names the expert {int(max(ids.max(), -ids.min()))}")
+        _in_range(ids, experts, "the trace")
         told = TraceFacts(experts, ids.shape[2], tuple(layers or range(ids.shape[1])), **facts)
         if len(told.layers) != ids.shape[1]:
             raise BadInput(f"a trace of {ids.shape[1]} layers names {len(told.layers)} of them")
@@ -229,9 +228,11 @@ class _File(_Source):
                 told.get("router_sha256", ""), told.get("corpus", ""), told.get("checkpoint", ""),
             )  # fmt: skip
             shape = next(iter(self.pieces("expert_ids"))).shape
+            if len(self.seq) != self._length("expert_ids"):
+                raise ValueError("its sequences are not one a token")
         except OSError as error:
             raise BadInput(f"{path}: cannot be read ({error.strerror or error}); give a trace (.npz)") from None
-        except (KeyError, ValueError, EOFError, StopIteration, zipfile.BadZipFile) as error:
+        except (KeyError, TypeError, ValueError, EOFError, StopIteration, zipfile.BadZipFile) as error:
             raise BadInput(f"{path}: not a routing trace ({error})") from None
         if len(shape) != 3 or shape[1:] != (len(self.facts.layers), self.facts.k):
             raise BadInput(f"{path}: not a routing trace (its ids have the shape {shape})")
@@ -250,8 +251,23 @@ class _File(_Source):
                 count = min(PIECE, shape[0] - start)
                 data = file.read(count * size)
                 if len(data) < count * size:
-                    raise ValueError(f"{self.path} is cut off")
-                yield np.frombuffer(data, dtype).reshape(count, *shape[1:])
+                    raise BadInput(f"{self.path}: the file is cut off")
+                piece = np.frombuffer(data, dtype).reshape(count, *shape[1:])
+                if name == "expert_ids":
+                    _in_range(piece, self.facts.experts, self.path)
+                yield piece
+
+    def _length(self, name: str) -> int:
+        with zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as file:
+            return _header(file)[0][0]
+
+
+def _in_range(ids: NDArray[Any], experts: int, where: object) -> None:
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise BadInput(f"{where}: experts are numbers without a fraction, these are {ids.dtype}")
+    if ids.min() < 0 or ids.max() >= experts:
+        odd = int(ids.min() if ids.min() < 0 else ids.max())
+        raise BadInput(f"{where}: names the expert {odd}, there are {experts} (from 0)")
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
