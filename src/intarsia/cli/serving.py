@@ -76,7 +76,7 @@ def _listening(host: str, port: int) -> Any:
     try:
         return socket.create_server((host, port))
     except OSError as error:
-        raise BadInput(f"cannot listen on {host}:{port} ({error.strerror}): give another --port") from None
+        raise BadInput(f"cannot listen on {host}:{port} ({error.strerror}): give another --host or --port") from None
 
 
 def _serve(engine: Any, name: str, listener: Any) -> None:

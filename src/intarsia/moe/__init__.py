@@ -22,7 +22,7 @@ _LATER = {
     "Engine": "intarsia.moe.runtime",
     "Problem": "intarsia.moe.placement.problem",
     "contiguous": "intarsia.moe.placement.placement",
-    "solve": "intarsia.moe.placement.solve",
+    "solve": "intarsia.moe.placement.solving",
     "verify": "intarsia.moe.runtime",
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import pydantic
 from pydantic import Field
 
@@ -106,6 +105,8 @@ class Plan(Finding):
     @property
     def placement(self) -> Placement:
         """What runtimes and exports take."""
+        import numpy as np
+
         from intarsia.moe.placement.placement import Placement
 
         mine = self.of("plan")

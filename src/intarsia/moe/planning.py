@@ -11,12 +11,13 @@ import numpy as np
 from intarsia.errors import BadInput
 from intarsia.measure.provenance import provenance
 from intarsia.moe.affinity_measures import conditional
+from intarsia.moe.placement.arrays import Devices
 from intarsia.moe.placement.balance import Point, pareto
 from intarsia.moe.placement.baselines import baselines
-from intarsia.moe.placement.placement import Devices, Placement
+from intarsia.moe.placement.placement import Placement
 from intarsia.moe.placement.problem import Problem, crossing, crossings
 from intarsia.moe.placement.replicas import replicas
-from intarsia.moe.placement.solve import Solution, solve
+from intarsia.moe.placement.solving import Solution, solve
 from intarsia.moe.placement.staged import solve_grouped, solve_staged
 from intarsia.moe.placement.traffic import traffic
 from intarsia.moe.plan import Balanced, Judged, PlaceConfig, Plan, PlanConfig

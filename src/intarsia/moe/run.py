@@ -21,6 +21,9 @@ class RunConfig(Config):
         description="vanilla: states visit experts and come back; home: the same, requests near their experts; "
         "coherent: tokens move, every rank has every context; auto: by the cost model",
     )
+    trace: Path | None = Field(
+        None, description="a routing trace that mode auto counts on; unset: every expert as likely as any other"
+    )
     max_new_tokens: int = Field(32, ge=1, description="tokens made for each prompt, at most")
     temperature: float = Field(0.0, ge=0, description="0: the most likely token each time")
     deterministic: bool = Field(False, description="equal bits in every mode and on any number of ranks; slower")

@@ -5,24 +5,39 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy as np
+
 from intarsia.errors import BadInput
 from intarsia.measure.provenance import provenance
 from intarsia.moe.checkpoint import Checkpoint
 from intarsia.moe.placement.placement import Placement
+from intarsia.moe.routing import Trace
 from intarsia.moe.routing.recording import texts_of
 from intarsia.moe.run import Checked, ExpertRun, Moved, Ran, RankHeld, RunConfig
 from intarsia.moe.runtime import Engine, Totals, totals, verify
 from intarsia.moe.runtime.counters import Counters, Traffic
 from intarsia.progress import tell
 
+SEQUENCES, TOKENS = 16, 32  # of a trace, that mode auto counts on
+
 
 def start(checkpoint: Checkpoint, config: RunConfig, seed: int = 0) -> Engine:
     """Ranks with the model on them."""
     placement = Placement.open(config.placement) if config.placement is not None else None
+    routing = _routing(config) if config.trace is not None else None
     return Engine.start(
-        checkpoint.folder, placement, ranks=config.ranks, mode=config.mode, deterministic=config.deterministic,
-        dtype=_type(config), device=config.accelerator, seed=seed,
+        checkpoint.folder, placement, routing=routing, ranks=config.ranks, mode=config.mode,
+        deterministic=config.deterministic, dtype=_type(config), device=config.accelerator, seed=seed,
     )  # fmt: skip
+
+
+def _routing(config: RunConfig) -> tuple[Any, Any]:
+    """(expert ids [token, layer, choice], sequence [token]) of a few sequences of the trace, for the cost model."""
+    trace = Trace.open(config.trace)
+    some = trace.of_sequences(trace.sequences[:SEQUENCES])
+    ids, seq = some.whole(), some.whole("seq")
+    keep = np.concatenate([np.flatnonzero(seq == s)[:TOKENS] for s in np.unique(seq)])
+    return ids[keep].astype(np.int64), seq[keep]
 
 
 def _type(config: RunConfig) -> Any:
@@ -57,7 +72,7 @@ def run_on_ranks(checkpoint: Checkpoint, config: RunConfig, text: list[Any], see
             deterministic=config.deterministic,
         )  # fmt: skip
         checked = [Checked(**{k: getattr(v, k) for k in Checked.model_fields}) for v in found]
-    steps = max(1, config.max_new_tokens - 1)
+    steps = max(1, max(len(r.tokens) for r in made) - 1)
     summary = (
         f"{sum(len(r.tokens) for r in made)} tokens for {len(made)} prompts on {placement.devices} ranks, mode {mode}: "
         f"{moved.rows:.2f} hidden states and {moved.bytes:,.0f} bytes between ranks a token."

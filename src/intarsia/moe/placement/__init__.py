@@ -1,14 +1,30 @@
 """Placement: which device holds which expert, so that tokens seldom have to move.
 
-- `problem.py`: what is minimised, written naively. `solve.py`: which solver when, and what is proved; `staged.py`:
+- `problem.py`: what is minimised, written naively. `solving.py`: which solver when, and what is proved; `staged.py`:
   nodes before devices.
 - `viterbi.py`: the optimum over all partitions, or the best way through a pool; `descent.py`: layer by layer;
   `search.py`: both, shaken; `bounds.py`: how low it could be; `programme.py`: integer programmes, as proof and peer.
 - `balance.py`, `replicas.py`, `baselines.py`: load beside crossing, copies, what to compare with.
 - `traffic.py`: what a placement costs on tokens it has not seen."""
 
+from typing import Any
+
 from intarsia.moe.placement.placement import Placement, contiguous
-from intarsia.moe.placement.problem import Problem, cost, crossing
-from intarsia.moe.placement.solve import Solution, solve
+
+_LATER = {
+    "Problem": "intarsia.moe.placement.problem",
+    "Solution": "intarsia.moe.placement.solving",
+    "cost": "intarsia.moe.placement.problem",
+    "crossing": "intarsia.moe.placement.problem",
+    "solve": "intarsia.moe.placement.solving",
+}
 
 __all__ = ["Placement", "Problem", "Solution", "contiguous", "cost", "crossing", "solve"]
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name not in _LATER:
+        raise AttributeError(f"module 'intarsia.moe.placement' has no attribute '{name}'")
+    return getattr(importlib.import_module(_LATER[name]), name)

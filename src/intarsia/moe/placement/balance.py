@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from intarsia.moe.placement.placement import Devices
+from intarsia.moe.placement.arrays import Devices
 from intarsia.moe.placement.problem import Problem, cost, crossing, imbalance
-from intarsia.moe.placement.solve import solve
+from intarsia.moe.placement.solving import solve
 
 WEIGHTS = (0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 HALVINGS = 5

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from intarsia.moe.placement.arrays import Devices
 from intarsia.moe.placement.descent import Descent
-from intarsia.moe.placement.placement import Devices, contiguous
+from intarsia.moe.placement.placement import contiguous
 from intarsia.moe.placement.problem import Array, Problem, of_experts
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from intarsia.moe.placement.placement import Devices
+from intarsia.moe.placement.arrays import Devices
 from intarsia.moe.placement.problem import Array, Problem
 
 EPSILON = 1e-12

@@ -6,15 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from intarsia.errors import BadInput
 
+if TYPE_CHECKING:
+    from intarsia.moe.placement.arrays import Devices
+
 FORMAT = "intarsia.placement/1"
-Devices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +39,8 @@ class Placement:
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        import numpy as np
+
         table = np.asarray(self.device_of, dtype=np.int64)
         if table.ndim != 2 or not table.size:
             raise BadInput(f"a placement has a device for every layer and expert, this one the shape {table.shape}")
@@ -68,6 +69,8 @@ class Placement:
 
     def held(self, layer: int, device: int) -> list[int]:
         """Experts that a device holds in a routed layer, copies included, in order."""
+        import numpy as np
+
         own = np.flatnonzero(self.device_of[layer] == device).tolist()
         return sorted({*own, *(self.replicas[layer][device] if self.replicas else ())})
 
@@ -99,6 +102,8 @@ class Placement:
     @staticmethod
     def open(path: str | Path) -> Placement:
         """Read a file that `save` wrote. Raises `BadInput` for any other."""
+        import numpy as np
+
         try:
             told = json.loads(Path(path).read_text(encoding="utf-8"))
             if told.get("format") != FORMAT:
@@ -117,4 +122,6 @@ class Placement:
 
 def contiguous(layers: int, experts: int, devices: int) -> Devices:
     """[layer, expert] the first experts on the first device, and so on: what engines do when nothing is said."""
+    import numpy as np
+
     return np.tile(np.arange(experts) * devices // experts, (layers, 1))

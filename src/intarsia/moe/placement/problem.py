@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intarsia.errors import BadInput
-from intarsia.moe.placement.placement import Devices
+from intarsia.moe.placement.arrays import Devices
 
 Array = NDArray[np.float64]
 

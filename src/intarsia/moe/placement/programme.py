@@ -15,7 +15,7 @@ from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from intarsia.errors import BadInput
-from intarsia.moe.placement.placement import Devices
+from intarsia.moe.placement.arrays import Devices
 from intarsia.moe.placement.problem import Problem
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from intarsia.moe.placement.placement import Devices
+from intarsia.moe.placement.arrays import Devices
 from intarsia.moe.routing import Trace
 
 MOST = 200_000  # tokens that copies are chosen by

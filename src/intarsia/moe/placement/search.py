@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from intarsia.moe.placement.arrays import Devices
 from intarsia.moe.placement.descent import EPSILON, Descent
-from intarsia.moe.placement.placement import Devices
 from intarsia.moe.placement.problem import Problem, cost
 from intarsia.moe.placement.viterbi import Pool
 

@@ -11,7 +11,7 @@ from intarsia.errors import BadInput
 from intarsia.moe.placement import bounds
 from intarsia.moe.placement.descent import Descent
 from intarsia.moe.placement.problem import Problem, cost, crossing
-from intarsia.moe.placement.solve import Solution, solve
+from intarsia.moe.placement.solving import Solution, solve
 
 
 def solve_staged(problem: Problem, *, effort: int = 400, seed: int = 0) -> tuple[Solution, float]:

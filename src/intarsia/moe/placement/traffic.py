@@ -149,15 +149,18 @@ class _Homes:
 def assign_homes(ids: Whole, request: Whole, requests: int, placement: Placement) -> Whole:
     """[request] the device that each lives on: most of its routed rows there, and no device more than its share.
 
-    An assignment of requests to equally many slots a device. `ids`: [token, layer, choice]; `request`: [token]."""
+    An assignment of requests to equally many slots a device, for at most 512 of them at a time. `ids`: [token, layer,
+    choice]; `request`: [token]."""
     from scipy.optimize import linear_sum_assignment
 
     devices = placement.devices
     here = placement.device_of[np.arange(ids.shape[1])[None, :, None], ids]
     rows = np.zeros((requests, devices))
     np.add.at(rows, (request, slice(None)), _used(here, devices).sum(1))
-    slots = -(-requests // devices)
-    mine, columns = linear_sum_assignment(np.repeat(rows, slots, axis=1), maximize=True)
     out = np.empty(requests, np.int64)
-    out[mine] = columns // slots
+    for start in range(0, requests, 512):
+        some = rows[start : start + 512]
+        slots = -(-len(some) // devices)
+        mine, columns = linear_sum_assignment(np.repeat(some, slots, axis=1), maximize=True)
+        out[start + mine] = columns // slots
     return out

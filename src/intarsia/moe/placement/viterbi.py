@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from intarsia.moe.placement.placement import Devices
+from intarsia.moe.placement.arrays import Devices
 from intarsia.moe.placement.problem import Array, Problem, layer_cost
 
 FEW = 5  # up to so many devices all their orders are tried at once

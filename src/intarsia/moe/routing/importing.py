@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,23 +41,28 @@ def from_sglang(paths: Sequence[str | Path], experts: int, k: int, layers: Seque
         try:
             dump = torch.load(path, map_location="cpu", weights_only=True)
             back = np.asarray(dump["last_physical_to_logical_map"])
-            records = dump["records"]
+            for record in dump["records"]:
+                number = _taken(record, back, k, ids, seq, number)
         except Exception as error:
             raise BadInput(f"{path}: not a per-token dump of SGLang ({first_line(error)})") from None
-        for record in records:
-            chosen = np.asarray(record["topk_ids_of_layer"])[:, :, :k]
-            logical = np.where(chosen >= 0, np.take_along_axis(back[:, None], np.maximum(chosen, 0), 2), -1)
-            ids.append(logical.transpose(1, 0, 2))
-            lengths = record.get("extend_seq_lens")
-            lengths = [1] * chosen.shape[1] if lengths is None else [int(n) for n in lengths]
-            seq.append(np.repeat(np.arange(number, number + len(lengths)), lengths)[: chosen.shape[1]])
-            number += len(lengths)
     if not ids:
         raise BadInput("the dumps hold no records: record with --expert-distribution-recorder-mode per_token")
     table = np.concatenate(ids)
     kept = list(layers) if layers is not None else np.flatnonzero((table >= 0).any((0, 2))).tolist()
     table, real = table[:, kept], (table[:, kept] >= 0).all((1, 2))
     return Trace.of(table[real], experts, seq=np.concatenate(seq)[real], layers=kept, model="sglang")
+
+
+def _taken(record: Any, back: np.ndarray, k: int, ids: list, seq: list, number: int) -> int:
+    """Take in one record; the number of the next sequence. What lies in its buffer beyond its tokens is left out."""
+    chosen = np.asarray(record["topk_ids_of_layer"])[:, :, :k]
+    lengths = record.get("extend_seq_lens")
+    lengths = [1] * chosen.shape[1] if lengths is None else [int(n) for n in lengths]
+    chosen = chosen[:, : sum(lengths)]
+    logical = np.where(chosen >= 0, np.take_along_axis(back[:, None], np.maximum(chosen, 0), 2), -1)
+    ids.append(logical.transpose(1, 0, 2))
+    seq.append(np.repeat(np.arange(number, number + len(lengths)), lengths)[: chosen.shape[1]])
+    return number + len(lengths)
 
 
 def _array(path: str | Path) -> np.ndarray:

@@ -12,15 +12,17 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import IO, TYPE_CHECKING, Any
 
 from intarsia.errors import BadInput
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Ids = NDArray[np.integer[Any]]
+
 PIECE = 1 << 16  # tokens read at once
-Ids = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Trace:
     ) -> Trace:
         """From an array [token, layer] or [token, layer, choice] of ids 0..experts-1. `seq`: [token] the sequence that
         a token is of (default: every 256 tokens are one)."""
+        import numpy as np
+
         ids = np.asarray(expert_ids)
         ids = ids[:, :, None] if ids.ndim == 2 else ids
         if ids.ndim != 3 or not ids.size:
@@ -100,6 +104,8 @@ class Trace:
         return [key for key in self._all() if self.chosen is None or key in self.chosen]
 
     def _all(self) -> list[tuple[int, int]]:
+        import numpy as np
+
         return [(i, int(s)) for i, source in enumerate(self.sources) for s in np.unique(source.whole("seq"))]
 
     def split(self, share: float = 0.5) -> tuple[Trace, Trace]:
@@ -123,6 +129,8 @@ class Trace:
 
     def pieces(self, name: str = "expert_ids") -> Iterator[NDArray[Any]]:
         """The rows of one array, piece by piece (`expert_ids`: [token, layer, choice])."""
+        import numpy as np
+
         for number, source in enumerate(self.sources):
             wanted = None if self.chosen is None else {s for part, s in self.chosen if part == number}
             at = 0
@@ -137,6 +145,8 @@ class Trace:
 
     def whole(self, name: str = "expert_ids") -> NDArray[Any]:
         """All rows of one array, in memory."""
+        import numpy as np
+
         pieces = list(self.pieces(name))
         if not pieces:
             raise BadInput("the trace holds no tokens")
@@ -152,6 +162,8 @@ class Trace:
     @property
     def sha256(self) -> str:
         """Of the expert ids that are seen, in order: equal routing, equal hash."""
+        import numpy as np
+
         digest = hashlib.sha256()
         for piece in self.pieces():
             digest.update(np.ascontiguousarray(piece, dtype=np.int16).tobytes())
@@ -159,6 +171,8 @@ class Trace:
 
     def save(self, out: str | Path, *, force: bool = False) -> None:
         """Write one file with all that is seen. Raises `BadInput` when it is there and `force` is not said."""
+        import numpy as np
+
         path = Path(out).expanduser()
         if path.exists() and not force:
             raise BadInput(f"{path} is there already: give another name, or --force to replace it")
@@ -173,6 +187,8 @@ class Trace:
 
     def _numbered(self) -> NDArray[np.uint32]:
         """[token] sequences, counted through over all parts."""
+        import numpy as np
+
         number = {key: i for i, key in enumerate(self.sequences)}
         out = []
         for part in range(len(self.sources)):
@@ -217,6 +233,8 @@ class _Memory(_Source):
 
 class _File(_Source):
     def __init__(self, path: Path):
+        import numpy as np
+
         self.path = path
         try:
             with np.load(path, allow_pickle=False) as arrays:
@@ -241,9 +259,13 @@ class _File(_Source):
         return name in self.names
 
     def whole(self, name: str) -> NDArray[Any]:
+        import numpy as np
+
         return self.seq if name == "seq" else np.concatenate(list(self.pieces(name)))
 
     def pieces(self, name: str) -> Iterator[NDArray[Any]]:
+        import numpy as np
+
         with zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as file:
             shape, dtype = _header(file)
             size = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
@@ -263,6 +285,8 @@ class _File(_Source):
 
 
 def _in_range(ids: NDArray[Any], experts: int, where: object) -> None:
+    import numpy as np
+
     if not np.issubdtype(ids.dtype, np.integer):
         raise BadInput(f"{where}: experts are numbers without a fraction, these are {ids.dtype}")
     if ids.min() < 0 or ids.max() >= experts:
@@ -271,6 +295,8 @@ def _in_range(ids: NDArray[Any], experts: int, where: object) -> None:
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    import numpy as np
+
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(file)

@@ -157,6 +157,8 @@ class Engine:
                 count = ranks if ranks is not None else 2
                 if count < 1:
                     raise BadInput(f"{count} ranks cannot run anything: give one at least")
+                if count > experts:
+                    raise BadInput(f"{count} ranks for layers of {experts} experts: some would hold none")
                 placement = Placement(contiguous(layers, experts, count), count)
             elif ranks is not None and ranks != placement.devices:
                 raise BadInput(f"the placement is on {placement.devices} devices, {ranks} ranks were asked for")

@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 
 from intarsia.moe.placement import bounds, viterbi
+from intarsia.moe.placement.arrays import Devices
 from intarsia.moe.placement.descent import Descent
-from intarsia.moe.placement.placement import Devices, contiguous
+from intarsia.moe.placement.placement import contiguous
 from intarsia.moe.placement.problem import Problem, crossing, of_experts, tidy
 from intarsia.moe.placement.search import search
 from intarsia.progress import tell
