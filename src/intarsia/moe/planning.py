@@ -32,35 +32,27 @@ TOGETHER = (0.5, 1.0, 2.0)  # weights of experts used together that are tried
 
 def plan_for(model: Model, config: PlanConfig, text: list[Any] | None, seed: int) -> Plan:
     """Record, or take the traces that are given, then `plan_of`."""
-    from intarsia.moe.routing.recording import record, router_sha256, texts_of, unfinished
+    from intarsia.moe.routing.recording import facts_of, record, texts_of, unfinished
 
     groups = getattr(model.config, "n_group", None) or 1
     config = config if config.groups > 1 else config.model_copy(update={"groups": groups})
     if bool(config.trace) == bool(text):
         raise BadInput("moe.plan wants either a text to run, or traces of this model (trace)")
-    sha256 = router_sha256(model)
+    facts = facts_of(model)
     if config.trace:
         trace = Trace.open(config.trace)
-        if trace.facts.router_sha256 and trace.facts.router_sha256 != sha256:
+        if trace.facts.router_sha256 and trace.facts.router_sha256 != facts.router_sha256:
             raise BadInput(
                 f"{config.trace[0]}: recorded with another model ({trace.facts.name}) than {model.identity.source}; "
                 "its routers have other weights"
             )
     else:
-        _possible(config, routed_size(model))
+        _possible(config, (len(facts.layers), facts.experts))
         trace = record(
             model, texts_of(text or []), length=config.length, max_tokens=config.max_tokens,
             batch_size=config.batch_size, folder=unfinished(),
         )  # fmt: skip
     return plan_of(trace, config, seed)
-
-
-def routed_size(model: Model) -> tuple[int, int]:
-    """(routed layers, experts of each)."""
-    from intarsia.moe.routing.recording import facts_of
-
-    facts = facts_of(model)
-    return len(facts.layers), facts.experts
 
 
 def _possible(config: PlaceConfig, size: tuple[int, int]) -> None:
@@ -86,7 +78,7 @@ def plan_of(trace: Trace, config: PlaceConfig, seed: int) -> Plan:
     """The plan for a trace."""
     facts = trace.facts
     _possible(config, (len(facts.layers), facts.experts))
-    known = trace.sha256 if config.others else ""
+    known = trace.sha256
     others = [Trace.open(name) for name in config.others]
     for other in others:
         if (other.facts.experts, other.facts.layers, other.facts.k) != (facts.experts, facts.layers, facts.k):
@@ -124,7 +116,7 @@ def plan_of(trace: Trace, config: PlaceConfig, seed: int) -> Plan:
             "contiguous": crossings(held, named["contiguous"].device_of).tolist(),
         },
         picture=_picture(problem, rows, facts.layers),
-        provenance=provenance(seed=seed, settings=config.model_dump(mode="json"), trace=trace.sha256),
+        provenance=provenance(seed=seed, settings=config.model_dump(mode="json"), trace=known),
     )  # fmt: skip
     plan = plan.model_copy(update={"summary": _summary(plan)})
     if config.to is not None:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from intarsia.errors import BadInput
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from intarsia.moe.placement.arrays import Devices
 
 FORMAT = "intarsia.placement/1"
@@ -73,6 +76,16 @@ class Placement:
 
         own = np.flatnonzero(self.device_of[layer] == device).tolist()
         return sorted({*own, *(self.replicas[layer][device] if self.replicas else ())})
+
+    def table(self) -> NDArray[np.bool_]:
+        """[routed layer, device, expert] whether the device holds the expert, as its own or as a copy."""
+        import numpy as np
+
+        out = self.device_of[:, None] == np.arange(self.devices)[None, :, None]
+        for layer, devices in enumerate(self.replicas):
+            for device, copies in enumerate(devices):
+                out[layer, device, list(copies)] = True
+        return out
 
     def node_of(self, device: int) -> int:
         """The node that a device stands on."""

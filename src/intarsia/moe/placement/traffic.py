@@ -85,11 +85,7 @@ class _Where:
     def __init__(self, placement: Placement):
         self.placement = placement
         self.node = np.array([placement.node_of(d) for d in range(placement.devices)])
-        layers, experts = placement.device_of.shape
-        self.copy = np.zeros((layers, placement.devices, experts), bool)
-        for layer, row in enumerate(placement.replicas):
-            for device, copies in enumerate(row):
-                self.copy[layer, device, list(copies)] = True
+        self.held = placement.table()
 
     def go(self, ids: Whole, start: Whole) -> tuple[Whole, Whole]:
         """([token, layer, choice] devices used, [token, layer] carriers). A copy on the device where the token is is
@@ -102,7 +98,7 @@ class _Where:
         here, at = np.empty(ids.shape, np.int64), start
         for layer in range(ids.shape[1]):
             own = placement.device_of[layer][ids[:, layer]]
-            here[:, layer] = np.where(self.copy[layer][at[:, None], ids[:, layer]], at[:, None], own)
+            here[:, layer] = np.where(self.held[layer][at[:, None], ids[:, layer]], at[:, None], own)
             at = here[:, layer, 0]
         return here, here[:, :, 0]
 
@@ -111,7 +107,7 @@ class _Where:
         the expert's own place."""
         layers = np.arange(ids.shape[1])[None, :, None]
         own = self.placement.device_of[layers, ids]
-        return np.where(self.copy[layers, home[:, None, None], ids], home[:, None, None], own)
+        return np.where(self.held[layers, home[:, None, None], ids], home[:, None, None], own)
 
 
 def _used(here: Whole, devices: int) -> NDArray[np.int8]:

@@ -121,18 +121,14 @@ def _routes(model: Model, batch: list[list[int]], first: int) -> dict[str, Any]:
     """Arrays of the batch's real tokens, sequence by sequence."""
     import torch
 
+    from intarsia.measure.likelihood import right_padded
     from intarsia.sites import read
 
-    longest = max(map(len, batch))
-    ids = torch.zeros((len(batch), longest), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, piece in enumerate(batch):
-        ids[row, : len(piece)] = torch.tensor(piece)
-        mask[row, : len(piece)] = 1
+    padded = right_padded(batch, 0)
+    ids, mask = padded["input_ids"], padded["attention_mask"]
     names = routed_layers(model)
     at = [*names, *(name.removesuffix("_experts") for name in names)]
-    given = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
-    acts = read(model, given, at=at)
+    acts = read(model, {key: value.to(model.device) for key, value in padded.items()}, at=at)
     chosen, gates = [], []
     for name in names:
         weights = acts[name.removesuffix("_experts")].float().softmax(-1)
@@ -168,23 +164,18 @@ class _Rows:
         if folder is not None:
             self.folder = folder / key[:16]
             self.folder.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def batches(self) -> int:
-        if self.folder is None:
-            return len(self.kept)
-        number = 0
-        while (self.folder / f"{number:06d}.npz").is_file():
-            number += 1
-        return number
+        self.batches = 0
+        while self.folder is not None and (self.folder / f"{self.batches:06d}.npz").is_file():
+            self.batches += 1
 
     def add(self, arrays: dict[str, Any]) -> None:
         small = np.uint8 if self.facts.experts <= 256 else np.uint16
         arrays["expert_ids"] = arrays["expert_ids"].astype(small)
+        self.batches += 1
         if self.folder is None:
             self.kept.append(arrays)
             return
-        path = self.folder / f"{self.batches:06d}.npz"
+        path = self.folder / f"{self.batches - 1:06d}.npz"
         part = path.with_suffix(".part")
         with part.open("wb") as file:
             np.savez_compressed(file, **arrays)

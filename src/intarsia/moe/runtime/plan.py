@@ -14,13 +14,8 @@ class Plan:
     A token is served by a copy where it is, if there is one; else by the device the placement names."""
 
     def __init__(self, placement: Placement, device: torch.device | str = "cpu"):
-        table = torch.tensor(placement.device_of, device=device)
-        self.first = table
-        held = torch.nn.functional.one_hot(table, placement.devices).permute(0, 2, 1).bool()
-        for layer, devices in enumerate(placement.replicas):
-            for rank, copies in enumerate(devices):
-                held[layer, rank, list(copies)] = True
-        self.held = held
+        self.first = torch.tensor(placement.device_of, device=device)
+        self.held = torch.tensor(placement.table(), device=device)
         self.ranks = placement.devices
 
     def serving(self, layer: int, experts: Tensor, here: int | Tensor) -> Tensor:

@@ -114,11 +114,7 @@ class _Replay:
         self.experts, self.mode, self.sizes = experts, mode, sizes
         self.ranks = placement.devices
         self.first = placement.device_of
-        layers = range(len(placement.device_of))
-        self.held = np.zeros((len(placement.device_of), self.ranks, placement.experts), dtype=bool)
-        for layer in layers:
-            for rank in range(self.ranks):
-                self.held[layer, rank, placement.held(layer, rank)] = True
+        self.held = placement.table()
         self.traffic = [Traffic() for _ in range(self.ranks)]
         self.now: list[Counters] = []
         self.effort = Effort()
