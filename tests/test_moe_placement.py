@@ -13,11 +13,12 @@ from intarsia.moe.placement import Placement, Problem, bounds, contiguous, cost,
 from intarsia.moe.placement.balance import pareto
 from intarsia.moe.placement.baselines import baselines, packed
 from intarsia.moe.placement.descent import Descent
+from intarsia.moe.placement.homes import assign
 from intarsia.moe.placement.problem import check, imbalance, layer_cost
 from intarsia.moe.placement.programme import aggregated, per_token
 from intarsia.moe.placement.replicas import replicas
 from intarsia.moe.placement.staged import solve_grouped, solve_staged
-from intarsia.moe.placement.traffic import assign_homes, traffic
+from intarsia.moe.placement.traffic import traffic
 from intarsia.moe.routing import Counts, Trace
 
 
@@ -298,7 +299,9 @@ def test_homes_are_the_best_that_leave_every_device_its_share():
     ids = rng.integers(4, size=(24, 2, 1))
     request = np.arange(24) // 6
     placement = Placement(contiguous(2, 4, 2), 2)
-    homes = assign_homes(ids, request, 4, placement)
+    ran = np.zeros((4, 2))
+    np.add.at(ran, (request[:, None], placement.device_of[[0, 1], ids[:, :, 0]]), 1)
+    homes = assign(ran, np.zeros(2, np.int64))
     assert np.bincount(homes, minlength=2).tolist() == [2, 2]
 
     def rows(assigned):

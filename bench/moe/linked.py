@@ -21,7 +21,7 @@ from typing import Any
 
 from bench.common import show
 
-RATES, FREE = (100.0, 20.0), 10_000.0  # Mbit/s
+RATES, FREE = (100.0, 20.0, 4.0), 10_000.0  # Mbit/s
 MODES = ("vanilla", "home", "coherent")
 _NUMBERS = itertools.count()
 STEPS, ROUNDS = 12, 3

@@ -16,6 +16,7 @@ from intarsia.data.records import (
     TaskPair,
     Text,
     TextPair,
+    Turn,
 )
 from intarsia.data.snapshots import FactSnapshot, read_snapshots
 from intarsia.data.splits import dedup, shuffled, split
@@ -34,6 +35,7 @@ __all__ = [
     "TaskPair",
     "Text",
     "TextPair",
+    "Turn",
     "dedup",
     "gallery",
     "load_data",

@@ -36,6 +36,21 @@ class RationaleText(LabelledText):
 
 
 @dataclass(frozen=True)
+class Turn(LabelledText):
+    """What one speaker says in a dialogue. `label` is empty where nobody labelled the turn: it is context then.
+
+    - group: the dialogue. number: the turn's place in it; numbers that are missing are turns that are missing.
+    - clip: the path of its video, where there is one. about: what is to be seen in it, in words.
+    - fields: further columns of its row (season, sentiment), as texts."""
+
+    speaker: str = ""
+    number: int = 0
+    clip: str = ""
+    about: str = ""
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Chat:
     """A conversation for instruction tuning: messages `{"role": "system"|"user"|"assistant", "content": str}`."""
 
@@ -96,7 +111,7 @@ class Fact:
     tail: str
 
 
-Record = Text | LabelledText | RationaleText | Chat | TextPair | TaskPair | ImageText | ImageQuestion | Fact
+Record = Text | LabelledText | RationaleText | Turn | Chat | TextPair | TaskPair | ImageText | ImageQuestion | Fact
 
 
 @dataclass

@@ -22,6 +22,7 @@ from intarsia.moe.placement.staged import solve_grouped, solve_staged
 from intarsia.moe.placement.traffic import traffic
 from intarsia.moe.plan import Balanced, Judged, PlaceConfig, Plan, PlanConfig
 from intarsia.moe.routing import Counts, Trace
+from intarsia.moe.routing.trace import TraceFacts
 from intarsia.report import Figure
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def plan_for(model: Model, config: PlanConfig, text: list[Any] | None, seed: int
             )
     else:
         _possible(config, (len(facts.layers), facts.experts))
+        _comparable(config, facts)
         trace = record(
             model, texts_of(text or []), length=config.length, max_tokens=config.max_tokens,
             batch_size=config.batch_size, folder=unfinished(),
@@ -74,15 +76,22 @@ def _possible(config: PlaceConfig, size: tuple[int, int]) -> None:
         raise BadInput(f"{experts} experts cannot stand on {config.nodes} equal nodes; take nodes that divide them")
 
 
+def _comparable(config: PlaceConfig, facts: TraceFacts) -> list[Trace]:
+    """The traces to judge by beside the held-out text."""
+    others = [Trace.open(name) for name in config.others]
+    for other in others:
+        if (other.facts.experts, other.facts.layers, other.facts.k) != (facts.experts, facts.layers, facts.k):
+            raise BadInput(f"{other.facts.name}: recorded with another model than {facts.name}")
+    return others
+
+
 def plan_of(trace: Trace, config: PlaceConfig, seed: int) -> Plan:
     """The plan for a trace."""
     facts = trace.facts
     _possible(config, (len(facts.layers), facts.experts))
     known = trace.sha256
-    others = [Trace.open(name) for name in config.others]
+    others = _comparable(config, facts)
     for other in others:
-        if (other.facts.experts, other.facts.layers, other.facts.k) != (facts.experts, facts.layers, facts.k):
-            raise BadInput(f"{other.facts.name}: recorded with another model than {facts.name}")
         if other.sha256 == known:
             raise BadInput(f"{other.facts.name}: the trace that is planned from; give one of other text to judge by")
     train, test = trace.split(1 - config.hold_out)
@@ -152,6 +161,8 @@ def _placed(
         from intarsia.moe.placement.programme import aggregated
 
         proved = aggregated(problem, config.prove)
+        if not weight and problem.plain and proved.device_of is not None and proved.value < best.value - 1e-9:
+            best = replace(best, device_of=proved.device_of, value=proved.value, solver="integer programme")
         bound = min(best.value, max(best.bound, proved.bound))
         best = replace(best, bound=bound, proof="optimal" if best.value <= bound + 1e-9 else "bound")
     return replace(problem, together=weight), best, node_bound, words

@@ -126,18 +126,15 @@ class Descent:
         devices = self.problem.devices
         full = np.bincount(row, load, devices)
         more = load[None] - load[:, None]  # what the device of e gains, and that of f loses
-        top = np.sort(full)[::-1]
-        first = int(full.argmax())
-        # Of all other devices the fullest: one of the three fullest.
-        rest = np.full((devices, devices), top[0])
-        order = np.argsort(-full, kind="stable")
-        for g in range(devices):
-            for h in range(devices):
-                left = [d for d in order[:3] if d not in (g, h)]
-                rest[g, h] = full[left[0]] if left else 0.0
+        # Of all other devices the fullest is one of the three fullest: taken in turn, the fuller last.
+        rest = np.zeros((devices, devices))
+        every = np.arange(devices)
+        for d in np.argsort(-full, kind="stable")[:3][::-1]:
+            other = (every != d)[:, None] & (every != d)[None]
+            rest[other] = full[d]
         mine = full[row]
         new = np.maximum(mine[:, None] + more, mine[None] - more)
-        return np.maximum(new, rest[row[:, None], row[None]]) - full[first]
+        return np.maximum(new, rest[row[:, None], row[None]]) - full.max()
 
     def _two_empty(self, row: Row) -> NDArray[np.bool_]:
         """[E, E] exchanges that would leave a device with two empty slots."""

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from intarsia.moe.placement.homes import assign
 from intarsia.moe.placement.placement import Placement
+from intarsia.moe.placement.serving import Serving
 from intarsia.moe.routing import Trace
 
 Whole = NDArray[np.int64]
@@ -42,18 +44,20 @@ def traffic(trace: Trace, placement: Placement, prompt: float = 0.5) -> Traffic:
 
     prompt: the share of a sequence by which `home` chooses; rows are counted on the rest of it, for all ways alike."""
     devices, layers = placement.devices, len(placement.device_of)
-    table = _Where(placement)
+    serving = Serving(placement)
+    node = np.array([placement.node_of(d) for d in range(devices)])
     homes = _Homes(trace, placement, prompt)
     moved = over = steps = 0
     rows = dict.fromkeys(("coherent", "vanilla", "home"), 0)
     counted = tokens = 0
     load = np.zeros((layers, devices), np.int64)
     for ids, late, plain, chosen in homes.pieces():
-        here, carrier = table.go(ids, plain)
+        here = _followed(serving, ids, plain)
+        carrier = here[:, :, 0]
         used = _used(here, devices)
         load += np.stack([np.bincount(here[:, layer].ravel(), minlength=devices) for layer in range(layers)])
         moved += int((carrier[:, 1:] != carrier[:, :-1]).sum())
-        over += int((table.node[carrier[:, 1:]] != table.node[carrier[:, :-1]]).sum())
+        over += int((node[carrier[:, 1:]] != node[carrier[:, :-1]]).sum())
         steps += carrier[:, 1:].size
         tokens += len(ids)
         # A device in use that is not where the token is costs a row there; all but the carrier send one back.
@@ -63,7 +67,7 @@ def traffic(trace: Trace, placement: Placement, prompt: float = 0.5) -> Traffic:
         rows["coherent"] += int(away.sum() + (count[:, 1:] - 1).sum())
         for name, home in (("vanilla", plain[late]), ("home", chosen[late])):
             if placement.replicas:
-                u = _used(table.from_home(ids[late], home), devices)
+                u = _used(serving.through(ids[late], home), devices)
                 count = u.sum(2)
             mine = np.take_along_axis(u, np.broadcast_to(home[:, None, None], (*u.shape[:2], 1)), 2)[:, :, 0]
             rows[name] += 2 * int((count - mine).sum())
@@ -79,35 +83,13 @@ def traffic(trace: Trace, placement: Placement, prompt: float = 0.5) -> Traffic:
     )  # fmt: skip
 
 
-class _Where:
-    """Where tokens find their experts."""
-
-    def __init__(self, placement: Placement):
-        self.placement = placement
-        self.node = np.array([placement.node_of(d) for d in range(placement.devices)])
-        self.held = placement.table()
-
-    def go(self, ids: Whole, start: Whole) -> tuple[Whole, Whole]:
-        """([token, layer, choice] devices used, [token, layer] carriers). A copy on the device where the token is is
-        taken before the expert's own place. `start`: [token] where tokens begin."""
-        placement = self.placement
-        layers = np.arange(ids.shape[1])
-        if not placement.replicas:
-            here = placement.device_of[layers[None, :, None], ids]
-            return here, here[:, :, 0]
-        here, at = np.empty(ids.shape, np.int64), start
-        for layer in range(ids.shape[1]):
-            own = placement.device_of[layer][ids[:, layer]]
-            here[:, layer] = np.where(self.held[layer][at[:, None], ids[:, layer]], at[:, None], own)
-            at = here[:, layer, 0]
-        return here, here[:, :, 0]
-
-    def from_home(self, ids: Whole, home: Whole) -> Whole:
-        """[token, layer, choice] devices used by tokens that are at home in every layer: a copy there is taken before
-        the expert's own place."""
-        layers = np.arange(ids.shape[1])[None, :, None]
-        own = self.placement.device_of[layers, ids]
-        return np.where(self.held[layers, home[:, None, None], ids], home[:, None, None], own)
+def _followed(serving: Serving, ids: Whole, start: Whole) -> Whole:
+    """[token, layer, choice] devices used by tokens that go on to their carrier's. `start`: [token] the first."""
+    here, at = np.empty(ids.shape, np.int64), start
+    for layer in range(ids.shape[1]):
+        here[:, layer] = serving.at(layer, ids[:, layer], at)
+        at = here[:, layer, 0]
+    return here
 
 
 def _used(here: Whole, devices: int) -> NDArray[np.int8]:
@@ -137,26 +119,16 @@ class _Homes:
             place[order] = np.arange(len(seq)) - np.repeat(np.cumsum(length) - length, length)
             late = place >= np.floor(length * self.prompt)[number]
             plain = (np.arange(requests) + seen) % self.placement.devices
-            homes = assign_homes(ids[~late], number[~late], requests, self.placement)
+            homes = _chosen(ids[~late], number[~late], requests, self.placement)
             seen += requests
             yield ids, late, plain[number], homes[number]
 
 
-def assign_homes(ids: Whole, request: Whole, requests: int, placement: Placement) -> Whole:
-    """[request] the device that each lives on: most of its routed rows there, and no device more than its share.
-
-    An assignment of requests to equally many slots a device, for at most 512 of them at a time. `ids`: [token, layer,
-    choice]; `request`: [token]."""
-    from scipy.optimize import linear_sum_assignment
-
-    devices = placement.devices
+def _chosen(ids: Whole, request: Whole, requests: int, placement: Placement) -> Whole:
+    """[request] the home of each, for at most 512 of them at a time. `ids`: [token, layer, choice]; `request`:
+    [token]."""
     here = placement.device_of[np.arange(ids.shape[1])[None, :, None], ids]
-    rows = np.zeros((requests, devices))
-    np.add.at(rows, (request, slice(None)), _used(here, devices).sum(1))
-    out = np.empty(requests, np.int64)
-    for start in range(0, requests, 512):
-        some = rows[start : start + 512]
-        slots = -(-len(some) // devices)
-        mine, columns = linear_sum_assignment(np.repeat(some, slots, axis=1), maximize=True)
-        out[start + mine] = columns // slots
-    return out
+    rows = np.zeros((requests, placement.devices))
+    np.add.at(rows, (request, slice(None)), _used(here, placement.devices).sum(1))
+    nobody = np.zeros(placement.devices, np.int64)
+    return np.concatenate([assign(rows[start : start + 512], nobody) for start in range(0, requests, 512)])

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from intarsia.errors import BadInput
 
@@ -200,22 +200,20 @@ class Trace:
 ARRAYS = ("expert_ids", "gate", "token_id", "seq", "pos")
 
 
-class _Source:
+class _Source(Protocol):
     """Arrays with one row a token."""
 
-    facts: TraceFacts
+    @property
+    def facts(self) -> TraceFacts: ...
 
-    def has(self, name: str) -> bool:
-        raise NotImplementedError
+    def has(self, name: str) -> bool: ...
 
-    def whole(self, name: str) -> NDArray[Any]:
-        raise NotImplementedError
+    def whole(self, name: str) -> NDArray[Any]: ...
 
-    def pieces(self, name: str) -> Iterator[NDArray[Any]]:
-        raise NotImplementedError
+    def pieces(self, name: str) -> Iterator[NDArray[Any]]: ...
 
 
-class _Memory(_Source):
+class _Memory:
     def __init__(self, facts: TraceFacts, arrays: dict[str, NDArray[Any]]):
         self.facts, self.arrays = facts, arrays
 
@@ -231,7 +229,7 @@ class _Memory(_Source):
             yield array[start : start + PIECE]
 
 
-class _File(_Source):
+class _File:
     def __init__(self, path: Path):
         import numpy as np
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from intarsia.errors import BadInput
 from intarsia.moe.placement.placement import Placement
+from intarsia.moe.placement.serving import Serving
 from intarsia.moe.runtime.counters import Counters, Traffic
 from intarsia.moe.runtime.exchange import FUSE_BYTES
 from intarsia.moe.runtime.homes import nearest, spread
@@ -113,8 +114,7 @@ class _Replay:
     def __init__(self, experts: Mapping[int, Ints], placement: Placement, mode: str, sizes: Sizes):
         self.experts, self.mode, self.sizes = experts, mode, sizes
         self.ranks = placement.devices
-        self.first = placement.device_of
-        self.held = placement.table()
+        self.serving = Serving(placement)
         self.traffic = [Traffic() for _ in range(self.ranks)]
         self.now: list[Counters] = []
         self.effort = Effort()
@@ -178,7 +178,7 @@ class _Replay:
                 context += width * self._per_rank(here)
             if (layer := layer_of.get(block)) is None:
                 continue
-            serving = self._serving(layer, ids[:, layer], here)
+            serving = self.serving.at(layer, ids[:, layer], here)
             if not free:
                 self._dispatch(serving, here, self.row + 4)
             else:
@@ -192,7 +192,7 @@ class _Replay:
 
     def _vanilla(self, ids: Ints, here: Ints) -> None:
         for layer in range(ids.shape[1]):
-            serving = self._serving(layer, ids[:, layer], here)
+            serving = self.serving.at(layer, ids[:, layer], here)
             self._dispatch(serving, here, self.row)
             back = np.zeros((self.ranks, self.ranks), dtype=np.int64)  # [from, to]
             if self.sizes.ordered:
@@ -288,9 +288,6 @@ class _Replay:
 
     # ---- who is where
 
-    def _serving(self, layer: int, ids: Ints, here: Ints) -> Ints:
-        return np.where(self.held[layer][here[:, None], ids], here[:, None], self.first[layer][ids])
-
     def _visited(self, serving: Ints) -> NDArray[np.bool_]:
         visited = np.zeros((len(serving), self.ranks), dtype=bool)
         visited[np.arange(len(serving))[:, None], serving] = True
@@ -298,9 +295,8 @@ class _Replay:
 
     def _visits(self, ids: Ints, home: int) -> list[int]:
         """Rows of a prompt [token, layer, k] that each rank runs."""
-        here = np.full(len(ids), home)
-        each = [self._visited(self._serving(layer, ids[:, layer], here)).sum(0) for layer in range(ids.shape[1])]
-        return np.sum(each, axis=0).tolist()
+        served = self.serving.through(ids, np.full(len(ids), home))
+        return np.sum([self._visited(served[:, layer]).sum(0) for layer in range(ids.shape[1])], axis=0).tolist()
 
     def _per_rank(self, here: Any) -> Ints:
         return np.bincount(np.asarray(here, dtype=np.int64), minlength=self.ranks)
