@@ -14,6 +14,7 @@ from intarsia.adaptation import lora
 from intarsia.adaptation.minimum import lowest
 from intarsia.adaptation.training import fixed_batches, seeded, train
 from intarsia.adaptation.trunk import Trunk
+from intarsia.data import labelled
 from intarsia.errors import BadInput
 from intarsia.measure import trie as tries
 from intarsia.measure.classification import macro_f1, weighted_f1
@@ -44,6 +45,7 @@ def tune(
 ) -> Model:
     """See `intarsia.adaptation.label.label`."""
     check_causal(model)
+    records, dev = labelled(records, "train"), labelled(dev or [], "dev")
     task = choose_task(model, config, records, label_task)
     if dev:
         task.index(dev, "dev")

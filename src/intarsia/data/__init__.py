@@ -1,5 +1,6 @@
 """Data: typed records, readers for the usual files, splits, and the data sets that need no download."""
 
+from intarsia.data.dialogues import labelled, relabelled
 from intarsia.data.facts import read_facts
 from intarsia.data.loading import load_data, shared_data
 from intarsia.data.pictures import gallery, open_picture
@@ -38,12 +39,14 @@ __all__ = [
     "Turn",
     "dedup",
     "gallery",
+    "labelled",
     "load_data",
     "open_picture",
     "read",
     "read_facts",
     "read_snapshots",
     "read_stream",
+    "relabelled",
     "shared_data",
     "shuffled",
     "split",

@@ -119,7 +119,7 @@ def _split_files(folder: Path) -> dict[str, Path]:
 
 def _facts(splits: Mapping[str, list[Any]]) -> dict[str, Any]:
     facts: dict[str, Any] = {"counts": {name: len(records) for name, records in splits.items()}}
-    labels = {r.label for records in splits.values() for r in records if getattr(r, "label", None) is not None}
+    labels = {r.label for records in splits.values() for r in records if getattr(r, "label", None)}
     if labels:
         facts["labels"] = sorted(labels)
     return facts

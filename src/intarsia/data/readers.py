@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from intarsia.data import streams
+from intarsia.data.dialogues.turns import in_order
 from intarsia.data.fields import KINDS, RecordKind, guess_kind, to_record
 from intarsia.data.files import must_exist
 from intarsia.data.pictures import SUFFIXES, holds_pictures, pictures_in
-from intarsia.data.records import ImageQuestion, ImageText, Record, Text
+from intarsia.data.records import ImageQuestion, ImageText, Record, Text, Turn
 from intarsia.errors import BadInput, MissingExtra, did_you_mean, first_line
 
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".md", ".parquet")
@@ -31,8 +32,8 @@ def read(
     - A folder is read as pictures (`intarsia.data.pictures`), or, where it has a `metadata.jsonl` or `metadata.csv`
       that names them, as that says. A single picture is one record. Pictures named in a file lie beside it.
     - A folder of tasks is read as a stream (`intarsia.data.streams`).
-    - `kind`: `text`, `label`, `chat`, `pair`, `task`, `image` or `image-question`; by default found from the columns
-      (see `intarsia.data.fields`).
+    - `kind`: `text`, `label`, `turn`, `chat`, `pair`, `task`, `image` or `image-question`; by default found from the
+      columns (see `intarsia.data.fields`). Turns come dialogue by dialogue, in the order of their numbers.
     - `limit`: read no more records than this.
     - `paragraphs`: of `.txt` and `.md`: whether a blank line, rather than a line's end, ends a text.
 
@@ -53,6 +54,7 @@ def read(
     if path.stat().st_size == 0:
         raise BadInput(f"{path}: the file is empty")
     records: list[Record] = []
+    places: list[str] = []
     if suffix in (".txt", ".md"):
         if kind not in (None, "text"):
             raise BadInput(f"{path}: a plain text file holds texts only, not kind '{kind}'; use .jsonl or .csv")
@@ -63,11 +65,12 @@ def read(
         for where, row in _rows(path, suffix):
             kind = kind or guess_kind(list(row), where, row)
             records.append(_beside(path, to_record(row, kind, where)))
+            places.append(where)
             if len(records) == limit:
                 break
     if not records:
         raise BadInput(f"{path}: no records in it")
-    return records
+    return in_order(records, places, str(path)) if kind == "turn" else records  # type: ignore[return-value,arg-type]
 
 
 def _folder(path: Path, kind: RecordKind | None, limit: int | None) -> list[Record]:
@@ -84,7 +87,9 @@ def _folder(path: Path, kind: RecordKind | None, limit: int | None) -> list[Reco
 
 
 def _beside(file: Path, record: Record) -> Record:
-    """A picture's path, which counts from the file that names it."""
+    """The path of a picture or a clip, which counts from the file that names it."""
+    if isinstance(record, Turn) and record.clip:
+        return replace(record, clip=str(file.parent / Path(record.clip).expanduser()))
     if isinstance(record, ImageText | ImageQuestion):
         return replace(record, image=str(file.parent / Path(record.image).expanduser()))
     return record

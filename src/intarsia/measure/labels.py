@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
+from intarsia.data.dialogues import labelled
 from intarsia.errors import BadInput, Note, did_you_mean
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class LabelTask(pydantic.BaseModel):
         A label's verbaliser is a space and the label in lower case, with `_`, `-` and `/` read as spaces. Two labels
         that come out the same keep their own spelling, with a warning. The prior is the share of each label, add-one
         smoothed. Raises `BadInput` for no records or a single label."""
+        records = labelled(records)
         counts = Counter(record.label for record in records)
         if not counts:
             raise BadInput("a label task wants labelled texts; none were given")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from intarsia.data import LabelledText, Text, TextPair
+from intarsia.data import LabelledText, Text, TextPair, labelled
 from intarsia.errors import BadInput
 from intarsia.measure.classification import judge
 from intarsia.measure.generation import judge_generation
@@ -34,10 +34,12 @@ def measure(
     """See `intarsia.measure.quality.quality`."""
     if not test:
         raise BadInput("measure.quality: the test split is empty")
-    kinds = {type(record) for record in test}
+    kinds = {LabelledText if isinstance(record, LabelledText) else type(record) for record in test}
     if len(kinds) > 1 or not kinds <= {LabelledText, Text, TextPair}:
         names = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise BadInput(f"measure.quality wants LabelledText, Text or TextPair records, all alike (given: {names})")
+    if kinds == {LabelledText}:
+        test = labelled(test, "test")
     if config.limit is not None and len(test) > config.limit:
         chosen = sorted(random.Random(seed).sample(range(len(test)), config.limit))
         test = [test[i] for i in chosen]

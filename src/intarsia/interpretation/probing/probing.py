@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from intarsia.data import labelled
 from intarsia.errors import BadInput, Note
 from intarsia.interpretation import averages, outcomes, places, states
 from intarsia.interpretation.probing import classifier, online_code
@@ -28,7 +29,7 @@ def look(model: Model, config: ProbeConfig, records: Sequence[Any], seed: int) -
     """Read the states once, fit the probes; see `interpretation.probe`."""
     classifier.sklearn()
     states.check_readable(model, WHAT)
-    chosen = states.choose(records, config.max_texts, seed, WHAT)
+    chosen = states.choose(labelled(records, WHAT), config.max_texts, seed, WHAT)
     names, y = label_numbers(chosen, WHAT)
     # The label task's prompt, where these labels are its own, read where the model reads it.
     task = LabelTask.of(model) if config.as_prompts and config.at != "marked" else None
