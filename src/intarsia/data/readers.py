@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from intarsia.data import streams
+from intarsia.data import clips, streams
+from intarsia.data.dialogues import emorynlp, iemocap
 from intarsia.data.dialogues.turns import in_order
 from intarsia.data.fields import KINDS, RecordKind, guess_kind, to_record
 from intarsia.data.files import must_exist
@@ -31,7 +32,9 @@ def read(
       header line), `.txt` (a text a line), `.md` (a text a paragraph), `.parquet` (needs pyarrow).
     - A folder is read as pictures (`intarsia.data.pictures`), or, where it has a `metadata.jsonl` or `metadata.csv`
       that names them, as that says. A single picture is one record. Pictures named in a file lie beside it.
-    - A folder of tasks is read as a stream (`intarsia.data.streams`).
+    - A `.json` file of EmoryNLP and a folder of IEMOCAP are read as they are published (`intarsia.data.dialogues`).
+    - A folder of tasks is read as a stream (`intarsia.data.streams`). A folder of clips gives a turn without words for
+      each (`intarsia.data.clips`); a single clip is one record.
     - `kind`: `text`, `label`, `turn`, `chat`, `pair`, `task`, `image` or `image-question`; by default found from the
       columns (see `intarsia.data.fields`). Turns come dialogue by dialogue, in the order of their numbers.
     - `limit`: read no more records than this.
@@ -49,6 +52,8 @@ def read(
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
         return [ImageText(str(path))]
+    if suffix in clips.SUFFIXES:
+        return [Turn("", "", clip=str(path))]
     if suffix not in FORMATS:
         raise BadInput(f"{path}: unknown format '{suffix or path.name}'; known: {', '.join(FORMATS)}")
     if path.stat().st_size == 0:
@@ -74,6 +79,8 @@ def read(
 
 
 def _folder(path: Path, kind: RecordKind | None, limit: int | None) -> list[Record]:
+    if kind in (None, "turn") and iemocap.sessions_of(path):
+        return list(iemocap.read_iemocap(path)[:limit])
     if kind not in (None, "image", "image-question", "task"):
         raise BadInput(f"{path}: is a folder; give a file in it")
     for name in ("metadata.jsonl", "metadata.csv", "metadata.parquet"):
@@ -81,6 +88,8 @@ def _folder(path: Path, kind: RecordKind | None, limit: int | None) -> list[Reco
             return read(path / name, kind or None, limit)
     if kind == "task" or (not holds_pictures(path) and streams.holds_tasks(path)):
         return list(streams.read_stream(path)[:limit])
+    if kind is None and not holds_pictures(path) and clips.holds_clips(path):
+        return list(clips.clips_in(path)[:limit])
     if not holds_pictures(path):
         raise BadInput(f"{path}: is a folder without pictures; give a file in it, or a folder of {', '.join(SUFFIXES)}")
     return list(pictures_in(path)[:limit])
@@ -106,6 +115,9 @@ def _rows(path: Path, suffix: str) -> Iterator[tuple[str, dict[str, Any]]]:
         case ".json":
             text = _decode(path)
             value = _parse(text, str(path), whole_file=True)
+            if emorynlp.holds_episodes(value):
+                yield from emorynlp.rows_of(value, str(path))
+                return
             if not isinstance(value, list):
                 lists = [k for k, v in value.items() if isinstance(v, list)] if isinstance(value, dict) else []
                 hint = f" (its key '{lists[0]}' holds one)" if lists else ""
