@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from intarsia.data import streams
+from intarsia.data.dialogues import iemocap, relabelled
 from intarsia.data.pictures import holds_pictures
 from intarsia.data.readers import FORMATS, read
 from intarsia.data.records import Dataset
 from intarsia.errors import BadInput, did_you_mean
 
-_ALIASES = {"val": "dev", "valid": "dev", "validation": "dev", "eval": "dev"}
+_ALIASES = {"val": "dev", "valid": "dev", "validation": "dev", "eval": "dev", "trn": "train", "tst": "test"}
 _ORDER = ("train", "dev", "test")
 
 
@@ -35,8 +37,10 @@ def load_data(spec: str | Path | Mapping[str, Any], base: str | Path = Path()) -
       for plain texts and `train` for all others;
     - a picture, or a folder of pictures: the split `images`; a folder of several tasks: the split `stream`;
     - a folder: a split for every file named `train`, `dev` (or `val`, `valid`, `validation`) and `test`, or ending in
-      `.train`, `-train`, `_train` and so on when there is one of each;
-    - a mapping split -> path, or split -> `{path:, kind:, limit:, paragraphs:}`."""
+      `.train`, `-train`, `_train` and so on, or else having such a word in it, when there is one of each;
+    - a folder of IEMOCAP: `train` and `test` by session;
+    - a mapping split -> path, or split -> `{path:, kind:, limit:, paragraphs:, label:}` (`label`: the column
+      that turns of dialogues take their labels from)."""
     base = Path(base)
     if isinstance(spec, Mapping):
         if not spec:
@@ -46,6 +50,9 @@ def load_data(spec: str | Path | Mapping[str, Any], base: str | Path = Path()) -
     if str(spec) in KNOWN:
         return KNOWN[str(spec)]()
     path = base / Path(spec).expanduser()
+    if iemocap.sessions_of(path):
+        splits = iemocap.splits_of(iemocap.read_iemocap(path))
+        return Dataset(splits, name=path.resolve().name, facts=_facts(splits))
     if path.is_dir() and _is_pictures(path):
         splits = {"images": read(path)}
         return Dataset(splits, name=path.resolve().name, facts=_facts(splits))
@@ -80,14 +87,16 @@ def _read_split(name: str, entry: Any, base: Path) -> list[Any]:
     options: dict[str, Any] = {}
     if isinstance(entry, Mapping):
         options = dict(entry)
-        known = ("path", "kind", "limit", "paragraphs")
+        known = ("path", "kind", "limit", "paragraphs", "label")
         if unknown := [key for key in options if key not in known]:
             raise BadInput(f"data.{name}: unknown key '{unknown[0]}'{did_you_mean(str(unknown[0]), known)}")
         if (entry := options.pop("path", None)) is None:
             raise BadInput(f"data.{name}: no path given")
     if not isinstance(entry, str | Path):
         raise BadInput(f"data.{name}: wanted a path, given: {entry!r}")
-    return read(base / Path(entry).expanduser(), **options)
+    label = options.pop("label", None)
+    records = read(base / Path(entry).expanduser(), **options)
+    return records if label is None else relabelled(records, str(label))
 
 
 def _is_pictures(folder: Path) -> bool:
@@ -101,7 +110,7 @@ def _split_files(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in FORMATS)
     # Plain names first: a folder with train.csv may hold other files that only end in the word.
-    for pick in (lambda stem: stem, lambda stem: stem.replace("-", ".").replace("_", ".").rpartition(".")[2]):
+    for pick in (lambda stem: stem, lambda stem: _words(stem)[-1], _split_word):
         for file in files:
             word = pick(file.stem.lower())
             name = _ALIASES.get(word, word)
@@ -115,6 +124,16 @@ def _split_files(folder: Path) -> dict[str, Path]:
         f"{folder}: no train, dev or test file in it; files: {', '.join(p.name for p in files[:6]) or 'none'}; "
         "name them in a mapping: {train: FILE, test: FILE}"
     )
+
+
+def _words(stem: str) -> list[str]:
+    return re.split(r"[-_.]", stem)
+
+
+def _split_word(stem: str) -> str:
+    """The one split that is named in `train_sent_emo` or `emorynlp_train_final`."""
+    found = {name for word in _words(stem) if (name := _ALIASES.get(word, word)) in _ORDER}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _facts(splits: Mapping[str, list[Any]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeVar
 
-from intarsia.data.records import Chat, ImageQuestion, ImageText, Record, TextPair
+from intarsia.data.records import Chat, ImageQuestion, ImageText, Record, TextPair, Turn
 from intarsia.errors import BadInput
 
 R = TypeVar("R", bound=Record)
@@ -32,16 +32,23 @@ def normalised(record: Record) -> str:
         return f"{record.image}\n{said}"
     else:
         text = "\n".join((*getattr(record, "context", ()), record.text))
+    return normalised_text(text)
+
+
+def normalised_text(text: str) -> str:
+    """Letters and digits in lower case, white space folded; the text itself where it has none of them."""
     return re.sub(r"[\W_]+", " ", text.casefold()).strip() or text.strip()
 
 
 def dedup(records: Sequence[R]) -> list[R]:
-    """The records without later copies of the same normalised text (whatever their label), in their order."""
-    seen: set[str] = set()
+    """The records without later copies of the same normalised text (whatever their label), in their order.
+
+    Turns are dropped by the dialogue: one that says what an earlier one says, turn for turn."""
+    first: dict[str, str] = {}
     kept = []
-    for record in records:
-        if (key := normalised(record)) not in seen:
-            seen.add(key)
+    for i, (record, key) in enumerate(zip(records, _contents(records), strict=True)):
+        unit = f"={record.group}" if _of_dialogue(record) else f"#{i}"
+        if first.setdefault(key, unit) == unit:
             kept.append(record)
     return kept
 
@@ -57,14 +64,15 @@ def split(
 
     - by `group`: a group is never cut; a record without one is its own. Groups go, largest first, where most is
       missing, so that shares are met as closely as whole groups allow.
-    - by `label`: every class is divided by the shares (stratified).
-    - by `text`: a record goes by the hash of its normalised text, so it stays in its split when others come or go.
+    - by `label`: every class is divided by the shares (stratified); not for turns, as it would cut dialogues.
+    - by `text`: a record goes by the hash of its normalised text, so it stays in its split when others come or go; a
+      turn by that of its whole dialogue.
 
     Records keep their order within a split."""
     if not shares or any(share <= 0 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-6:
         raise BadInput(f"split: shares must be positive and sum to 1, given: {dict(shares)}")
     if by == "text":
-        places = [_by_hash(normalised(record), shares, seed) for record in records]
+        places = [_by_hash(text, shares, seed) for text in _contents(records)]
     elif by == "label":
         places = _by_label(records, shares, seed)
     elif by == "group":
@@ -85,6 +93,24 @@ def _rank(text: str, seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{text}".encode()).digest()[:8], "big")
 
 
+def _of_dialogue(record: Record) -> bool:
+    return isinstance(record, Turn) and record.group is not None
+
+
+def _contents(records: Sequence[R]) -> list[str]:
+    """The normalised text of each record; of a turn, that of its whole dialogue."""
+    texts = [normalised(record) for record in records]
+    whole: dict[str, list[str]] = defaultdict(list)
+    for record, text in zip(records, texts, strict=True):
+        if _of_dialogue(record):
+            whole[record.group].append(text)  # type: ignore[index]
+    joined = {group: "\n".join(parts) for group, parts in whole.items()}
+    return [
+        joined[record.group] if _of_dialogue(record) else text  # type: ignore[index]
+        for record, text in zip(records, texts, strict=True)
+    ]
+
+
 def _by_hash(text: str, shares: Mapping[str, float], seed: int) -> str:
     point, edge = _rank(text, seed) / 2**64, 0.0
     for name, share in shares.items():
@@ -99,6 +125,10 @@ def _by_label(records: Sequence[R], shares: Mapping[str, float], seed: int) -> l
     for i, record in enumerate(records):
         if getattr(record, "label", None) is None:
             raise BadInput(f"split by label: record {i + 1} is a {type(record).__name__} and has no label")
+        if _of_dialogue(record):
+            raise BadInput(
+                f"split by label: record {i + 1} is a turn of a dialogue, which would be cut: use by='group'"
+            )
         classes[record.label].append(i)
     places = [""] * len(records)
     for label, members in classes.items():

@@ -60,6 +60,8 @@ def relabelled(turns: Sequence[Turn], name: str) -> list[Turn]:
 
     Raises `BadInput` that lists the columns when no turn has this one."""
     wanted = folded(name)
+    if other := next((record for record in turns if not isinstance(record, Turn)), None):
+        raise BadInput(f"labels of the column '{name}' are for turns of dialogues; given: {type(other).__name__}")
     columns = list(dict.fromkeys(column for turn in turns for column, _ in turn.fields))
     if wanted not in columns:
         raise BadInput(

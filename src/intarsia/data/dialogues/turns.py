@@ -46,6 +46,7 @@ def to_turn(row: Mapping[str, Any], where: str, context: tuple[str, ...] = ()) -
     label's own too, so that `relabelled` finds it again under its name.
 
     Raises `BadInput` (beginning with `where`) for a column that is missing, or a value of the wrong type."""
+    row = {column: mended(value) if isinstance(value, str) else value for column, value in row.items()}
     dialogue, group = _dialogue(row, where)
     number, place = need(row, NUMBER, where)
     text, label = find(list(row), SAID), find(list(row), TURN_LABEL)
@@ -57,7 +58,7 @@ def to_turn(row: Mapping[str, Any], where: str, context: tuple[str, ...] = ()) -
         if column not in used and isinstance(value, str | int | float)
     )
     return Turn(
-        mended(text_of(row, SAID, where)),
+        text_of(row, SAID, where),
         "" if label is None or _empty(row[label]) else label_of(row, where, TURN_LABEL),
         group,
         context,
@@ -138,7 +139,7 @@ def _speaker(value: Any, column: str, where: str) -> str:
         try:
             value = ast.literal_eval(value.strip())
         except (ValueError, SyntaxError):
-            return mended(value.strip())
+            return value.strip()
     if value is None:
         return ""
     names = value if isinstance(value, list) else [value]
@@ -148,7 +149,7 @@ def _speaker(value: Any, column: str, where: str) -> str:
 
 
 def _field(value: Any) -> str:
-    return ("yes" if value else "no") if isinstance(value, bool) else mended(str(value))
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 def _empty(value: Any) -> bool:
