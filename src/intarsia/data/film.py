@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,43 +42,46 @@ class Film:
 
     def __iter__(self) -> Iterator[tuple[VideoFrame, float]]:
         """(frame, time), times rising. Raises `Unreadable` for what is no film, `MissingExtra` without PyAV."""
-        with _opened(self.path) as container:
-            # Pictures of an album's cover are no film.
-            streams = [s for s in container.streams.video if "attached_pic" not in str(s.disposition.name)]
-            self.sound = bool(container.streams.audio)
-            if not streams:
-                return
-            stream = max(streams, key=lambda s: s.codec_context.width * s.codec_context.height)
-            stream.thread_type = "AUTO"
-            self.declared, self.pixel = _declared(container, stream, self.sound), _pixel(stream)
-            gap = 1 / float(stream.guessed_rate or stream.average_rate or 25)
-            for frame, time in self._timed(container, stream, gap):
-                if self.until is not None and time >= self.until:
-                    self.end = self.until
+        for jump in (True, False) if self.start > NEAR else (False,):
+            with _opened(self.path) as container:
+                self.sound = bool(container.streams.audio)
+                # Pictures of an album's cover are no film.
+                streams = [s for s in container.streams.video if "attached_pic" not in str(s.disposition.name)]
+                if not streams:
                     return
-                length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else gap
-                self.end = time + length
-                if frame.is_corrupt:
-                    self.broken += 1
-                elif time >= self.start:
-                    yield frame, time
+                stream = max(streams, key=lambda s: s.codec_context.width * s.codec_context.height)
+                stream.thread_type = "AUTO"
+                self.declared, self.pixel = _declared(container, stream, self.sound), _pixel(stream)
+                zero = float(stream.start_time * stream.time_base) if stream.start_time else 0.0
+                gap = 1 / float(stream.guessed_rate or stream.average_rate or 25)
+                if jump and not _jump(container, self.start + zero):
+                    continue
+                frames = self._decoded(container, stream)
+                first = next(frames, None)
+                if jump and (first is None or first.time is None or first.time - zero > self.start):
+                    continue  # nobody knows where that led to: from the beginning, then
+                if first is not None:
+                    yield from self._whole(chain([first], frames), zero, gap)
+                return
 
-    def _timed(self, container: Any, stream: Any, gap: float) -> Iterator[tuple[VideoFrame, float]]:
-        zero = float(stream.start_time * stream.time_base) if stream.start_time else 0.0
-        jumped = self.start > NEAR and _jump(container, self.start + zero)
+    def _whole(self, frames: Iterator[VideoFrame], zero: float, gap: float) -> Iterator[tuple[VideoFrame, float]]:
+        """The frames of the stretch that are not broken, with their times.
+
+        - zero: what the file calls its beginning. gap: seconds from frame to frame where the file does not say."""
         last: float | None = None
-        frames = self._decoded(container, stream)
-        while (frame := next(frames, None)) is not None:
-            if frame.time is None and last is None and jumped:
-                # Without times nobody knows where the jump led to: from the beginning, then.
-                container.seek(0)
-                frames, jumped = self._decoded(container, stream), False
-                continue
+        for frame in frames:
             time = frame.time - zero if frame.time is not None else 0.0 if last is None else last + gap
             if last is not None and time <= last:
                 time = last + gap / 2  # a file whose times go back
-            last = time
-            yield frame, time
+            if self.until is not None and time >= self.until:
+                self.end = self.until
+                return
+            length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else gap
+            last, self.end = time, time + length
+            if frame.is_corrupt:
+                self.broken += 1
+            elif time >= self.start:
+                yield frame, time
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[VideoFrame]:
         """Over broken packets, until the file ends or breaks off."""
@@ -116,13 +120,12 @@ class Film:
 
 
 def _jump(container: Any, time: float) -> bool:
-    """To a second before a time; False for a file that cannot do so, which is read from its beginning."""
+    """To a second before a time; False for a file that does not allow it."""
     from av.error import FFmpegError
 
     try:
         container.seek(int((time - 1) * 1_000_000), backward=True)
     except (FFmpegError, OSError):
-        container.seek(0)
         return False
     return True
 

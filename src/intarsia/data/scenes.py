@@ -3,7 +3,7 @@
 Two pictures differ by how much the colours they hold differ and by how much each place of them does. A hard cut is a
 difference that stands out from those around it; a gradual change (a dissolve, a fade) is a difference over a second
 that does. What stands out is judged against the neighbourhood, so that a shaking camera or a fast movement is no cut,
-and what comes back at once (a flash) is none either."""
+and where all is soon as it was before (a flash) there is none either."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ AROUND = 6
 """Neighbours on each side that a hard cut is judged against."""
 SLOW = 1.0
 """Seconds over which gradual changes are looked for."""
+BRIEF = 0.25
+"""Seconds that a flash lasts at most."""
 SHORTEST = 0.4
 """Seconds that a scene lasts at least."""
 
@@ -84,67 +86,83 @@ def _apart(one: _Sight, other: _Sight) -> float:
 class SceneFinder:
     """Takes small pictures in the order of their times; `scenes` then says where the scenes are.
 
-    Holds the last second of small pictures and two numbers for each one seen, whatever the length of the clip."""
+    Holds the last second of small pictures, and a few numbers for each one seen, whatever the length of the clip."""
 
     times: list[float] = field(default_factory=list)
-    _fast: list[float] = field(default_factory=list)  # to the picture before
-    _echo: list[float] = field(default_factory=list)  # from the picture before to the one after
-    _slow: list[float] = field(default_factory=list)  # over the last SLOW seconds
+    _fast: list[float] = field(default_factory=list)  # difference to the picture before
+    _slow: list[float] = field(default_factory=list)  # difference over the last SLOW seconds
     _since: list[int] = field(default_factory=list)  # the picture that `_slow` compares with
+    _all: list[np.ndarray | None] = field(default_factory=list)  # to each picture from `_since` on, where much changed
     _last: deque[tuple[int, _Sight]] = field(default_factory=deque)
 
     def see(self, time: float, picture: np.ndarray) -> None:
         """The next small picture [3, HEIGHT, WIDTH], of `time` seconds."""
         sight, number = _sight(picture), len(self.times)
-        while len(self._last) > 2 and time - self.times[self._last[1][0]] >= SLOW:
+        while len(self._last) > 1 and time - self.times[self._last[1][0]] >= SLOW:
             self._last.popleft()
+        since = self._last[0][0] if self._last else number
         self.times.append(time)
+        self._since.append(since)
         self._fast.append(_apart(self._last[-1][1], sight) if self._last else 0.0)
-        if len(self._last) > 1:
-            self._echo[-1] = _apart(self._last[-2][1], sight)
-        self._echo.append(1.0)
         self._slow.append(_apart(self._last[0][1], sight) if self._last else 0.0)
-        self._since.append(self._last[0][0] if self._last else number)
+        busy = max(self._fast[since:]) >= FLOOR
+        self._all.append(np.array([_apart(one, sight) for _, one in self._last], np.float32) if busy else None)
         self._last.append((number, sight))
 
     def scenes(self, end: float) -> list[Scene]:
         """All scenes in order, the last one until `end`; together they are the whole clip."""
         if not self.times:
             return []
-        fast, slow = np.array(self._fast), np.array(self._slow)
-        found = [(fast[i], self.times[i]) for i in self._hard(fast)]
-        found += [(slow[i], (self.times[self._since[i]] + self.times[i]) / 2) for i in self._gradual(fast, slow)]
+        high = self._high()
         cuts: list[float] = []
-        for _, time in sorted(found, reverse=True):
+        for _, time in sorted([*self._sudden(high), *self._gradual(high)], reverse=True):
             if all(abs(time - other) >= SHORTEST for other in (self.times[0], *cuts, end)):
                 cuts.append(time)
         edges = [self.times[0], *sorted(cuts), max(end, self.times[-1])]
         return [Scene(start, stop) for start, stop in pairwise(edges)]
 
-    def _hard(self, fast: np.ndarray) -> list[int]:
-        out = []
+    def _high(self) -> np.ndarray:
+        """[picture] whether its difference to the one before stands out."""
+        fast = np.array(self._fast)
+        out = np.zeros(len(fast), dtype=bool)
         for i in np.flatnonzero(fast >= FLOOR):
             around = np.r_[fast[max(1, i - AROUND) : i], fast[i + 1 : i + 1 + AROUND]]
-            usual = float(np.median(around)) if len(around) else 0.0
-            largest = fast[i] >= max(fast[max(1, i - 1) : i + 2])
-            if largest and fast[i] >= RATIO * usual and self._echo[i] >= fast[i] / 2:
-                out.append(int(i))
+            out[i] = fast[i] >= RATIO * (float(np.median(around)) if len(around) else 0.0)
         return out
 
-    def _gradual(self, fast: np.ndarray, slow: np.ndarray) -> list[int]:
-        """The largest difference of each second without a hard cut, where it stands out from the seconds around."""
-        cut = np.zeros(len(fast), dtype=np.int64)
-        cut[self._hard(fast)] = 1
-        sofar, times = np.cumsum(cut), np.array(self.times)
-        clean = sofar == sofar[self._since]  # no hard cut between the two pictures compared
+    def _sudden(self, high: np.ndarray) -> list[tuple[float, float]]:
+        """(strength, time) of hard cuts and quick dissolves: what stands out, unless all is as before at its end."""
+        runs: list[list[int]] = []
+        for i in np.flatnonzero(high):
+            # A flash goes and comes; a dissolve goes on for some pictures: each is one change.
+            if runs and self.times[i] - self.times[runs[-1][-1]] <= BRIEF and runs[-1][0] > self._since[i]:
+                runs[-1].append(int(i))
+            else:
+                runs.append([int(i)])
+        out = []
+        for run in runs:
+            first, last = run[0], run[-1]
+            differences = self._all[last]
+            assert differences is not None  # much changed here
+            apart = float(differences[first - 1 - self._since[last]])
+            strength = max(self._fast[i] for i in run)
+            if apart >= max(FLOOR, strength / 2):
+                out.append((strength, (self.times[first] + self.times[last]) / 2))
+        return out
+
+    def _gradual(self, high: np.ndarray) -> list[tuple[float, float]]:
+        """(strength, time) of slow changes: the largest difference over a second in which nothing stands out, where it
+        stands out from the seconds around."""
+        slow, times, sofar = np.array(self._slow), np.array(self.times), np.cumsum(high)
+        clean = sofar == sofar[self._since]
         out = []
         for i in np.flatnonzero(clean & (slow >= 2 * FLOOR)):
-            low, high = np.searchsorted(times, (times[i] - 3 * SLOW, times[i] + 3 * SLOW))
-            part, away = slice(low, high), np.abs(times[low:high] - times[i])
+            low, stop = np.searchsorted(times, (times[i] - 3 * SLOW, times[i] + 3 * SLOW))
+            part, away = slice(low, stop), np.abs(times[low:stop] - times[i])
             near, far = slow[part][clean[part] & (away <= SLOW)], slow[part][clean[part] & (away > SLOW)]
             usual = float(np.median(far)) if len(far) > 1 else 0.0
             if slow[i] >= near.max() and slow[i] >= RATIO * usual:
-                out.append(int(i))
+                out.append((float(slow[i]), float(times[self._since[i]] + times[i]) / 2))
         return out
 
 
