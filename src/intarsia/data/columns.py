@@ -22,6 +22,10 @@ ANSWER = ("answer", "label", "target")
 GROUP = ("group", "dialogue_id", "conversation_id", "scene_id", "document_id", "module")
 
 
+class UnknownForm(BadInput):
+    """A file or folder that can be read, but holds no records of any known kind (it may hold facts)."""
+
+
 def folded(name: str) -> str:
     return name.strip().casefold().replace(" ", "_")
 

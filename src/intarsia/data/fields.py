@@ -20,6 +20,7 @@ from intarsia.data.columns import (
     TARGETS,
     TASK,
     TEXT,
+    UnknownForm,
     find,
     folded,
     label_of,
@@ -77,7 +78,7 @@ def guess_kind(columns: list[str], where: str, row: Mapping[str, Any] | None = N
             return kind  # type: ignore[return-value]
     names = ("text", "messages", "prompt", *TEXT, *MESSAGES, *PROMPT)
     near = next((hint for column in columns if (hint := did_you_mean(folded(column), names, n=1))), "")
-    raise BadInput(
+    raise UnknownForm(
         f"{where}: no known columns; present: {', '.join(columns) or 'none'}{near}; wanted: text, text + label, "
         "dialogue + turn + text, messages, prompt + target, or image"
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from intarsia.data import streams
+from intarsia.data.columns import UnknownForm
 from intarsia.data.dialogues import iemocap, relabelled
 from intarsia.data.pictures import holds_pictures
 from intarsia.data.readers import FORMATS, read
@@ -120,7 +121,7 @@ def _split_files(folder: Path) -> dict[str, Path]:
                 found[name] = file
         if found:
             return {name: found[name] for name in _ORDER if name in found}
-    raise BadInput(
+    raise UnknownForm(
         f"{folder}: no train, dev or test file in it; files: {', '.join(p.name for p in files[:6]) or 'none'}; "
         "name them in a mapping: {train: FILE, test: FILE}"
     )
