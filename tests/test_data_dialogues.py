@@ -338,3 +338,11 @@ def test_what_meld_and_emorynlp_share():
         and len(turn.text.split()) >= 4
     ]
     assert sum(a == b for a, b in shared) / len(shared) == pytest.approx(0.464, abs=0.005)
+
+
+def test_a_clip_counts_by_what_it_is_and_not_by_where_it_lies(tmp_path):
+    hashes = []
+    for name, film in (("one", "film"), ("two", "film"), ("three", "another film")):
+        write(tmp_path / name, "clips/0.mp4", film)
+        hashes.append(load_data(lines(tmp_path / name, row(0, clip="clips/0.mp4"))).sha256)
+    assert hashes[0] == hashes[1] != hashes[2]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from intarsia.errors import BadInput, did_you_mean
@@ -30,18 +31,24 @@ def folded(name: str) -> str:
     return name.strip().casefold().replace(" ", "_")
 
 
-def find(columns: list[str], names: tuple[str, ...]) -> str | None:
+def find(columns: Iterable[str], names: tuple[str, ...]) -> str | None:
+    """The column that stands under the first of `names` there is one for."""
+    return _find(tuple(columns), names)
+
+
+@lru_cache(4096)  # the rows of a table have the same columns
+def _find(columns: tuple[str, ...], names: tuple[str, ...]) -> str | None:
     known = {folded(column): column for column in reversed(columns)}
     return next((known[name] for name in names if name in known), None)
 
 
 def value_of(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    column = find(list(row), names)
+    column = find(row, names)
     return None if column is None else row[column]
 
 
 def need(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> tuple[str, Any]:
-    column = find(list(row), names)
+    column = find(row, names)
     if column is None:
         hint = did_you_mean(names[0], row, n=1)
         raise BadInput(f"{where}: no column '{names[0]}'; present: {', '.join(row) or 'none'}{hint}")
@@ -62,7 +69,7 @@ def written(value: Any, names: tuple[str, ...], row: Mapping[str, Any], where: s
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not isinstance(value, str | int | float):
-        raise BadInput(f"{where}: '{find(list(row), names)}' must be a text, is {type_name(value)}")
+        raise BadInput(f"{where}: '{find(row, names)}' must be a text, is {type_name(value)}")
     return str(value).strip()
 
 

@@ -128,7 +128,7 @@ def _asked(row: Mapping[str, Any], where: str) -> tuple[str, str]:
     """The instruction, and what it is to be done with: Alpaca files put the two side by side."""
     extra = value_of(row, ("input",))
     extra = extra if isinstance(extra, str) and extra.strip() else ""
-    column = find(list(row), PROMPT)
+    column = find(row, PROMPT)
     if extra and column is not None and row[column] == "":  # the input says it all
         return "", extra
     return text_of(row, PROMPT, where), extra
@@ -143,15 +143,15 @@ def _targets(row: Mapping[str, Any], target: str, where: str) -> tuple[str, ...]
     if value in (None, "", []):
         return (target,)
     if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
-        raise BadInput(f"{where}: '{find(list(row), TARGETS)}' must be a list of texts, is {type_name(value)}")
+        raise BadInput(f"{where}: '{find(row, TARGETS)}' must be a list of texts, is {type_name(value)}")
     return tuple(dict.fromkeys((target, *value)))
 
 
 def _names_picture(row: Mapping[str, Any]) -> bool:
-    column = find(list(row), IMAGE)
+    column = find(row, IMAGE)
     if column is None or folded(column) != "path":
         return column is not None
-    texts = find(list(row), (*TEXT, *MESSAGES, *PROMPT)) is not None
+    texts = find(row, (*TEXT, *MESSAGES, *PROMPT)) is not None
     return not texts or str(row[column]).lower().endswith(SUFFIXES)
 
 
@@ -170,7 +170,7 @@ def _rationale(row: Mapping[str, Any], text: str, where: str) -> tuple[tuple[int
     """Spans of the text from `[start, end]` pairs, or from words of it (each where it first stands).
 
     None where there are none, or where the rationale is prose and not a list."""
-    if (column := find(list(row), RATIONALE)) is None or (value := row[column]) is None:
+    if (column := find(row, RATIONALE)) is None or (value := row[column]) is None:
         return None
     if isinstance(value, str):
         try:

@@ -133,7 +133,8 @@ class Dataset(Mapping[str, list[Any]]):
 
     @property
     def sha256(self) -> str:
-        """Of all records in order: equal data, equal hash. A picture counts by its bytes, not by where it lies."""
+        """Of all records in order: equal data, equal hash. A picture counts by its bytes, not by where it lies; a clip
+        by its name and size, as films are large."""
         digest = hashlib.sha256()
         for name, records in sorted(self.splits.items()):
             digest.update(name.encode())
@@ -141,8 +142,17 @@ class Dataset(Mapping[str, list[Any]]):
                 facts = asdict(record)
                 if isinstance(record, ImageText | ImageQuestion):
                     facts["image"] = _sha256_of(Path(record.image))
+                elif isinstance(record, Turn) and record.clip:
+                    facts["clip"] = _name_and_size(Path(record.clip))
                 digest.update(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode())
         return digest.hexdigest()
+
+
+def _name_and_size(path: Path) -> str:
+    try:
+        return f"{path.name} {path.stat().st_size}"
+    except OSError:
+        return f"missing {path.name}"
 
 
 def _sha256_of(path: Path) -> str:

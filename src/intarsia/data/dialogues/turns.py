@@ -29,11 +29,10 @@ _C1 = {byte: sign for byte, sign in _PUNCTUATION.items() if sign != "\ufffd"}
 
 def holds_turn(row: Mapping[str, Any]) -> bool:
     """Whether a row is a turn: it names its dialogue, its place in it and what is said."""
-    columns = list(row)
-    dialogue, number = find(columns, DIALOGUE), find(columns, NUMBER)
-    if dialogue is None or number is None or find(columns, SAID) is None:
+    dialogue, number = find(row, DIALOGUE), find(row, NUMBER)
+    if dialogue is None or number is None or find(row, SAID) is None:
         return False
-    if find(columns, PROMPT) and find(columns, TARGET):
+    if find(row, PROMPT) and find(row, TARGET):
         return False
     if folded(number) in ID and re.search(r"[^\W\d_]", str(row[number])) and re.search(r"\d", str(row[number])):
         return False  # `Ses01F_impro01_F000` names an utterance and does not count it
@@ -49,9 +48,9 @@ def to_turn(row: Mapping[str, Any], where: str, context: tuple[str, ...] = ()) -
     row = {column: mended(value) if isinstance(value, str) else value for column, value in row.items()}
     dialogue, group = _dialogue(row, where)
     number, place = need(row, NUMBER, where)
-    text, label = find(list(row), SAID), find(list(row), TURN_LABEL)
-    speaker, clip, about = (find(list(row), names) for names in (SPEAKER, CLIP, ABOUT))
-    used = {dialogue, number, text, speaker, clip, about, find(list(row), ("context",))}
+    text, label = find(row, SAID), find(row, TURN_LABEL)
+    speaker, clip, about = (find(row, names) for names in (SPEAKER, CLIP, ABOUT))
+    used = {dialogue, number, text, speaker, clip, about, find(row, ("context",))}
     fields = tuple(
         (_TIMES.get(name := folded(column), name), _field(value))
         for column, value in row.items()
@@ -118,8 +117,8 @@ def _dialogue(row: Mapping[str, Any], where: str) -> tuple[str, str]:
         raise BadInput(f"{where}: '{column}' must name the dialogue of this turn, is {given}")
     name = str(value).strip()
     if folded(column) in SCENE and name.isdigit():
-        season, episode = (find(list(row), names) for names in (SEASON, EPISODE))
-        if season and episode:
+        season, episode = (find(row, names) for names in (SEASON, EPISODE))
+        if season and episode and not _empty(row[season]) and not _empty(row[episode]):
             return "", scene_name(row[season], row[episode], name)
     return column, name
 
