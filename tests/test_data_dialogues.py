@@ -136,6 +136,19 @@ def test_unlabelled_turns_are_context(tmp_path):
     assert labelled(plain) == plain and load_data(tmp_path / "a.jsonl").facts["labels"] == ["x", "y"]
 
 
+def test_context_is_neither_learnt_from_nor_judged():
+    from intarsia.measure import QualityConfig, quality
+    from intarsia.measure.labels import LabelTask
+    from tests.tiny import tiny
+
+    turns = [Turn(f"t{i}", "xyx"[i] if i < 3 else "", "d", number=i) for i in range(4)]
+    with pytest.warns(Note, match="test: 1 of 4 turns have no label"):
+        found = quality(tiny("llama"), QualityConfig(draws=100), test=turns)
+    assert found.rows[0].label.n == 3
+    with pytest.warns(Note):
+        assert LabelTask.from_records(turns, prior=False).labels == ["x", "y"]
+
+
 def test_dialogues_of_two_splits_do_not_run_together(tmp_path):
     turns = read(lines(tmp_path, row(0), row(1)))
     fails(

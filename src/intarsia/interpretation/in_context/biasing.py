@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from intarsia.data import LabelledText
+from intarsia.data import LabelledText, labelled
 from intarsia.errors import BadInput
 from intarsia.interpretation import averages
 from intarsia.interpretation.continuing import as_choice, asked, choice_log_probs, encode, tail_of
@@ -55,6 +55,7 @@ MENTIONS = {
 
 def look(model: Model, config: BiasTestConfig, test: Sequence[Any], train: Sequence[Any] | None, seed: int) -> BiasTest:
     """Ask every question plainly and under the bias; see `interpretation.bias_test`."""
+    test, train = labelled(test, "test"), labelled(train or [], "train")
     if not test or not all(isinstance(r, LabelledText) and r.label for r in (*test, *(train or ()))):
         raise BadInput(f"{WHO}: wants labelled texts: a question (text) and its right answer (label)")
     labels = sorted({r.label for r in (*test, *(train or ()))})

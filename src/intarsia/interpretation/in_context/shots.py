@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from intarsia.data import LabelledText, TextPair
+from intarsia.data import LabelledText, TextPair, labelled
 from intarsia.errors import BadInput
 from intarsia.interpretation.continuing import as_choice, check_length, encode, tail_of
 from intarsia.interpretation.explained import Choice
@@ -101,6 +101,9 @@ def shots_of(
         raise BadInput(f"{who}: wants labelled texts (text + label) or prompt + target pairs as demonstrations")
     if any(isinstance(r, TextPair) for r in test):
         raise BadInput(f"{who}: the demonstrations are labelled texts, so the test must be texts, not pairs")
+    train = labelled(train, "train")
+    if any(getattr(r, "label", None) for r in test):
+        test = labelled(test, "test")
     task = LabelTask.of(model) or LabelTask.from_records(train, prior=False)
     task.index(train, "train")
     known = all(isinstance(r, LabelledText) and r.label for r in test)
