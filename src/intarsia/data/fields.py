@@ -31,6 +31,7 @@ from intarsia.data.columns import (
     written,
 )
 from intarsia.data.dialogues.turns import holds_turn, to_turn
+from intarsia.data.edits import holds_edit, to_edit
 from intarsia.data.pictures import SUFFIXES
 from intarsia.data.records import (
     Chat,
@@ -45,8 +46,8 @@ from intarsia.data.records import (
 )
 from intarsia.errors import BadInput, did_you_mean
 
-RecordKind = Literal["text", "label", "turn", "chat", "pair", "task", "image", "image-question"]
-KINDS: tuple[RecordKind, ...] = ("text", "label", "turn", "chat", "pair", "task", "image", "image-question")
+RecordKind = Literal["text", "label", "turn", "chat", "pair", "task", "edit", "image", "image-question"]
+KINDS: tuple[RecordKind, ...] = ("text", "label", "turn", "chat", "pair", "task", "edit", "image", "image-question")
 
 _ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "prompter": "user"}
 _WANTED = {
@@ -66,6 +67,8 @@ def guess_kind(columns: list[str], where: str, row: Mapping[str, Any] | None = N
     A column `path` beside a text names a picture only where its value in `row` ends like one; a column `dialogue`
     beside a turn's number and text names the dialogue unless its value is a list of messages."""
     row = row if row is not None else dict.fromkeys(columns)
+    if holds_edit(row):
+        return "edit"
     pictures, turn = _names_picture(row), holds_turn(row)
     for kind in ("image-question", "image", "turn", "chat", "task", "pair", "label", "text"):
         if kind.startswith("image") and not pictures:
@@ -111,6 +114,8 @@ def to_record(row: Mapping[str, Any], kind: RecordKind, where: str) -> Record:
                 _joined(instruction, extra), target, group,
                 task=task, instruction=instruction, input=extra, targets=targets, split=split,
             )  # fmt: skip
+        case "edit":
+            return to_edit(row, where, group)
         case "image":
             caption, label = value_of(row, CAPTION), value_of(row, LABEL)
             text = "" if caption is None else written(caption, CAPTION, row, where)

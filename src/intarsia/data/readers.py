@@ -35,8 +35,8 @@ def read(
     - A `.json` file of EmoryNLP and a folder of IEMOCAP are read as they are published (`intarsia.data.dialogues`).
     - A folder of tasks is read as a stream (`intarsia.data.streams`). A folder of clips gives a turn without words for
       each (`intarsia.data.clips`); a single clip is one record.
-    - `kind`: `text`, `label`, `turn`, `chat`, `pair`, `task`, `image` or `image-question`; by default found from the
-      columns (see `intarsia.data.fields`). Turns come dialogue by dialogue, in the order of their numbers.
+    - `kind`: `text`, `label`, `turn`, `chat`, `pair`, `task`, `edit`, `image` or `image-question`; by default found
+      from the columns (see `intarsia.data.fields`). Turns come dialogue by dialogue, in the order of their numbers.
     - `limit`: read no more records than this.
     - `paragraphs`: of `.txt` and `.md`: whether a blank line, rather than a line's end, ends a text.
 

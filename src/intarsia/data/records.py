@@ -83,6 +83,33 @@ class TaskPair(TextPair):
 
 
 @dataclass(frozen=True)
+class FactEdit(TextPair):
+    """A fact to write into a model: after `prompt`, which names `subject`, it shall say `target`.
+
+    `{subject}` or `{}` in prompt and paraphrases stands for the subject and is written out here.
+
+    - old: the answer that `target` has to beat; empty: what the model itself says today.
+    - paraphrases: other ways to ask for the same, where `target` is right too.
+    - neighbours: prompts about other things, whose answers must stay; `neighbour_targets` are these, where they are
+      known: one each, or none at all.
+    - consequences: (prompt, answer) pairs that follow from the new fact."""
+
+    subject: str = ""
+    old: str = ""
+    paraphrases: tuple[str, ...] = ()
+    neighbours: tuple[str, ...] = ()
+    neighbour_targets: tuple[str, ...] = ()
+    consequences: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prompt", self._filled(self.prompt))
+        object.__setattr__(self, "paraphrases", tuple(map(self._filled, self.paraphrases)))
+
+    def _filled(self, text: str) -> str:
+        return text.replace("{subject}", self.subject).replace("{}", self.subject)
+
+
+@dataclass(frozen=True)
 class ImageText:
     """A picture by its path, with the text that goes with it (a caption; may be empty) and its label, where known."""
 
@@ -111,7 +138,19 @@ class Fact:
     tail: str
 
 
-Record = Text | LabelledText | RationaleText | Turn | Chat | TextPair | TaskPair | ImageText | ImageQuestion | Fact
+Record = (
+    Text
+    | LabelledText
+    | RationaleText
+    | Turn
+    | Chat
+    | TextPair
+    | TaskPair
+    | FactEdit
+    | ImageText
+    | ImageQuestion
+    | Fact
+)
 
 
 @dataclass
