@@ -40,7 +40,8 @@ class Technique:
     `subject` is the class of what it works on, where that is no model: its `open(text)` makes one of what a person
     gives. `in_place` says that what is learned lies where the subject lies, so that nobody is asked where to save it.
     `place` is where a survey of the field puts it; `example` holds settings and inputs that show it at work;
-    `restore` names the function that puts a change back on a model that was saved with it."""
+    `restore` names the function that puts a change back on a model that was saved with it; `labels` the function that
+    labels records with such a model."""
 
     name: str
     kind: Kind
@@ -56,6 +57,7 @@ class Technique:
     place: str = ""
     example: Mapping[str, Any] = field(default_factory=dict)
     restore: str | None = None
+    labels: str | None = None
     subject: type | None = None
     in_place: bool = False
 
@@ -86,6 +88,7 @@ def technique(
     place: str = "",
     example: Mapping[str, Any] | None = None,
     restore: str | None = None,
+    labels: str | None = None,
     in_place: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a function `(model, config, *, inputs...)` as the technique `name` (`room.verb`).
@@ -101,6 +104,8 @@ def technique(
       command line, and the tests run it on a tiny model.
     - restore: `module:function` of a change that is more than weights: called with the loaded model, what the technique
       left in `model.extras` under its name, and the folder; gives the changed model.
+    - labels: `module:function` of a change after which the model labels records in a way of its own: called with the
+      model, what the technique left in `model.extras` under its name, and the records; gives `LabelScores`.
 
     The function stays callable by hand in two ways: with a ready config, `quantize(model, QuantizeConfig(bits=4))`, or
     with the settings themselves, `quantize(model, bits=4)`. Module-level imports of the declaring module should be
@@ -142,6 +147,7 @@ def technique(
             place=place,
             example=example or {},
             restore=restore,
+            labels=labels,
             subject=_subject_class(function, name),
             in_place=in_place,
         )

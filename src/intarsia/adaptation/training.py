@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import torch
 
     from intarsia.adaptation.lora import LoraConfig
+
+EASY = 1 / 3  # share of the steps that a curriculum keeps to what is easy
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,14 @@ def fixed_batches(lengths: Sequence[int], size: int, seed: int) -> list[list[int
     return [order[i : i + size] for i in range(0, len(order), size)]
 
 
-def rate(step: int, steps: int, config: LoraConfig) -> float:
+def rate(step: float, steps: int, config: LoraConfig) -> float:
     """The learning rate of a step (from 0) as a share of the peak."""
     warm = round(config.warmup * steps)
     if step < warm:
         return (step + 1) / (warm + 1)
     if config.schedule == "constant":
         return 1.0
-    gone = (step - warm) / max(1, steps - warm)
+    gone = min(1.0, (step - warm) / max(1, steps - warm))
     left = 1 - gone if config.schedule == "linear" else (1 + math.cos(math.pi * gone)) / 2
     return config.final_rate + (1 - config.final_rate) * left
 
@@ -64,11 +67,16 @@ class Training:
     """Minimising `loss_of(batch number)` over `batches` batches for `config.epochs`, in one go or in parts: it goes on
     where it was left.
 
-    - groups: parameters, and the factor on the learning rate for each group. steps: of the whole. losses: so far."""
+    - groups: parameters, and the factor on the learning rate for each group. steps: of the whole. losses: so far.
+    - loss_of: one loss, or several that add up, each in its turn (where all at once would take too much memory).
+    - easy: batches that the first third of the steps is drawn from; all the others come in after it (a curriculum).
+
+    With `config.minutes` the steps are as many as fit: the learning rate falls by the clock."""
 
     def __init__(
         self, groups: Sequence[tuple[list[torch.nn.Parameter], float]], batches: int,
-        loss_of: Callable[[int], torch.Tensor], config: LoraConfig, seed: int, task: str,
+        loss_of: Callable[[int], torch.Tensor | Iterable[torch.Tensor]], config: LoraConfig, seed: int, task: str,
+        easy: Sequence[int] = (),
     ):  # fmt: skip
         import random
 
@@ -78,11 +86,15 @@ class Training:
         self.steps = steps = min(steps, config.max_steps or steps)
         self.losses: list[float] = []
         self._batches, self._loss_of, self._config, self._task = batches, loss_of, config, task
+        self._gone = 0.0  # share of the minutes that are used up
         self._optimiser = torch.optim.AdamW(
             [{"params": parameters, "lr": config.learning_rate * factor} for parameters, factor in groups],
-            weight_decay=config.weight_decay,
+            weight_decay=config.weight_decay, betas=config.betas,
         )
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimiser, lambda step: rate(step, steps, config))
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimiser, lambda step: rate(max(step, self._gone * steps), steps, config)
+        )
+        self._easy, self._clock = list(easy), 0.0
         self._shuffle = random.Random(seed)
         self._order: list[int] = []
         self._everything = [p for parameters, _ in groups for p in parameters]
@@ -95,22 +107,31 @@ class Training:
 
         left = self.steps - len(self.losses)
         facts: dict[str, float | str] = {}
+        before, began = self._clock, time.monotonic()
         for _ in track(range(left if steps is None else min(steps, left)), self._task, facts=facts):
+            if self._config.minutes is not None:
+                self._clock = before + time.monotonic() - began
+                self._gone = self._clock / (60 * self._config.minutes)
+                if self._gone >= 1 and self.losses:
+                    break
             if not self._order:
-                self._order = list(range(self._batches))
+                early = self._easy and max(len(self.losses) / self.steps, self._gone) < EASY
+                self._order = list(self._easy if early else range(self._batches))
                 self._shuffle.shuffle(self._order)
             self._optimiser.zero_grad(set_to_none=True)
-            loss = self._loss_of(self._order.pop())
-            if not torch.isfinite(loss):
-                raise IntarsiaError(
-                    f"the loss is {loss.item()} at step {len(self.losses) + 1}: "
-                    f"lower learning_rate (now {self._config.learning_rate})"
-                )
-            loss.backward()
+            given, total = self._loss_of(self._order.pop()), 0.0
+            for loss in (given,) if isinstance(given, torch.Tensor) else given:
+                if not torch.isfinite(loss):
+                    raise IntarsiaError(
+                        f"the loss is {loss.item()} at step {len(self.losses) + 1}: "
+                        f"lower learning_rate (now {self._config.learning_rate})"
+                    )
+                loss.backward()
+                total += loss.item()
             torch.nn.utils.clip_grad_norm_(self._everything, self._config.clip)
             self._optimiser.step()
             self._schedule.step()
-            self.losses.append(loss.item())
+            self.losses.append(total)
             recent = self.losses[-20:]
             facts["loss"] = round(sum(recent) / len(recent), 4)
         return Trained(self.losses, sum(p.numel() for p in self._everything))
@@ -119,10 +140,11 @@ class Training:
 def train(
     groups: Sequence[tuple[list[torch.nn.Parameter], float]],
     batches: int,
-    loss_of: Callable[[int], torch.Tensor],
+    loss_of: Callable[[int], torch.Tensor | Iterable[torch.Tensor]],
     config: LoraConfig,
     seed: int,
     task: str,
+    easy: Sequence[int] = (),
 ) -> Trained:
     """A whole `Training`."""
-    return Training(groups, batches, loss_of, config, seed, task).go()
+    return Training(groups, batches, loss_of, config, seed, task, easy).go()

@@ -138,6 +138,15 @@ class Trunk:
         state = self._states(ids, known)
         return resume(self.model, inputs, self.first - 1, state=state, grad=grad, logits_to_keep=keep, **more).logits
 
+    def final(self, ids: Sequence[Sequence[int]], *, grad: bool = True) -> torch.Tensor:
+        """States [row, token, width] that the head reads, of rows that were filled, their ends aligned."""
+        from intarsia.sites import resume
+
+        return resume(
+            self.model, self._inputs(ids), self.first - 1, state=self._states(ids, 0), grad=grad, logits_to_keep=1,
+            output_hidden_states=True, use_cache=False,
+        ).hidden_states[-1]  # fmt: skip
+
     def prefix(self, row: Sequence[int], count: int, *, grad: bool = True) -> Prefix:
         """Run the first `count` tokens of a row that was filled, for all rows that begin with them."""
         from intarsia.sites import resume, upper_cache
@@ -151,11 +160,8 @@ class Trunk:
 
     @property
     def shares(self) -> bool:
-        """Whether tokens that rows begin with can be run once for all of them: where every block attends to all."""
-        config = self.model.config.get_text_config()
-        kinds = getattr(config, "layer_types", None) or ["full_attention"]
-        window = getattr(config, "sliding_window", None) if not hasattr(config, "layer_types") else None
-        return set(kinds) == {"full_attention"} and window is None and self._accepts("position_ids")
+        """Whether tokens that rows begin with can be run once for all of them."""
+        return shares_prefixes(self.model)
 
     def _states(self, ids: Sequence[Sequence[int]], known: int) -> torch.Tensor:
         """Stored states [row, token, width] of rows from token `known` on, their ends aligned."""
@@ -180,6 +186,14 @@ class Trunk:
     def close(self) -> None:
         """Give the file back."""
         self._file.close()
+
+
+def shares_prefixes(model: Model) -> bool:
+    """Whether tokens that rows begin with can be run once and kept: where every block attends to all before it."""
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None) or ["full_attention"]
+    window = getattr(config, "sliding_window", None) if not hasattr(config, "layer_types") else None
+    return set(kinds) == {"full_attention"} and window is None and accepts(model.network)("position_ids")
 
 
 def _row_key(ids: Sequence[int]) -> str:

@@ -147,14 +147,7 @@ class LabelTask(pydantic.BaseModel):
 
     def index(self, records: Sequence[LabelledText], where: str = "the data") -> list[int]:
         """Label numbers of records. Raises `BadInput` that names a label the task does not know."""
-        position = {label: i for i, label in enumerate(self.labels)}
-        for record in records:
-            if record.label not in position:
-                raise BadInput(
-                    f"{where} has the label '{record.label}', which the task does not know"
-                    f"{did_you_mean(record.label, self.labels)}; its labels: {', '.join(self.labels)}"
-                )
-        return [position[record.label] for record in records]
+        return label_numbers(self.labels, records, where)
 
     def log_prior(self) -> list[float] | None:
         """tau * log prior, by label, or None without one."""
@@ -162,6 +155,18 @@ class LabelTask(pydantic.BaseModel):
             return None
         total = sum(self.prior)
         return [self.prior_weight * math.log(p / total) for p in self.prior]
+
+
+def label_numbers(labels: Sequence[str], records: Sequence[LabelledText], where: str = "the data") -> list[int]:
+    """Numbers of records' labels among `labels`. Raises `BadInput` that names a label which is not there."""
+    position = {label: i for i, label in enumerate(labels)}
+    for record in records:
+        if record.label not in position:
+            raise BadInput(
+                f"{where} has the label '{record.label}', which the task does not know"
+                f"{did_you_mean(record.label, labels)}; its labels: {', '.join(labels)}"
+            )
+    return [position[record.label] for record in records]
 
 
 def _default_verbalisers(labels: Sequence[str]) -> dict[str, str]:

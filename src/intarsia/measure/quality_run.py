@@ -12,7 +12,8 @@ from intarsia.data import LabelledText, Text, TextPair, labelled
 from intarsia.errors import BadInput
 from intarsia.measure.classification import judge
 from intarsia.measure.generation import judge_generation
-from intarsia.measure.labels import LabelTask
+from intarsia.measure.labelling import label_scores, own_way
+from intarsia.measure.labels import LabelTask, label_numbers
 from intarsia.measure.likelihood import score
 from intarsia.measure.quality_finding import Quality, QualityRow
 from intarsia.measure.quality_parts import LabelQuality, TextQuality
@@ -38,6 +39,11 @@ def measure(
     if len(kinds) > 1 or not kinds <= {LabelledText, Text, TextPair}:
         names = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise BadInput(f"measure.quality wants LabelledText, Text or TextPair records, all alike (given: {names})")
+    if kinds == {LabelledText} and (way := own_way(model)):
+        row = QualityRow(engine="", label=_own(model, config, way, test, seed))
+        if config.perplexity_on == "text":
+            row.text = _text(model, config, _wanted(text), seed, None)
+        return _found(config, seed, [row], None)
     if kinds == {LabelledText}:
         test = labelled(test, "test")
     if config.limit is not None and len(test) > config.limit:
@@ -61,10 +67,18 @@ def measure(
         else:
             row.text = _text(model, config, test, seed, runtime)
         if row.text is None and config.perplexity_on == "text":
-            if not text:
-                raise BadInput("perplexity_on is 'text', but the data has no split 'text'")
-            row.text = _text(model, config, text, seed, runtime)
+            row.text = _text(model, config, _wanted(text), seed, runtime)
         rows.append(row)
+    return _found(config, seed, rows, task)
+
+
+def _wanted(text: Sequence[Text] | None) -> Sequence[Text]:
+    if not text:
+        raise BadInput("perplexity_on is 'text', but the data has no split 'text'")
+    return text
+
+
+def _found(config: QualityConfig, seed: int, rows: list[QualityRow], task: LabelTask | None) -> Quality:
     return Quality(
         title="Quality",
         summary=summary(rows[0]),
@@ -98,6 +112,27 @@ def _label(
         found.raw,
         [record.group for record in test],
         mass=found.mass,
+        cut=found.cut,
+        draws=config.draws,
+        seed=seed,
+    )
+
+
+def _own(model: Model, config: QualityConfig, way: str, test: Sequence[LabelledText], seed: int) -> LabelQuality:
+    """Of a model that labels in a way of its own: unlabelled turns are context, and all are labelled together."""
+    found = label_scores(model, test, technique=way)
+    places = [i for i, record in enumerate(test) if record.label]
+    if not places:
+        raise BadInput("measure.quality: no record of the test split has a label")
+    if config.limit is not None and len(places) > config.limit:
+        places = sorted(random.Random(seed).sample(places, config.limit))
+    judged = [test[i] for i in places]
+    return judge(
+        found.labels,
+        np.array(label_numbers(found.labels, judged, "test")),
+        found.probabilities[places],
+        found.raw[places],
+        [record.group for record in judged],
         cut=found.cut,
         draws=config.draws,
         seed=seed,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
+    from intarsia.models.saved import Saved
     from intarsia.report import Finding
     from intarsia.sites import SiteMap
 
@@ -43,6 +44,8 @@ class Model:
 
     - extras: JSON-able facts that must travel with the weights (a label task's prompt and verbalisers, say), by the
       name of the technique that wrote them. Saved as `intarsia.json` beside the weights.
+    - parts: tensors that must travel with the weights and are none of the network's (a classifier that reads its
+      states, say), by the name of the technique that made them. Saved as `parts/<name>.safetensors` beside the weights.
     - exports: folders holding the same model for another engine, by engine name (`onnx-genai`).
     - finding: what the change that made this model found out about it, where it looked (a comparison with the model it
       was made from, say). Shown when the change ends; not saved with the weights."""
@@ -52,6 +55,7 @@ class Model:
     processor: ProcessorMixin | None = None
     identity: Identity = field(default_factory=lambda: Identity("memory"))
     extras: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, Saved] = field(default_factory=dict)
     exports: dict[str, Path] = field(default_factory=dict)
     finding: Finding | None = field(default=None, compare=False)
 
@@ -117,7 +121,9 @@ class Model:
         if change:
             identity = replace(identity, changes=(*identity.changes, change))
         extras = copy.deepcopy(self.extras)
-        return replace(self, network=network, identity=identity, extras=extras, exports={}, finding=None)
+        return replace(
+            self, network=network, identity=identity, extras=extras, parts=dict(self.parts), exports={}, finding=None
+        )
 
     def copy(self) -> Model:
         """A deep copy of the weights; the tokenizer and processor are shared. Changes work on copies."""

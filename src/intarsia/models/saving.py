@@ -2,6 +2,7 @@
 
 <folder>/                config.json, model.safetensors, tokenizer, processor, generation_config.json
 <folder>/intarsia.json   identity with its history, extras, names of exports; only when there is something to say
+<folder>/parts/<name>.safetensors   tensors of techniques that are none of the network's
 <folder>/export/<name>/  the same model for another engine"""
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from intarsia import catalog
 from intarsia.errors import BadInput
@@ -20,8 +21,12 @@ from intarsia.models import cache, folders
 from intarsia.models.model import Identity, Model
 from intarsia.progress import tell
 
+if TYPE_CHECKING:
+    from intarsia.models.saved import Saved
+
 FILE = "intarsia.json"
 FORMAT = 1
+PARTS = "parts"
 
 
 def save(model: Model, path: str | Path, force: bool = False) -> Path:
@@ -55,6 +60,8 @@ def save(model: Model, path: str | Path, force: bool = False) -> Path:
             model.tokenizer.save_pretrained(part)
         if (guest := guest_of(model.network)) is not None:
             guest.save_into(part)
+        for name, saved in sorted(model.parts.items()):
+            saved.write(part / PARTS / f"{name}.safetensors")
         for name, folder in sorted(model.exports.items()):
             shutil.copytree(folder, part / "export" / name)
         if note:
@@ -82,9 +89,10 @@ def plain(network: Any) -> Any:
 def _note(model: Model) -> str | None:
     """The text of intarsia.json, or None for a model that is just what transformers sees."""
     identity = asdict(model.identity)
-    if model.identity == Identity("memory") and not model.extras and not model.exports:
+    if model.identity == Identity("memory") and not (model.extras or model.parts or model.exports):
         return None
-    said = {"format": FORMAT, "identity": identity, "extras": model.extras, "exports": sorted(model.exports)}
+    said = {"format": FORMAT, "identity": identity, "extras": model.extras, "parts": sorted(model.parts),
+            "exports": sorted(model.exports)}
     try:
         return json.dumps(said, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
@@ -109,7 +117,16 @@ def restore(model: Model, folder: Path) -> Model:
     if newer:
         raise BadInput(f"{file} was written by a newer Intarsia: upgrade with pip install -U intarsia")
     exports = {n: p for n, p in exports.items() if p.is_dir()}
-    return _again(replace(model, identity=identity, extras=extras, exports=exports), folder)
+    parts = {name: _part(folder / PARTS / f"{name}.safetensors") for name in said.get("parts", ())}
+    return _again(replace(model, identity=identity, extras=extras, parts=parts, exports=exports), folder)
+
+
+def _part(file: Path) -> Saved:
+    from intarsia.models.saved import Saved
+
+    if (saved := Saved.read(file)) is None:
+        raise BadInput(f"{file} is missing: without it the model is another one; save it again")
+    return saved
 
 
 def _again(model: Model, folder: Path) -> Model:

@@ -1,0 +1,158 @@
+"""Labelling with a model that `adaptation.dialogue` made: who labels, what each counts for, and where it is kept.
+
+<folder>/parts/adaptation.dialogue.safetensors   the labels' rows, the linear model, the training turns' embeddings
+<folder>/intarsia.json                           under `adaptation.dialogue`: labels, writing, weights"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from intarsia.adaptation.dialogue import features as of_turns
+from intarsia.adaptation.dialogue.linear import Linear
+from intarsia.adaptation.dialogue.mixing import Mix
+from intarsia.adaptation.dialogue.neighbours import Neighbours
+from intarsia.adaptation.dialogue.scripts import Writer, Writing
+from intarsia.adaptation.dialogue.tagging import Head, scores_of
+from intarsia.adaptation.dialogue.technique import NAME
+from intarsia.errors import BadInput
+from intarsia.measure.likelihood import LabelScores
+from intarsia.models.saved import Saved
+
+if TYPE_CHECKING:
+    from intarsia.data import LabelledText, Turn
+    from intarsia.models import Model
+
+
+@dataclass
+class Reader:
+    """Everything beside the network.
+
+    - labels: in order. writing, head: of the tuned network. embedder: where the embedding model is loaded from.
+    - window, decay, speakers, future: of the linear model's features. prior: share of each label in train."""
+
+    labels: list[str]
+    mix: Mix
+    writing: Writing | None = None
+    head: Head | None = None
+    embedder: str = ""
+    linear: Linear | None = None
+    neighbours: Neighbours | None = None
+    window: int = 5
+    decay: float = 0.6
+    speakers: list[str] = field(default_factory=list)
+    future: int = 0
+    prior: list[float] = field(default_factory=list)
+
+    def vectors(self, turns: Sequence[Turn]) -> np.ndarray | None:
+        """[turn, width] embeddings, where somebody wants them."""
+        if self.linear is None and self.neighbours is None:
+            return None
+        return vectors_of(self.embedder, turns)
+
+    def features(self, turns: Sequence[Turn], vectors: np.ndarray) -> np.ndarray:
+        """What the linear model sees."""
+        return of_turns.features(
+            turns, vectors, window=self.window, decay=self.decay, speakers=self.speakers, future=self.future
+        )
+
+    def each(self, model: Model, turns: Sequence[Turn], vectors: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """[turn, label] log probabilities by labeller."""
+        out: dict[str, np.ndarray] = {}
+        if self.head is not None and self.writing is not None:
+            scripts = Writer(model.tokenizer, self.writing).write(turns)
+            head = Head(self.head.weight.to(model.device), self.head.bias.to(model.device))
+            out["network"] = scores_of(model, model.network, head, scripts, len(turns))
+        vectors = self.vectors(turns) if vectors is None else vectors
+        if self.linear is not None and vectors is not None:
+            out["linear"] = self.linear.scores(self.features(turns, vectors))
+        if self.neighbours is not None and vectors is not None:
+            out["neighbours"] = self.neighbours.scores(vectors)
+        return out
+
+    def save(self) -> tuple[Saved, dict[str, Any]]:
+        """Tensors, and what JSON holds."""
+        tensors: dict[str, torch.Tensor] = {}
+        note: dict[str, Any] = {
+            "labels": self.labels, "mix": asdict(self.mix), "embedder": self.embedder, "window": self.window,
+            "decay": self.decay, "speakers": self.speakers, "future": self.future, "prior": self.prior,
+        }  # fmt: skip
+        if self.head is not None and self.writing is not None:
+            tensors |= {"head.weight": self.head.weight, "head.bias": self.head.bias}
+            note["writing"] = asdict(self.writing)
+        if self.linear is not None:
+            for name in ("weight", "bias", "mean", "spread"):
+                tensors[f"linear.{name}"] = torch.from_numpy(getattr(self.linear, name))
+        if (near := self.neighbours) is not None:
+            # Half precision: a cosine changes by less than .001, and the folder is half as large.
+            tensors["neighbours.vectors"] = torch.from_numpy(near.vectors).half()
+            tensors["neighbours.labels"] = torch.from_numpy(near.labels.astype(np.int32))
+            tensors["neighbours.groups"] = torch.from_numpy(near.groups.astype(np.int32))
+            note["neighbours"] = {"nearest": near.nearest, "temperature": near.temperature}
+        return Saved(tensors), note
+
+    @staticmethod
+    def load(saved: Saved, note: dict[str, Any]) -> Reader:
+        """The inverse. Raises `BadInput` for what another version wrote."""
+        tensors = saved.tensors
+        try:
+            reader = Reader(
+                list(note["labels"]), Mix(**note["mix"]), embedder=note["embedder"], window=note["window"],
+                decay=note["decay"], speakers=list(note["speakers"]), future=note["future"], prior=list(note["prior"]),
+            )  # fmt: skip
+            if "writing" in note:
+                reader.writing = Writing(**note["writing"])
+                reader.head = Head(tensors["head.weight"], tensors["head.bias"])
+            if "linear.weight" in tensors:
+                reader.linear = Linear(*(tensors[f"linear.{n}"].numpy() for n in ("weight", "bias", "mean", "spread")))
+            if "neighbours" in note:
+                reader.neighbours = Neighbours(
+                    tensors["neighbours.vectors"].float().numpy(), tensors["neighbours.labels"].numpy(),
+                    tensors["neighbours.groups"].numpy(), len(reader.labels), **note["neighbours"],
+                )  # fmt: skip
+        except (KeyError, TypeError) as error:
+            raise BadInput(f"{NAME}: was saved by another version of Intarsia ({error}); tune again") from None
+        return reader
+
+
+def vectors_of(embedder: str, turns: Sequence[Turn]) -> np.ndarray:
+    """[turn, width] sentence embeddings by the model of that name."""
+    from intarsia.models import load
+    from intarsia.models.embedding import embed
+
+    return embed(load(embedder), [turn.text for turn in turns])
+
+
+def reader_of(model: Model) -> Reader:
+    """The reader that a model carries. Raises `BadInput` where it has none."""
+    if NAME not in model.extras or NAME not in model.parts:
+        raise BadInput("this model does not label dialogues: make one with `intarsia adaptation dialogue`")
+    return Reader.load(model.parts[NAME], model.extras[NAME])
+
+
+def label(model: Model, note: dict[str, Any], records: Sequence[LabelledText]) -> LabelScores:
+    """Scores [record, label] of turns; other labelled texts are read as dialogues of one turn. `raw`: those of the
+    tuned network alone, where there is one."""
+    if note.get("recipe") == "dialoguellm":
+        from intarsia.adaptation.dialogue.published import label as published
+
+        return published(model, note, records)
+    reader = reader_of(model)
+    turns = as_turns(records)
+    each = reader.each(model, turns)
+    scores = reader.mix.scores(each)
+    raw = each.get("network", scores)
+    return LabelScores(tuple(reader.labels), raw, scores, np.exp(scores), np.full(len(turns), np.nan))
+
+
+def as_turns(records: Sequence[LabelledText]) -> list[Turn]:
+    """Records as turns: what is no turn is a dialogue by itself, its context the turns before it."""
+    from intarsia.data import Turn
+
+    return [
+        r if isinstance(r, Turn) else Turn(" ".join((*r.context, r.text)), r.label, None, number=0) for r in records
+    ]

@@ -1,0 +1,187 @@
+"""The network as a labeller of turns: adapters, a row of weights for each label, and the states behind every turn.
+
+The rows begin as those of the label's words in the output matrix, so that before the first step the scores are the
+likelihood of these words (the mean of their rows, where a label has several)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from intarsia.adaptation import lora
+from intarsia.adaptation.training import Trained, fixed_batches, train
+from intarsia.adaptation.trunk import Trunk
+from intarsia.measure.likelihood import accepts, given, left_padded, length_batches
+from intarsia.progress import track
+
+if TYPE_CHECKING:
+    from intarsia.adaptation.dialogue.scripts import Script
+    from intarsia.adaptation.dialogue.technique import DialogueConfig
+    from intarsia.models import Model
+
+HEAD_RATE = 0.1  # a label's row begins where it makes sense: it learns more slowly than adapters that begin at nothing
+BIAS_RATE = 10.0  # a bias is one number
+TOKENS = 1536  # padded tokens in one forward while scoring
+
+
+@dataclass
+class Head:
+    """- weight: [label, width]; bias: [label]."""
+
+    weight: Tensor
+    bias: Tensor
+
+    @staticmethod
+    def of_words(model: Model, words: Sequence[str]) -> Head:
+        """A row for each label: the mean over its words' tokens of the output matrix, less the mean row of all labels
+        (which changes no probability)."""
+        matrix = model.network.get_output_embeddings().weight
+        rows = [matrix[model.tokenizer(w, add_special_tokens=False)["input_ids"]].float().mean(0) for w in words]
+        weight = torch.stack(rows).detach()
+        return Head(weight - weight.mean(0), torch.zeros(len(words), device=weight.device))
+
+    def scores(self, states: Tensor) -> Tensor:
+        """[..., label] from states [..., width]."""
+        return states.float() @ self.weight.T + self.bias
+
+
+class States:
+    """Final states of rows of tokens, through the whole network or above a trunk. [row, token, width], ends aligned."""
+
+    def __init__(self, model: Model, network: Any, trunk: Trunk | None):
+        self.model, self.network, self.trunk = model, network, trunk
+        self._accepts = accepts(model.network)
+
+    def __call__(self, ids: Sequence[Sequence[int]], *, grad: bool) -> Tensor:
+        if self.trunk is not None:
+            return self.trunk.final(ids, grad=grad)
+        batch = left_padded(ids, self.model.tokenizer.pad_token_id or 0)
+        batch = given({name: value.to(self.model.device) for name, value in batch.items()}, self._accepts)
+        with torch.set_grad_enabled(grad):
+            out = self.network(**batch, logits_to_keep=1, use_cache=False, output_hidden_states=True)
+        return out.hidden_states[-1]
+
+
+def tune(
+    model: Model, scripts: Sequence[Script], labels: np.ndarray, words: Sequence[str], config: DialogueConfig,
+    seed: int, easy: Sequence[int] = (),
+) -> tuple[Any, Head, Trained]:  # fmt: skip
+    """Train adapters and the labels' rows; gives the merged network, the head, and the losses.
+
+    - labels: [turn] label numbers, -1 where there is none. words: of each label, as the network would write it.
+    - easy: scripts to begin with."""
+    adapted, parameters = lora.attach(model.network, config)
+    head = Head.of_words(model, words)
+    head.weight.requires_grad_(True)
+    head.bias.requires_grad_(True)
+    expecting = Head(head.weight.detach().clone(), head.bias.detach().clone())
+    groups = [(parameters, 1.0), ([head.weight], HEAD_RATE), ([head.bias], BIAS_RATE)]
+    if config.next_weight:
+        expecting.weight.requires_grad_(True)
+        expecting.bias.requires_grad_(True)
+        groups += [([expecting.weight], HEAD_RATE), ([expecting.bias], BIAS_RATE)]
+    trained_on = [s for s in scripts if any(labels[t] >= 0 for t in s.turns)]
+    batches = fixed_batches([len(s.ids) for s in trained_on], config.batch_size, seed)
+    easy_ones = set(easy)
+    gentle = [
+        i for i, rows in enumerate(batches)
+        if easy_ones and sum(scripts.index(trained_on[row]) in easy_ones for row in rows) * 2 > len(rows)
+    ]  # fmt: skip
+    trunk = Trunk.of(model, config.trunk_cache if config.layers_from else "off", config.layers_from)
+    states = States(model, adapted, trunk)
+    loss_of = Loss(states, trained_on, labels, head, expecting, config)
+    try:
+        if trunk:
+            trunk.fill(s.ids for s in trained_on)
+        trained = train(
+            groups, len(batches), lambda number: loss_of(batches[number]), config, seed, "tuning on turns", gentle
+        )
+    finally:
+        if trunk:
+            trunk.close()
+    head = Head(head.weight.detach(), head.bias.detach())
+    return lora.merge(adapted), head, trained
+
+
+class Loss:
+    """Mean over turns of w(y) times the cross-entropy of the label, and, with their weights, those of the tasks beside:
+    the label expected before the turn is heard, and the speaker among those of the dialogue."""
+
+    def __init__(
+        self, states: States, scripts: Sequence[Script], labels: np.ndarray, head: Head, expecting: Head,
+        config: DialogueConfig,
+    ):  # fmt: skip
+        self.states, self.scripts, self.labels, self.head, self.expecting = states, scripts, labels, head, expecting
+        self.config = config
+        count = len(head.bias)
+        known = labels[labels >= 0]
+        frequency = np.bincount(known, minlength=count).clip(min=1).astype(float)
+        weights = frequency**-config.class_weight
+        weights *= frequency.sum() / (weights * frequency).sum()
+        device = head.weight.device
+        self.weights = torch.tensor(weights, dtype=torch.float32, device=device)
+        shift = config.logit_adjustment * np.log(frequency / frequency.sum())
+        self.shift = torch.tensor(shift, dtype=torch.float32, device=device)
+        self.matrix = states.model.network.get_output_embeddings().weight
+
+    def __call__(self, rows: Sequence[int]) -> Tensor:
+        some = [self.scripts[row] for row in rows]
+        states = self.states([s.ids for s in some], grad=True)
+        start = [states.shape[1] - len(s.ids) for s in some]
+        places = [
+            (i, start[i] + read, start[i] + at if at >= 0 else -1, int(self.labels[turn]))
+            for i, s in enumerate(some)
+            for turn, read, at in zip(s.turns, s.reads, s.heads, strict=True)
+            if self.labels[turn] >= 0
+        ]
+        loss = self._of(self.head, states, [(i, read, y) for i, read, _, y in places])
+        if self.config.next_weight and (known := [(i, at, y) for i, _, at, y in places if at >= 0]):
+            loss = loss + self.config.next_weight * self._of(self.expecting, states, known)
+        if self.config.speaker_weight:
+            loss = loss + self.config.speaker_weight * self._speakers(states, some, start)
+        return loss
+
+    def _of(self, head: Head, states: Tensor, places: Sequence[tuple[int, int, int]]) -> Tensor:
+        rows, columns, labels = zip(*places, strict=True)
+        scores = head.scores(states[list(rows), list(columns)]) + self.shift
+        y = torch.tensor(labels, device=scores.device)
+        each = torch.nn.functional.cross_entropy(scores, y, reduction="none")
+        return (each * self.weights[y]).mean()
+
+    def _speakers(self, states: Tensor, scripts: Sequence[Script], start: Sequence[int]) -> Tensor:
+        """Cross-entropy of the speaker's first token among those of the row's speakers, behind the text."""
+        total, asked = states.new_zeros((), dtype=torch.float32), 0
+        for i, script in enumerate(scripts):
+            candidates = sorted(set(script.names) - {-1})
+            places = [
+                (start[i] + at, candidates.index(name))
+                for at, name in zip(script.asks, script.names, strict=True)
+                if at >= 0 and name >= 0
+            ]
+            if len(candidates) < 2 or not places:
+                continue
+            columns, right = zip(*places, strict=True)
+            scores = states[i, list(columns)].float() @ self.matrix[candidates].float().T
+            target = torch.tensor(right, device=scores.device)
+            total = total + torch.nn.functional.cross_entropy(scores, target, reduction="sum")
+            asked += len(places)
+        return total / max(1, asked)
+
+
+def scores_of(model: Model, network: Any, head: Head, scripts: Sequence[Script], turns: int) -> np.ndarray:
+    """[turn, label] float64 log probabilities of all turns that the scripts read; rows of others are not numbers."""
+    states = States(model, network, None)
+    out = np.full((turns, len(head.bias)), np.nan)
+    for rows in track(length_batches([len(s.ids) for s in scripts], TOKENS), "labelling turns"):
+        some = [scripts[row] for row in rows]
+        final = states([s.ids for s in some], grad=False)
+        for i, script in enumerate(some):
+            start = final.shape[1] - len(script.ids)
+            scores = head.scores(final[i, [start + read for read in script.reads]])
+            out[list(script.turns)] = scores.double().log_softmax(-1).cpu().numpy()
+    return out
