@@ -87,3 +87,37 @@ def _serve(engine: Any, name: str, listener: Any) -> None:
     level = "debug" if settings_of().debug else "warning"
     config = uvicorn.Config(app(engine, name, lambda: engine.alive), log_level=level)
     uvicorn.Server(config).run(sockets=[listener])
+
+
+@click.command(
+    "serve",
+    cls=Command,
+    example="intarsia adaptation serve emotions --port 8000",
+    help="""Serve a model that labels turns or texts over HTTP.
+
+    `POST /v1/label` takes one dialogue (`{"turns": [{"speaker": "Ann", "text": "I got the job!"}]}`) or texts, and
+    gives a distribution over the labels for each; `/` is a page to try it. Stop it with Ctrl-C.
+
+    MODEL: a folder that `adaptation dialogue` or `adaptation label` made.""",
+)
+@click.argument("model")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one.")
+def serve_labels(model: str, host: str, port: int) -> None:
+    from intarsia.recipes.extras import lacking
+
+    if missing := lacking("server"):
+        raise MissingExtra(f"adaptation serve ({', '.join(missing)})", "server")
+    import uvicorn
+
+    from intarsia.models import load
+    from intarsia.server.labelling import app
+
+    listener = _listening(host, port)
+    with shown():
+        loaded = load(model)
+    name = Path(model).name if Path(model).exists() else model
+    made = app(loaded, name)
+    click.echo(f"serving {name}: http://{host}:{listener.getsockname()[1]}/ (POST /v1/label)")
+    config = uvicorn.Config(made, log_level="debug" if settings_of().debug else "warning")
+    uvicorn.Server(config).run(sockets=[listener])

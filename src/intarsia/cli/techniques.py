@@ -22,7 +22,10 @@ from intarsia.cli.progress import shown
 from intarsia.errors import BadInput, MissingExtra
 
 # Commands of a room that are no techniques: they find nothing and change nothing, they go on until stopped.
-SERVERS = {"moe": ("intarsia.cli.serving", "serve_experts")}
+SERVERS = {
+    "adaptation": ("intarsia.cli.serving", "serve_labels"),
+    "moe": ("intarsia.cli.serving", "serve_experts"),
+}
 
 
 def rooms() -> list[str]:

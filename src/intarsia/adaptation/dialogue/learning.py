@@ -98,6 +98,12 @@ def splits(
     return list(train), list(dev)
 
 
+def words_of(labels: Sequence[str], config: DialogueConfig) -> list[str]:
+    """The words of each label, as the network would write them: given, or its name with a space before it."""
+    given = config.verbalisers or {}
+    return [given.get(name, " " + name.replace("_", " ").lower()) for name in labels]
+
+
 def joined(train: Sequence[Turn], judges: Sequence[Turn], config: DialogueConfig) -> list[Turn]:
     """Train turns of the other data sets, with labels of this one, without what stands in the turns that judge."""
     labels, out = {t.label for t in train if t.label}, []
@@ -200,11 +206,10 @@ class _Learning:
         )
         scripts = Writer(self.model.tokenizer, reader.writing).write(self.train)
         easy = easier_half(scripts, self.train) if config.curriculum else []
-        words = {name: " " + name.replace("_", " ").lower() for name in self.labels} | (config.verbalisers or {})
         new = self.model.copy()
         with seeded(self.seed):
             network, reader.head, trained = tune(
-                new, scripts, self.y, [words[name] for name in self.labels], config, self.seed, easy
+                new, scripts, self.y, words_of(self.labels, config), config, self.seed, easy
             )
         facts["network"] = {
             "rows": len(scripts), "tokens": sum(len(s.ids) for s in scripts), "trained_parameters": trained.parameters,
