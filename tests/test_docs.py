@@ -20,6 +20,7 @@ from intarsia import catalog
 from intarsia.cli.docs import overview, pages
 from intarsia.data import Fact, FactSnapshot, TaskPair, Text
 from intarsia.models import Model
+from tests.clips_help import film, scenes
 from tests.tiny import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -122,7 +123,7 @@ def test_the_example_of_a_technique_runs(
 
     (code,) = re.findall(r"```python\n(.*?)```", pages()[f"techniques/{name}.md"], re.DOTALL)
     seeds = iter(range(10))  # a second model of an example is another one
-    family = "clip" if own()[name].needs == "vision" else "llama"
+    family = {"vision": "clip", "captions": "blip"}.get(own()[name].needs, "llama")
     monkeypatch.setattr(ia, "load", lambda source: tiny(family, seed=next(seeds)))
     if own()[name].needs.startswith("experts"):
         monkeypatch.setattr(ia, "load", lambda source: tiny("olmoe"))
@@ -136,6 +137,8 @@ def test_the_example_of_a_technique_runs(
     monkeypatch.chdir(tmp_path)
     write_tasks(tmp_path / "tasks", request.getfixturevalue("tasks"))
     draw_pictures(tmp_path / "pictures")
+    (tmp_path / "clips").mkdir()
+    film(tmp_path / "clips" / "one.mp4", scenes([6, 8]))
     if own()[name].subject is not None:
         from intarsia.knowledge.store import place
 

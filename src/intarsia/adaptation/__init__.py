@@ -3,18 +3,22 @@
 - `label`: a labelling task, scored by the likelihood of each label's words, loss on the label's tokens only.
 - `instruct`: conversations, loss on the answers only.
 - `continual`: tasks one after the other, each in a block of its own, picked by the prompt; with `answer`, `forget`,
-  `merge`."""
+  `merge`.
+- `describe`: what is to be seen in video clips, in words: side knowledge for the turns of dialogues."""
 
+from intarsia.adaptation.clips import DescribeConfig, describe
 from intarsia.adaptation.continual import ContinualConfig, answer, continual, forget, merge
 from intarsia.adaptation.instruct import InstructConfig, instruct
 from intarsia.adaptation.label import LabelConfig, label
 
 __all__ = [
     "ContinualConfig",
+    "DescribeConfig",
     "InstructConfig",
     "LabelConfig",
     "answer",
     "continual",
+    "describe",
     "forget",
     "instruct",
     "label",

@@ -15,6 +15,7 @@ from intarsia.cli import options
 
 EXAMPLE_MODEL = "smollm2-135m"
 EXAMPLE_VISION = "openai/clip-vit-base-patch32"
+EXAMPLE_CAPTIONS = "blip-caption"
 EXAMPLE_SKILLS = "skills"
 EXAMPLE_EXPERTS = "allenai/OLMoE-1B-7B-0924"
 EXAMPLE_DATA = "python-docs"
@@ -26,7 +27,8 @@ def example_model(technique: Technique) -> str:
     """A model that the technique works on."""
     if technique.needs.startswith("experts"):
         return EXAMPLE_EXPERTS
-    return {"vision": EXAMPLE_VISION, "skills": EXAMPLE_SKILLS}.get(technique.needs, EXAMPLE_MODEL)
+    known = {"vision": EXAMPLE_VISION, "captions": EXAMPLE_CAPTIONS, "skills": EXAMPLE_SKILLS}
+    return known.get(technique.needs, EXAMPLE_MODEL)
 
 
 def _routing(needs: str) -> list[str]:

@@ -203,9 +203,10 @@ def _write(path: Path, text: str) -> None:
 
 def _wanted(name: str) -> tuple[str, str]:
     """What is given for an input, in words and as a placeholder."""
-    from intarsia.recipes.binding import PICTURES, STREAM
+    from intarsia.recipes.binding import CLIPS, PICTURES, STREAM
 
     return {
+        CLIPS: ("A folder of video clips, or a file of turns that name them", "PATH"),
         PICTURES: ("A folder of pictures, or a file that names them", "DIR"),
         STREAM: ("A folder of tasks, or a file with a column 'task'", "PATH"),
     }.get(name, ("A file with these records", "FILE"))

@@ -1,5 +1,7 @@
 """Data: typed records, readers for the usual files, splits, and the data sets that need no download."""
 
+from intarsia.data.clips import clips_in, open_clip
+from intarsia.data.descriptions import Description, described, read_descriptions, write_descriptions
 from intarsia.data.dialogues import labelled, relabelled
 from intarsia.data.facts import read_facts
 from intarsia.data.loading import load_data, shared_data
@@ -27,6 +29,7 @@ from intarsia.data.streams import read_stream
 __all__ = [
     "Chat",
     "Dataset",
+    "Description",
     "Fact",
     "FactEdit",
     "FactSnapshot",
@@ -39,12 +42,16 @@ __all__ = [
     "Text",
     "TextPair",
     "Turn",
+    "clips_in",
     "dedup",
+    "described",
     "gallery",
     "labelled",
     "load_data",
+    "open_clip",
     "open_picture",
     "read",
+    "read_descriptions",
     "read_facts",
     "read_snapshots",
     "read_stream",
@@ -52,4 +59,5 @@ __all__ = [
     "shared_data",
     "shuffled",
     "split",
+    "write_descriptions",
 ]
