@@ -16,6 +16,7 @@ from intarsia.data.readers import FORMATS, read
 from intarsia.data.records import Dataset
 from intarsia.errors import BadInput, did_you_mean
 
+_KINDS = {"Text": "text", "FactEdit": "edits", "ImageText": "images", "ImageQuestion": "images"}
 _ALIASES = {"val": "dev", "valid": "dev", "validation": "dev", "eval": "dev", "trn": "train", "tst": "test"}
 _ORDER = ("train", "dev", "test")
 
@@ -35,7 +36,7 @@ def load_data(spec: str | Path | Mapping[str, Any], base: str | Path = Path()) -
 
     - a known name (`python-docs`);
     - a file: one split, called after the file when it is a usual name (`train`, `dev`, `test`, `text`), else `text`
-      for plain texts and `train` for all others;
+      for plain texts, `edits` for edits of facts and `train` for all others;
     - a picture, or a folder of pictures: the split `images`; a folder of several tasks: the split `stream`;
     - a folder: a split for every file named `train`, `dev` (or `val`, `valid`, `validation`) and `test`, or ending in
       `.train`, `-train`, `_train` and so on, or else having such a word in it, when there is one of each;
@@ -71,7 +72,7 @@ def load_data(spec: str | Path | Mapping[str, Any], base: str | Path = Path()) -
     records = read(path)
     stem = _ALIASES.get(path.stem.lower(), path.stem.lower())
     usual = stem if stem in (*_ORDER, "text", "calibration", "images") else None
-    kind = {"Text": "text", "ImageText": "images", "ImageQuestion": "images"}.get(type(records[0]).__name__, "train")
+    kind = _KINDS.get(type(records[0]).__name__, "train")
     splits = {usual or kind: records}
     return Dataset(splits, name=path.stem, facts=_facts(splits))
 
