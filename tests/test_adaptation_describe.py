@@ -217,7 +217,7 @@ def test_a_broken_off_sentence_is_left_out_and_a_finished_one_is_not() -> None:
 
 
 def test_a_context_that_is_too_short_is_told_before_anything_is_written(folder: Path) -> None:
-    with pytest.raises(BadInput, match=r"is \d+ tokens and the answer up to 10, the model takes 64: give fewer frames"):
+    with pytest.raises(BadInput, match=r"is \d+ tokens, the model takes 64, which leaves no room for 10 more: give"):
         describe(chat_model(context=64), clips=folder, frames=3, max_new_tokens=10)
 
 

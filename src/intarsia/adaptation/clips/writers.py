@@ -35,6 +35,8 @@ FRAME_PROMPT = (
     "Describe in one or two plain sentences what can be seen in this picture: the people, what they do, how they look, "
     "and where they are."
 )
+LEAST = 16
+"""Tokens that there must be room for, at least, where more are asked for."""
 
 
 class Writer(Protocol):
@@ -192,19 +194,21 @@ class _Steps(StoppingCriteria):
 def generated(model: Model, inputs: Any, max_new_tokens: int, mend: str) -> list[str]:
     """Greedy continuations of a batch, one text a row, each a whole sentence where one is there.
 
-    Raises `BadInput` (ending with `mend`) where prompt and answer exceed the network's context."""
+    Raises `BadInput` (ending with `mend`) where the network's context has no room for an answer behind the prompt."""
     network: Any = model.network
     ready = {
         name: value.to(model.device, model.dtype if value.is_floating_point() else value.dtype)
         for name, value in inputs.items()
         if isinstance(value, torch.Tensor)
     }
-    most, asked = model.context_length, ready["input_ids"].shape[1] if "input_ids" in ready else 0
-    if most is not None and asked + max_new_tokens > most:
+    asked = ready["input_ids"].shape[1] if "input_ids" in ready else 1
+    room = max_new_tokens if model.context_length is None else model.context_length - asked
+    if room < min(max_new_tokens, LEAST):
         raise BadInput(
-            f"the prompt with its pictures is {asked:,} tokens and the answer up to {max_new_tokens}, the model takes "
-            f"{most:,}: {mend}"
+            f"the prompt with its pictures is {asked:,} tokens, the model takes {model.context_length:,}, which leaves "
+            f"no room for {max_new_tokens} more: {mend}"
         )
+    max_new_tokens = min(max_new_tokens, room)
     steps = _Steps()
     # One beam and no sampling, whatever the model's own generation settings say.
     with torch.inference_mode(), quiet():
