@@ -21,8 +21,10 @@ from intarsia.adaptation.dialogue.published import PAPER, Asking, as_published
 from intarsia.adaptation.dialogue.reading import reader_of
 from intarsia.adaptation.dialogue.scripts import Writer, Writing, by_dialogue
 from intarsia.adaptation.dialogue.shifts import difficulty, easier_half
-from intarsia.adaptation.dialogue.tagging import Head, Loss, States, scores_of
+from intarsia.adaptation.dialogue.states import Depths, frozen, whole
+from intarsia.adaptation.dialogue.tagging import Head, Loss, States
 from intarsia.adaptation.dialogue.technique import NAME, DialogueConfig
+from intarsia.adaptation.trunk import Trunk
 from intarsia.data import Turn
 from intarsia.errors import BadInput, Note
 from intarsia.measure import quality
@@ -92,7 +94,7 @@ def test_a_dialogue_run_once_gives_what_each_turn_alone_with_its_past_gives():
     turns = talk(4)
     head = Head(torch.randn(3, model.config.hidden_size), torch.randn(3))
     scripts = Writer(model.tokenizer, Writing()).write(turns)
-    together = scores_of(model, model.network, head, scripts, len(turns))
+    together = whole(model, scripts, len(turns), None, head).scores
     for script in scripts:
         for turn, read in zip(script.turns, script.reads, strict=True):
             ids = torch.tensor([script.ids[: read + 1]])
@@ -191,12 +193,34 @@ def test_before_tuning_scores_are_the_likelihood_of_the_words():
     head = Head.of_words(model, words)
     turns = talk(1)
     script = Writer(model.tokenizer, Writing()).write(turns)[0]
-    found = scores_of(model, model.network, head, [script], len(turns))
+    found = whole(model, [script], len(turns), None, head).scores
     logits = model.network(torch.tensor([script.ids])).logits[0, list(script.reads)]
     ids = [model.tokenizer(w, add_special_tokens=False)["input_ids"] for w in words]
     assert all(len(i) == 1 for i in ids)
     naive = logits[:, [i[0] for i in ids]].double().log_softmax(-1)
     np.testing.assert_allclose(found, naive.detach().numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_states_are_read_at_the_turns_and_stored_on_the_way(family):
+    model = tiny(family)
+    turns = talk(4)
+    scripts = Writer(model.tokenizer, Writing(speaker_last=True)).write(turns)
+    depths = Depths.of(model.config.num_hidden_layers, 2)
+    assert (depths.behind, depths.within) == (2, 1) and Depths.of(30, 20) == Depths(20, 10) == Depths.of(30, 30)
+    trunk, filled = Trunk(model, 2, "float32"), Trunk(model, 2, "float32")
+    early, late = frozen(model, scripts, len(turns), depths, trunk), whole(model, scripts, len(turns), depths, None)
+    np.testing.assert_allclose(early.behind.astype(float), late.behind.astype(float), atol=2e-3)
+    np.testing.assert_allclose(early.within.astype(float), late.within.astype(float), atol=2e-3)
+    filled.fill(s.ids for s in scripts)
+    ids = [s.ids for s in scripts]
+    torch.testing.assert_close(trunk.final(ids, grad=False), filled.final(ids, grad=False), atol=1e-5, rtol=1e-4)
+    for script in scripts:
+        states = model.network(torch.tensor([script.ids]), output_hidden_states=True).hidden_states
+        for turn, read, (a, b) in zip(script.turns, script.reads, script.spans, strict=True):
+            assert model.tokenizer.decode(script.ids[a:b]) == f"{turns[turn].text} - {turns[turn].speaker}"
+            np.testing.assert_allclose(early.behind[turn], states[2][0, read].detach().numpy(), atol=3e-3)
+            np.testing.assert_allclose(early.within[turn], states[1][0, a:b].mean(0).detach().numpy(), atol=3e-3)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
@@ -337,7 +361,9 @@ def test_it_learns_and_what_it_made_is_the_same_from_its_folder(made, tmp_path):
     found = quality(made, test=test)
     assert found.rows[0].label.weighted_f1[0] > 0.9
     facts = made.extras[NAME]["facts"]
-    assert facts["dev"]["mix"]["weighted_f1"] > 0.9 and set(facts["dev"]) == {"network", "linear", "neighbours", "mix"}
+    assert facts["dev"]["mix"]["weighted_f1"] > 0.9 and set(facts["dev"]) == {
+        "network", "behind", "within", "linear", "neighbours", "mix",
+    }  # fmt: skip
     assert facts["network"]["losses"][-1] < facts["network"]["losses"][0] / 2
     folder = made.save(tmp_path / "m")
     again = ia.load(folder)
@@ -416,6 +442,8 @@ def test_other_records_columns_and_networks_are_refused():
         dialogue(tiny("llama"), train=talk(3), label="tone")
     with pytest.raises(BadInput, match="causal"):
         dialogue(tiny("bert"), train=talk(3))
+    with pytest.raises(BadInput, match="states are read below the adapters: set layers_from"):
+        dialogue(tiny("llama"), train=talk(3), layers_from=0, labellers=("network", "states"))
     with pytest.raises(BadInput, match="labellers is empty"):
         dialogue(tiny("llama"), train=talk(3), labellers=())
 

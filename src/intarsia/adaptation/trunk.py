@@ -20,6 +20,7 @@ from intarsia.measure.likelihood import accepts, given, left_padded, length_batc
 from intarsia.progress import track
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from intarsia.models import Model
@@ -92,7 +93,6 @@ class Trunk:
             part.replace(self._index)
 
     def _compute(self, rows: Iterable[Sequence[int]]) -> None:
-        import numpy as np
         import torch
 
         from intarsia.sites import read
@@ -106,15 +106,24 @@ class Trunk:
             ids = [new[keys[i]] for i in numbers]
             with torch.no_grad():
                 states = read(self.model, self._inputs(ids), site)[site].float().cpu().numpy()
-            for i, row, state in zip(numbers, ids, states, strict=True):
-                with np.errstate(over="ignore"):  # what is too large is told of below
-                    kept = state[-len(row) :].astype(self._dtype)
-                if not np.isfinite(kept).all():
-                    raise Overflow("states of the frozen blocks are too large for float16: give trunk_cache float32")
-                at = self._file.seek(0, 2)
-                self._file.write(kept.tobytes())
-                self._places[keys[i]] = at, len(row)
+            for row, state in zip(ids, states, strict=True):
+                self.put(row, state[-len(row) :])
         self._file.flush()
+
+    def put(self, row: Sequence[int], state: np.ndarray) -> None:
+        """Store the states [token, width] that enter block `first`, of a row whose states were read elsewhere. Raises
+        `Overflow` where the precision does not hold them."""
+        import numpy as np
+
+        if (key := _row_key(row)) in self._places:
+            return
+        with np.errstate(over="ignore"):  # what is too large is told of below
+            kept = state.astype(self._dtype)
+        if not np.isfinite(kept).all():
+            raise Overflow("states of the frozen blocks are too large for float16: give trunk_cache float32")
+        at = self._file.seek(0, 2)
+        self._file.write(kept.tobytes())
+        self._places[key] = at, len(row)
 
     def logits(
         self, ids: Sequence[Sequence[int]], keep: int, *, grad: bool = True, after: Prefix | None = None

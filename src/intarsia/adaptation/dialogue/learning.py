@@ -17,9 +17,12 @@ from intarsia.adaptation.dialogue.neighbours import Neighbours
 from intarsia.adaptation.dialogue.reading import Reader, vectors_of
 from intarsia.adaptation.dialogue.scripts import Writer, Writing, by_dialogue
 from intarsia.adaptation.dialogue.shifts import easier_half
-from intarsia.adaptation.dialogue.tagging import scores_of, tune
+from intarsia.adaptation.dialogue.states import AtTurns, Depths, frozen
+from intarsia.adaptation.dialogue.tagging import tune
 from intarsia.adaptation.dialogue.technique import NAME
+from intarsia.adaptation.lora import first_block
 from intarsia.adaptation.training import seeded
+from intarsia.adaptation.trunk import Trunk
 from intarsia.data import Turn, load_data, relabelled, split
 from intarsia.data.dialogues import mapped, without_overlap
 from intarsia.errors import BadInput, Note, did_you_mean
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from intarsia.models import Model
 
 FIGURES = {"weighted_f1": weighted_f1, "macro_f1": macro_f1, "accuracy": accuracy}
+BEHIND, WITHIN = (0.1, 0.3, 1.0), (0.01, 0.03, 0.1)  # strengths that are tried: states are wide, and strongly related
 TURN = "turns of dialogues (dialogue, turn, speaker, text, label)"
 
 
@@ -137,7 +141,7 @@ class _Learning:
         config = self.config
         prior = ((self.counts + 1) / (self.counts + 1).sum()).tolist()
         reader = Reader(
-            self.labels, mixing.equal(config.labellers, len(self.labels)), window=config.window, decay=config.decay,
+            self.labels, mixing.equal([], len(self.labels)), window=config.window, decay=config.decay,
             future=config.future, prior=prior,
         )  # fmt: skip
         facts: dict[str, Any] = {}
@@ -146,11 +150,11 @@ class _Learning:
             reader.embedder = config.embedder
             vectors = self._embeddings(reader, facts)
         new = self.model
-        if "network" in config.labellers:
+        if {"network", "states"} & set(config.labellers):
             new = self._network(reader, facts)
         each = {name: s[self.y_dev >= 0] for name, s in reader.each(new, self.dev, vectors).items()}
         y = self.y_dev[self.y_dev >= 0]
-        reader.mix = mixing.fit(each, y) if len(each) > 1 or len(y) >= 100 else reader.mix
+        reader.mix = mixing.fit(each, y)
         reader.mix, facts["tau"] = mixing.shifted(reader.mix, each, y, np.log(prior), self._figure)
         facts["dev"] = {
             name: {figure: self._value(scores, y, figure) for figure in FIGURES}
@@ -199,23 +203,53 @@ class _Learning:
         return held
 
     def _network(self, reader: Reader, facts: dict[str, Any]) -> Model:
-        config = self.config
-        limit = min(config.max_tokens, self.model.context_length or config.max_tokens)
+        """Fit who works on the network's states: linear models of the frozen part first, then the adapters above."""
+        config, model = self.config, self.model
+        limit = min(config.max_tokens, model.context_length or config.max_tokens)
         reader.writing = Writing(
             config.speakers, config.speaker_last, config.cue, config.gap, config.past, config.future, limit
         )
-        scripts = Writer(self.model.tokenizer, reader.writing).write(self.train)
-        easy = easier_half(scripts, self.train) if config.curriculum else []
-        new = self.model.copy()
-        with seeded(self.seed):
-            network, reader.head, trained = tune(
-                new, scripts, self.y, words_of(self.labels, config), config, self.seed, easy
-            )
+        scripts = Writer(model.tokenizer, reader.writing).write(self.train)
+        tuned = "network" in config.labellers
+        new = model.copy() if tuned else model
+        blocks = model.config.get_text_config().num_hidden_layers
+        first = first_block(model.network, config.layers_from) if tuned else blocks
+        if "states" in config.labellers and not first:
+            raise BadInput(f"{NAME}: states are read below the adapters: set layers_from (0.667: above two thirds)")
+        trunk = Trunk.of(new, config.trunk_cache if first else "off", config.layers_from) if tuned else None
+        try:
+            if "states" in config.labellers:
+                reader.depths = Depths.of(blocks, first)
+                self._states(reader, frozen(new, scripts, len(self.train), reader.depths, trunk), facts)
+            if not tuned:
+                return model
+            easy = easier_half(scripts, self.train) if config.curriculum else []
+            with seeded(self.seed):
+                words = words_of(self.labels, config)
+                network, reader.head, trained = tune(new, scripts, self.y, words, config, self.seed, easy, trunk)
+        finally:
+            if trunk:
+                trunk.close()
         facts["network"] = {
             "rows": len(scripts), "tokens": sum(len(s.ids) for s in scripts), "trained_parameters": trained.parameters,
             "losses": [round(loss, 5) for loss in trained.losses],
         }  # fmt: skip
         return new.with_network(network)
+
+    def _states(self, reader: Reader, found: AtTurns, facts: dict[str, Any]) -> None:
+        """Linear models of the two places."""
+        assert reader.writing is not None and reader.depths is not None
+        known, asked = self.y >= 0, self.y_dev >= 0
+        scripts = Writer(self.model.tokenizer, reader.writing).write(self.dev)
+        dev = frozen(self.model, scripts, len(self.dev), reader.depths, None)
+        for part, strengths in (("behind", BEHIND), ("within", WITHIN)):
+            mine, held = (getattr(states, part).astype(np.float32) for states in (found, dev))
+            chosen = choose(
+                mine[known], self.y[known], len(self.labels), (held[asked], self.y_dev[asked]), self._figure,
+                strengths=strengths,
+            )  # fmt: skip
+            setattr(reader, part, chosen.linear)
+            facts[part] = {"strength": chosen.strength, "exponent": chosen.exponent}
 
     def _value(self, scores: np.ndarray, labels: np.ndarray, figure: str) -> float:
         confusion = np.zeros((len(self.labels), len(self.labels)))
@@ -225,6 +259,3 @@ class _Learning:
     @property
     def _figure(self) -> Callable[[np.ndarray, np.ndarray], float]:
         return lambda scores, labels: self._value(scores, labels, self.config.choose_for)
-
-
-__all__ = ["learn", "scores_of", "splits"]

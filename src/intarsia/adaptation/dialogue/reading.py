@@ -17,7 +17,8 @@ from intarsia.adaptation.dialogue.linear import Linear
 from intarsia.adaptation.dialogue.mixing import Mix
 from intarsia.adaptation.dialogue.neighbours import Neighbours
 from intarsia.adaptation.dialogue.scripts import Writer, Writing
-from intarsia.adaptation.dialogue.tagging import Head, scores_of
+from intarsia.adaptation.dialogue.states import Depths, frozen, whole
+from intarsia.adaptation.dialogue.tagging import Head
 from intarsia.adaptation.dialogue.technique import NAME
 from intarsia.errors import BadInput
 from intarsia.measure.likelihood import LabelScores
@@ -27,12 +28,15 @@ if TYPE_CHECKING:
     from intarsia.data import LabelledText, Turn
     from intarsia.models import Model
 
+LINEAR, FIELDS = ("behind", "within", "linear"), ("weight", "bias", "mean", "spread")
+
 
 @dataclass
 class Reader:
     """Everything beside the network.
 
-    - labels: in order. writing, head: of the tuned network. embedder: where the embedding model is loaded from.
+    - labels: in order. writing: of dialogues, for the network. head: of the tuned network. depths: where the linear
+      models `behind` and `within` read. embedder: where the embedding model is loaded from.
     - window, decay, speakers, future: of the linear model's features. prior: share of each label in train."""
 
     labels: list[str]
@@ -40,6 +44,9 @@ class Reader:
     writing: Writing | None = None
     head: Head | None = None
     embedder: str = ""
+    depths: Depths | None = None
+    behind: Linear | None = None
+    within: Linear | None = None
     linear: Linear | None = None
     neighbours: Neighbours | None = None
     window: int = 5
@@ -63,10 +70,18 @@ class Reader:
     def each(self, model: Model, turns: Sequence[Turn], vectors: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """[turn, label] log probabilities by labeller."""
         out: dict[str, np.ndarray] = {}
-        if self.head is not None and self.writing is not None:
+        if self.writing is not None:
             scripts = Writer(model.tokenizer, self.writing).write(turns)
-            head = Head(self.head.weight.to(model.device), self.head.bias.to(model.device))
-            out["network"] = scores_of(model, model.network, head, scripts, len(turns))
+            head = self.head and Head(self.head.weight.to(model.device), self.head.bias.to(model.device))
+            if head is None and self.depths is not None:
+                found = frozen(model, scripts, len(turns), self.depths, None)
+            else:
+                found = whole(model, scripts, len(turns), self.depths, head)
+            if found.scores is not None:
+                out["network"] = found.scores
+            if self.behind is not None and self.within is not None:
+                out["behind"] = self.behind.scores(found.behind.astype(np.float32))
+                out["within"] = self.within.scores(found.within.astype(np.float32))
         vectors = self.vectors(turns) if vectors is None else vectors
         if self.linear is not None and vectors is not None:
             out["linear"] = self.linear.scores(self.features(turns, vectors))
@@ -81,12 +96,15 @@ class Reader:
             "labels": self.labels, "mix": asdict(self.mix), "embedder": self.embedder, "window": self.window,
             "decay": self.decay, "speakers": self.speakers, "future": self.future, "prior": self.prior,
         }  # fmt: skip
-        if self.head is not None and self.writing is not None:
-            tensors |= {"head.weight": self.head.weight, "head.bias": self.head.bias}
+        if self.writing is not None:
             note["writing"] = asdict(self.writing)
-        if self.linear is not None:
-            for name in ("weight", "bias", "mean", "spread"):
-                tensors[f"linear.{name}"] = torch.from_numpy(getattr(self.linear, name))
+        if self.head is not None:
+            tensors |= {"head.weight": self.head.weight, "head.bias": self.head.bias}
+        if self.depths is not None:
+            note["depths"] = asdict(self.depths)
+        for part in LINEAR:
+            if (model := getattr(self, part)) is not None:
+                tensors |= {f"{part}.{name}": torch.from_numpy(getattr(model, name)) for name in FIELDS}
         if (near := self.neighbours) is not None:
             # Half precision: a cosine changes by less than .001, and the folder is half as large.
             tensors["neighbours.vectors"] = torch.from_numpy(near.vectors).half()
@@ -106,9 +124,13 @@ class Reader:
             )  # fmt: skip
             if "writing" in note:
                 reader.writing = Writing(**note["writing"])
+            if "head.weight" in tensors:
                 reader.head = Head(tensors["head.weight"], tensors["head.bias"])
-            if "linear.weight" in tensors:
-                reader.linear = Linear(*(tensors[f"linear.{n}"].numpy() for n in ("weight", "bias", "mean", "spread")))
+            if "depths" in note:
+                reader.depths = Depths(**note["depths"])
+            for part in LINEAR:
+                if f"{part}.weight" in tensors:
+                    setattr(reader, part, Linear(*(tensors[f"{part}.{name}"].numpy() for name in FIELDS)))
             if "neighbours" in note:
                 reader.neighbours = Neighbours(
                     tensors["neighbours.vectors"].float().numpy(), tensors["neighbours.labels"].numpy(),

@@ -48,7 +48,8 @@ class Script:
     - reads: for each of them the position of the state it is read from. heads: the last position before its text
       (where its speaker is known, if it stands first); -1 at the very beginning.
     - asks: the position after its text and before its speaker, -1 where there is none; names: the first token of its
-      speaker's name, -1 where there is none."""
+      speaker's name, -1 where there is none.
+    - spans: first and last position (and one more) of its text and a speaker that stands last."""
 
     ids: tuple[int, ...]
     turns: tuple[int, ...]
@@ -56,6 +57,7 @@ class Script:
     heads: tuple[int, ...]
     asks: tuple[int, ...]
     names: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -157,16 +159,17 @@ class Writer:
             for i in range(start, end):
                 places.append(self._place(lines[i], len(ids)))
                 ids += [*lines[i].ids, *self.cue, *self.end]
-            read, head, ask = zip(*places[done - start :], strict=True)
+            read, head, ask, spans = zip(*places[done - start :], strict=True)
             names = tuple(line.name for line in lines[done:end])
-            out.append(Script(tuple(ids[: read[-1] + 1]), tuple(numbers[done:end]), read, head, ask, names))
+            out.append(Script(tuple(ids[: read[-1] + 1]), tuple(numbers[done:end]), read, head, ask, names, spans))
             done = end
         return out
 
-    def _place(self, line: Line, at: int) -> tuple[int, int, int]:
-        """(read, head, ask) of a line that begins at a position."""
+    def _place(self, line: Line, at: int) -> tuple[int, int, int, tuple[int, int]]:
+        """(read, head, ask, span) of a line that begins at a position."""
         ask = at + len(line.head) + len(line.text) + len(line.lead) - 1 if line.tail else -1
-        return at + len(line) + len(self.cue) - 1, at + len(line.head) - 1, ask
+        span = at + len(line.head), at + len(line)
+        return at + len(line) + len(self.cue) - 1, at + len(line.head) - 1, ask, span
 
     def _window(self, numbers: Sequence[int], lines: Sequence[Line], i: int) -> Script:
         """One turn with its past and future. With turns after it, it is said again at the end, where it is asked."""
@@ -182,9 +185,11 @@ class Writer:
             after.pop()
         again = again if after else []
         ids = [*self.begin, *(t for line in before for t in line)]
-        _, head, ask = self._place(mine, len(ids))
+        _, head, ask, span = self._place(mine, len(ids))
         ids += [*mine.ids, *(t for line in after for t in line), *again, *self.cue]
-        return Script(tuple(ids), (numbers[i],), (len(ids) - 1,), (head,), (ask,), (mine.name,))
+        if again:  # what was said, where it is known what came after
+            span = len(ids) - len(self.cue) - len(mine) + len(mine.head), len(ids) - len(self.cue)
+        return Script(tuple(ids), (numbers[i],), (len(ids) - 1,), (head,), (ask,), (mine.name,), (span,))
 
 
 def by_dialogue(turns: Sequence[Turn]) -> list[list[int]]:

@@ -16,8 +16,7 @@ from torch import Tensor
 from intarsia.adaptation import lora
 from intarsia.adaptation.training import Trained, fixed_batches, train
 from intarsia.adaptation.trunk import Trunk
-from intarsia.measure.likelihood import accepts, given, left_padded, length_batches
-from intarsia.progress import track
+from intarsia.measure.likelihood import accepts, given, left_padded
 
 if TYPE_CHECKING:
     from intarsia.adaptation.dialogue.scripts import Script
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 HEAD_RATE = 0.1  # a label's row begins where it makes sense: it learns more slowly than adapters that begin at nothing
 BIAS_RATE = 10.0  # a bias is one number
-TOKENS = 1536  # padded tokens in one forward while scoring
 
 
 @dataclass
@@ -69,12 +67,13 @@ class States:
 
 def tune(
     model: Model, scripts: Sequence[Script], labels: np.ndarray, words: Sequence[str], config: DialogueConfig,
-    seed: int, easy: Sequence[int] = (),
+    seed: int, easy: Sequence[int] = (), trunk: Trunk | None = None,
 ) -> tuple[Any, Head, Trained]:  # fmt: skip
     """Train adapters and the labels' rows; gives the merged network, the head, and the losses.
 
     - labels: [turn] label numbers, -1 where there is none. words: of each label, as the network would write it.
-    - easy: scripts to begin with."""
+    - easy: scripts to begin with. trunk: with the states that enter the first adapted block, of rows that were run
+      already."""
     adapted, parameters = lora.attach(model.network, config)
     head = Head.of_words(model, words)
     head.weight.requires_grad_(True)
@@ -92,18 +91,12 @@ def tune(
         i for i, rows in enumerate(batches)
         if easy_ones and sum(scripts.index(trained_on[row]) in easy_ones for row in rows) * 2 > len(rows)
     ]  # fmt: skip
-    trunk = Trunk.of(model, config.trunk_cache if config.layers_from else "off", config.layers_from)
-    states = States(model, adapted, trunk)
-    loss_of = Loss(states, trained_on, labels, head, expecting, config)
-    try:
-        if trunk:
-            trunk.fill(s.ids for s in trained_on)
-        trained = train(
-            groups, len(batches), lambda number: loss_of(batches[number]), config, seed, "tuning on turns", gentle
-        )
-    finally:
-        if trunk:
-            trunk.close()
+    if trunk:
+        trunk.fill(s.ids for s in trained_on)
+    loss_of = Loss(States(model, adapted, trunk), trained_on, labels, head, expecting, config)
+    trained = train(
+        groups, len(batches), lambda number: loss_of(batches[number]), config, seed, "tuning on turns", gentle
+    )
     head = Head(head.weight.detach(), head.bias.detach())
     return lora.merge(adapted), head, trained
 
@@ -171,17 +164,3 @@ class Loss:
             total = total + torch.nn.functional.cross_entropy(scores, target, reduction="sum")
             asked += len(places)
         return total / max(1, asked)
-
-
-def scores_of(model: Model, network: Any, head: Head, scripts: Sequence[Script], turns: int) -> np.ndarray:
-    """[turn, label] float64 log probabilities of all turns that the scripts read; rows of others are not numbers."""
-    states = States(model, network, None)
-    out = np.full((turns, len(head.bias)), np.nan)
-    for rows in track(length_batches([len(s.ids) for s in scripts], TOKENS), "labelling turns"):
-        some = [scripts[row] for row in rows]
-        final = states([s.ids for s in some], grad=False)
-        for i, script in enumerate(some):
-            start = final.shape[1] - len(script.ids)
-            scores = head.scores(final[i, [start + read for read in script.reads]])
-            out[list(script.turns)] = scores.double().log_softmax(-1).cpu().numpy()
-    return out

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from intarsia.models import Model
 
 NAME = "adaptation.dialogue"
-Labeller = Literal["network", "linear", "neighbours"]
+Labeller = Literal["network", "states", "linear", "neighbours"]
 
 
 class DialogueConfig(LoraConfig):
@@ -28,9 +28,9 @@ class DialogueConfig(LoraConfig):
     label: str | None = Field(None, description="column that holds the label (emotion, intent); default: the usual one")
     verbalisers: dict[str, str] | None = Field(None, description="label -> the words the model would write for it")
     labellers: tuple[Labeller, ...] = Field(
-        ("network", "linear", "neighbours"),
-        description="states: who labels together: the tuned network; a linear model of sentence embeddings; the "
-        "nearest training turns",
+        ("network", "states", "linear", "neighbours"),
+        description="states: who labels together: the tuned network; linear models of the frozen part's states; a "
+        "linear model of sentence embeddings; the nearest training turns",
     )
     embedder: str = Field("minilm", description="states: the model of sentence embeddings, as for --model")
     past: int | None = Field(None, ge=0, description="earlier turns that are seen; default: all (dialoguellm: 1)")
@@ -46,7 +46,7 @@ class DialogueConfig(LoraConfig):
     )
     rank: int = Field(16, ge=1, description="rank of the update of each matrix")
     layers_from: float = Field(
-        0.5, ge=0, description="adapt only blocks from this one up; below 1: a share of the depth (0.5: the upper half)"
+        0.667, ge=0, description="adapt only blocks from this one up; below 1: a share of the depth (0.5: upper half)"
     )
     trunk_cache: Literal["off", "float32", "float16"] = Field(
         "float16", description="with layers_from: store the states that enter the first adapted block"
