@@ -360,7 +360,7 @@ def test_a_rerun_costs_nothing_and_other_settings_or_weights_do(folder: Path, mo
     again = describe(captioner(), clips=folder, **settings, without=("word",), batch_size=1)
     assert calls.clips == 3 and again.records == first.records and again.finding.cached == 3
     assert "3 of them from the cache" in again.finding.summary and not first.finding.cached
-    for changed in ({"frames": 3}, {"max_new_tokens": 7}, {"side": 32}, {"rate": 5.0}, {"prompt": "it is"}):
+    for changed in ({"frames": 3}, {"max_new_tokens": 7}, {"side": 32}, {"prompt": "it is"}):
         before = calls.clips
         describe(model, clips=folder, **{**settings, **changed})
         assert calls.clips == before + 3, changed

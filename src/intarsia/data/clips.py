@@ -24,7 +24,7 @@ SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2ts", ".mts", ".wmv", ".flv", ".3gp", ".ogv",
 )  # fmt: skip
 """How the files of a folder end that are taken for clips. One that is named may end otherwise (`.gif`)."""
-FRAMES, RATE, SIDE = 6, 10.0, 768
+FRAMES, SIDE = 6, 768
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,11 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def open_clip(
-    path: str | Path, *, frames: int = FRAMES, rate: float = RATE, side: int = SIDE, start: float | None = None,
-    end: float | None = None,
-) -> Clip:  # fmt: skip
+    path: str | Path, *, frames: int = FRAMES, side: int = SIDE, start: float | None = None, end: float | None = None
+) -> Clip:
     """Look through a clip: where its scenes are, and some of its frames, spread over them.
 
     - frames: at most so many; a clip of fewer frames gives what it has (`intarsia.data.scenes.moments`).
-    - rate: pictures a second that are compared for cuts.
     - side: the longest side of a frame in pixels; larger ones are made smaller.
     - start, end: look at this stretch of the file alone, in seconds.
 
@@ -88,15 +86,15 @@ def open_clip(
     rotation or mirroring that the file asks for is applied. Raises `Unreadable` when there is no picture in it,
     `BadInput` for settings that make no sense, and `MissingExtra` without PyAV."""
     from intarsia.data.film import Film, picture
-    from intarsia.data.scenes import HEIGHT, WIDTH, SceneFinder, moments
+    from intarsia.data.scenes import HEIGHT, RATE, WIDTH, SceneFinder, moments
 
-    _check(frames, rate, side, start, end)
+    _check(frames, side, start, end)
     path, finder, times = Path(path), SceneFinder(), []
     film = Film(path, start or 0.0, end)
     for frame, time in film:
         times.append(time)
         # Half a thousandth off: times are rounded, and 10 a second of 30 must be every third.
-        if not finder.times or time - finder.times[-1] >= 1 / rate - 5e-4:
+        if not finder.times or time - finder.times[-1] >= 1 / RATE - 5e-4:
             small = frame.reformat(width=WIDTH, height=HEIGHT, format="yuv444p", interpolation="AREA")
             finder.see(time, small.to_ndarray(format="yuv444p"))
     if not times:
@@ -115,12 +113,10 @@ def open_clip(
     )  # fmt: skip
 
 
-def _check(frames: int, rate: float, side: int, start: float | None, end: float | None) -> None:
+def _check(frames: int, side: int, start: float | None, end: float | None) -> None:
     for name, value, least in (("frames", frames, 1), ("side", side, 16)):
         if value < least:
             raise BadInput(f"{name}: at least {least} wanted, given: {value}")
-    if not rate > 0:
-        raise BadInput(f"rate: pictures a second above 0 wanted, given: {rate}")
     if (start is not None and not start >= 0) or (end is not None and not end > (start or 0)):
         raise BadInput(f"a stretch of a clip wants 0 <= start < end, in seconds; given: {start} to {end}")
 

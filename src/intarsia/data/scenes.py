@@ -1,9 +1,13 @@
 """Where scenes of a film change, told from small pictures of its frames as they come by; and which frames to show.
 
 Two pictures differ by how much the colours they hold differ and by how much each place of them does. A hard cut is a
-difference that stands out from those around it; a gradual change (a dissolve, a fade) is a difference over a second
-that does. What stands out is judged against the neighbourhood, so that a shaking camera or a fast movement is no cut,
-and where all is soon as it was before (a flash) there is none either."""
+difference from one picture to the next that stands out from those around it. A gradual change (a dissolve, a fade) is
+where the pictures before and those after it differ far more than either do among themselves. What stands out is judged
+against the neighbourhood, so that a shaking camera or a fast movement is no cut; and where all is soon as it was before
+(a flash) there is none either.
+
+Zhang, Kankanhalli and Smoliar 1993 for histograms and places, and Cooper and Foote 2001 for comparing all pictures
+before with all after; the measure and the thresholds are our own."""
 
 from __future__ import annotations
 
@@ -14,19 +18,20 @@ from itertools import pairwise
 
 import numpy as np
 
+RATE = 10.0
+"""Pictures a second that are to be compared; the numbers below are pictures at that rate."""
 WIDTH, HEIGHT = 64, 36
 """The size of the small pictures."""
 LEVELS = 8
-FLOOR = 0.15
-"""Differences below are never a change of scene, on a scale from 0 (the same) to 1."""
-RATIO = 3.0
-"""How often the median of its neighbourhood a difference must be."""
-AROUND = 6
-"""Neighbours on each side that a hard cut is judged against."""
-SLOW = 1.0
-"""Seconds over which gradual changes are looked for."""
-BRIEF = 0.25
-"""Seconds that a flash lasts at most."""
+HARD, HARD_RATIO, AROUND = 0.33, 2.5, 6
+"""A cut: the least difference (0: the same, 1: nothing in common), how often it is the median of as many on each side as
+the third number says."""
+BRIEF = 2
+"""Pictures that a flash lasts at most."""
+SOFT, SOFT_RATIO, SIDES, GAPS = 0.3, 5.0, 4, (3, 6)
+"""A gradual change: the least difference across it, how often it is that from picture to picture on either side, how
+many pictures make a side, and how many are left out between its middle and a side."""
+REACH = 2 * (SIDES + max(GAPS))
 SHORTEST = 0.4
 """Seconds that a scene lasts at least."""
 
@@ -86,84 +91,78 @@ def _apart(one: _Sight, other: _Sight) -> float:
 class SceneFinder:
     """Takes small pictures in the order of their times; `scenes` then says where the scenes are.
 
-    Holds the last second of small pictures, and a few numbers for each one seen, whatever the length of the clip."""
+    Holds the last REACH small pictures, and as many numbers for each one seen, whatever the length of the clip."""
 
     times: list[float] = field(default_factory=list)
-    _fast: list[float] = field(default_factory=list)  # difference to the picture before
-    _slow: list[float] = field(default_factory=list)  # difference over the last SLOW seconds
-    _since: list[int] = field(default_factory=list)  # the picture that `_slow` compares with
-    _all: list[np.ndarray | None] = field(default_factory=list)  # to each picture from `_since` on, where much changed
-    _last: deque[tuple[int, _Sight]] = field(default_factory=deque)
+    _back: list[np.ndarray] = field(default_factory=list)  # of each picture: differences to the one before it, and on
+    _last: deque[_Sight] = field(default_factory=lambda: deque(maxlen=REACH))  # the latest first
 
     def see(self, time: float, picture: np.ndarray) -> None:
         """The next small picture [3, HEIGHT, WIDTH], of `time` seconds."""
-        sight, number = _sight(picture), len(self.times)
-        while len(self._last) > 1 and time - self.times[self._last[1][0]] >= SLOW:
-            self._last.popleft()
-        since = self._last[0][0] if self._last else number
+        sight = _sight(picture)
         self.times.append(time)
-        self._since.append(since)
-        self._fast.append(_apart(self._last[-1][1], sight) if self._last else 0.0)
-        self._slow.append(_apart(self._last[0][1], sight) if self._last else 0.0)
-        busy = max(self._fast[since:]) >= FLOOR
-        self._all.append(np.array([_apart(one, sight) for _, one in self._last], np.float32) if busy else None)
-        self._last.append((number, sight))
+        self._back.append(np.array([_apart(earlier, sight) for earlier in self._last], np.float32))
+        self._last.appendleft(sight)
 
     def scenes(self, end: float) -> list[Scene]:
         """All scenes in order, the last one until `end`; together they are the whole clip."""
         if not self.times:
             return []
-        high = self._high()
-        cuts: list[float] = []
-        for _, time in sorted([*self._sudden(high), *self._gradual(high)], reverse=True):
-            if all(abs(time - other) >= SHORTEST for other in (self.times[0], *cuts, end)):
-                cuts.append(time)
-        edges = [self.times[0], *sorted(cuts), max(end, self.times[-1])]
+        edges, cuts = [self.times[0], end], self._sudden()
+        for found in (cuts, self._gradual(cuts)):
+            # The strongest first: a weaker one within a scene's least length is the same change seen again.
+            for _, first, last, width in sorted(found, reverse=True):
+                time = (self.times[first] + self.times[last]) / 2
+                if all(abs(time - other) >= max(SHORTEST, width) for other in edges):
+                    edges.append(time)
+        edges = [*sorted(edges[:1] + edges[2:]), max(end, self.times[-1])]
         return [Scene(start, stop) for start, stop in pairwise(edges)]
 
-    def _high(self) -> np.ndarray:
-        """[picture] whether its difference to the one before stands out."""
-        fast = np.array(self._fast)
-        out = np.zeros(len(fast), dtype=bool)
-        for i in np.flatnonzero(fast >= FLOOR):
-            around = np.r_[fast[max(1, i - AROUND) : i], fast[i + 1 : i + 1 + AROUND]]
-            out[i] = fast[i] >= RATIO * (float(np.median(around)) if len(around) else 0.0)
-        return out
+    def _apart(self, before: int, after: int) -> float:
+        return float(self._back[after][after - before - 1])
 
-    def _sudden(self, high: np.ndarray) -> list[tuple[float, float]]:
-        """(strength, time) of hard cuts and quick dissolves: what stands out, unless all is as before at its end."""
+    def _sudden(self) -> list[tuple[float, int, int, float]]:
+        """(strength, first and last picture that changes, seconds it is alone) of what stands out from picture to
+        picture, unless all is as before at its end."""
+        steps = self._steps()
         runs: list[list[int]] = []
-        for i in np.flatnonzero(high):
-            # A flash goes and comes; a dissolve goes on for some pictures: each is one change.
-            if runs and self.times[i] - self.times[runs[-1][-1]] <= BRIEF and runs[-1][0] > self._since[i]:
+        for i in np.flatnonzero(steps >= HARD):
+            around = np.r_[steps[max(1, i - AROUND) : i], steps[i + 1 : i + 1 + AROUND]]
+            if steps[i] < HARD_RATIO * (float(np.median(around)) if len(around) else 0.0):
+                continue
+            # A flash goes and comes: both are one change, which is none where nothing came of it.
+            if runs and i - runs[-1][-1] <= BRIEF and i - runs[-1][0] < REACH - 1:
                 runs[-1].append(int(i))
             else:
                 runs.append([int(i)])
+        strengths = [max(float(steps[i]) for i in run) for run in runs]
+        return [
+            (strength, run[0], run[-1], 0.0)
+            for strength, run in zip(strengths, runs, strict=True)
+            if self._apart(run[0] - 1, run[-1]) >= max(HARD, strength / 2)
+        ]
+
+    def _gradual(self, cuts: list[tuple[float, int, int, float]]) -> list[tuple[float, int, int, float]]:
+        """The same of what changes over several pictures, where no hard cut is near."""
+        steps, count = self._steps(), len(self.times)
+        sofar = np.cumsum(np.bincount([first for _, first, _, _ in cuts], minlength=count))
         out = []
-        for run in runs:
-            first, last = run[0], run[-1]
-            differences = self._all[last]
-            assert differences is not None  # much changed here
-            apart = float(differences[first - 1 - self._since[last]])
-            strength = max(self._fast[i] for i in run)
-            if apart >= max(FLOOR, strength / 2):
-                out.append((strength, (self.times[first] + self.times[last]) / 2))
+        for gap in GAPS:
+            for i in range(gap + 3, count - gap - 2):
+                before, after = range(max(0, i - gap - SIDES), i - gap), range(i + gap, min(count, i + gap + SIDES))
+                if sofar[after[-1]] != sofar[before[0]]:
+                    continue
+                usual = max(steps[side[1] : side[-1] + 1].mean() for side in (before, after))
+                if SOFT_RATIO * usual > 1 or self._apart(before[-1], after[0]) < SOFT / 2:
+                    continue  # no need to compare them all
+                across = float(np.median([self._apart(one, other) for one in before for other in after]))
+                if across >= max(SOFT, SOFT_RATIO * usual):
+                    out.append((across - SOFT_RATIO * usual, i - 1, i, (SIDES + gap) / RATE))
         return out
 
-    def _gradual(self, high: np.ndarray) -> list[tuple[float, float]]:
-        """(strength, time) of slow changes: the largest difference over a second in which nothing stands out, where it
-        stands out from the seconds around."""
-        slow, times, sofar = np.array(self._slow), np.array(self.times), np.cumsum(high)
-        clean = sofar == sofar[self._since]
-        out = []
-        for i in np.flatnonzero(clean & (slow >= 2 * FLOOR)):
-            low, stop = np.searchsorted(times, (times[i] - 3 * SLOW, times[i] + 3 * SLOW))
-            part, away = slice(low, stop), np.abs(times[low:stop] - times[i])
-            near, far = slow[part][clean[part] & (away <= SLOW)], slow[part][clean[part] & (away > SLOW)]
-            usual = float(np.median(far)) if len(far) > 1 else 0.0
-            if slow[i] >= near.max() and slow[i] >= RATIO * usual:
-                out.append((float(slow[i]), float(times[self._since[i]] + times[i]) / 2))
-        return out
+    def _steps(self) -> np.ndarray:
+        """[picture] the difference to the one before it."""
+        return np.array([back[0] if len(back) else 0.0 for back in self._back])
 
 
 def moments(scenes: Sequence[Scene], count: int) -> list[tuple[Scene, float]]:

@@ -20,7 +20,7 @@ STREAM = "stream"
 """The name of an input that holds tasks, one after the other: from a folder of them, or a file with a column `task`."""
 
 CLIPS = "clips"
-"""The name of an input that holds video clips: records with `clip`, from a folder of them, or a file that names them."""
+"""The name of an input that holds video clips: records with `clip`, from a folder of clips or a file of records."""
 
 FACTS = "facts"
 """The name of an input that holds facts of a knowledge graph: given as the path of what they are read from."""

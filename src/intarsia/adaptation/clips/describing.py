@@ -105,7 +105,7 @@ class _Work:
     """Views to texts. `said`: by view, with the clip's sha256; `left_out`: why there is none; `facts`: for progress."""
 
     def __init__(self, model: Model, config: DescribeConfig, writer: Writer):
-        shown = {"frames", "rate", "side", "together", "max_new_tokens"}
+        shown = {"frames", "side", "together", "max_new_tokens"}
         self.config, self.writer = config, writer
         self.kept = Kept(model, {**config.model_dump(mode="json", include=shown), "prompt": writer.prompt})
         self.said: dict[View, tuple[Said, str]] = {}
@@ -133,7 +133,7 @@ class _Work:
                 self.said[view] = said, digest
                 return
             c = self.config
-            clip = open_clip(file, frames=c.frames, rate=c.rate, side=c.side, start=view.start, end=view.end)
+            clip = open_clip(file, frames=c.frames, side=c.side, start=view.start, end=view.end)
         except Unreadable as error:
             self.left_out[view] = str(error).removeprefix(f"{file}: ")
             return

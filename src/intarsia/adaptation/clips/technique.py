@@ -17,7 +17,6 @@ class DescribeConfig(Config):
     """Settings of describing clips."""
 
     frames: int = Field(6, ge=1, le=32, description="frames of a clip that are shown, at the middles of its scenes")
-    rate: float = Field(10.0, gt=0, le=60, description="pictures a second that are compared to find cuts")
     side: int = Field(768, ge=16, description="longest side of a frame in pixels; larger ones are made smaller")
     prompt: str | None = Field(
         None, description="what the model is asked; default: to describe people, actions and place in plain words"
