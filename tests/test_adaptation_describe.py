@@ -21,7 +21,16 @@ from intarsia.adaptation.clips.finding import DescribedFinding
 from intarsia.adaptation.clips.kept import Kept
 from intarsia.adaptation.clips.wording import inflections, joined, whole, without, words_of
 from intarsia.adaptation.clips.writers import CLIP_PROMPT, FRAME_PROMPT, writer_of
-from intarsia.data import LabelledText, Turn, described, read, read_descriptions, write_descriptions
+from intarsia.data import (
+    Description,
+    LabelledText,
+    Turn,
+    described,
+    load_data,
+    read,
+    read_descriptions,
+    write_descriptions,
+)
 from intarsia.data.clips import open_clip
 from intarsia.data.descriptions import View, views
 from intarsia.errors import BadInput, IntarsiaError, Note
@@ -534,6 +543,21 @@ def test_turns_are_joined_by_path_then_by_content_and_the_rest_is_told_of(folder
         described([Turn("four", "joy")], told)
     with pytest.raises(BadInput, match=r"none of 1 turns with a clip has a description among 2; .*the first desc"):
         described(turns[4:], told[:2])
+
+
+def test_data_name_the_descriptions_of_their_clips(tmp_path: Path) -> None:
+    rows = [{"dialogue": "d", "turn": i, "text": f"{i}", "label": "joy", "clip": f"{i}.mp4"} for i in range(2)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "plain.jsonl").write_text('{"text": "a", "label": "b"}\n')
+    write_descriptions(
+        tmp_path / "d.jsonl", [Description(str(tmp_path / f"{i}.mp4"), text=f"clip {i}") for i in range(2)]
+    )
+    data = load_data({"train": {"path": "train.jsonl", "about": "d.jsonl"}}, tmp_path)
+    assert [turn.about for turn in data["train"]] == ["clip 0", "clip 1"]
+    with pytest.raises(BadInput, match="none of 1 turns names a clip"):
+        load_data({"train": {"path": "plain.jsonl", "about": "d.jsonl"}}, tmp_path)
+    with pytest.raises(BadInput, match="no such file; wanted descriptions"):
+        load_data({"train": {"path": "train.jsonl", "about": "gone.jsonl"}}, tmp_path)
 
 
 def test_turns_that_share_a_file_show_a_stretch_of_it_each() -> None:

@@ -166,7 +166,7 @@ def described(turns: Sequence[Turn], descriptions: Sequence[Description] | str |
     by_content = {(one.sha256, one.start, one.end): one.text for one in known if one.sha256}
     out, missing, named = [], [], 0
     for turn in turns:
-        if not turn.clip:
+        if not getattr(turn, "clip", ""):  # other records have none
             out.append(turn)
             continue
         named += 1

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from intarsia.data import streams
+from intarsia.data.descriptions import described
 from intarsia.data.columns import UnknownForm
 from intarsia.data.dialogues import iemocap, relabelled
 from intarsia.data.pictures import holds_pictures
@@ -41,8 +42,8 @@ def load_data(spec: str | Path | Mapping[str, Any], base: str | Path = Path()) -
     - a folder: a split for every file named `train`, `dev` (or `val`, `valid`, `validation`) and `test`, or ending in
       `.train`, `-train`, `_train` and so on, or else having such a word in it, when there is one of each;
     - a folder of IEMOCAP: `train` and `test` by session;
-    - a mapping split -> path, or split -> `{path:, kind:, limit:, paragraphs:, label:}` (`label`: the column
-      that turns of dialogues take their labels from)."""
+    - a mapping split -> path, or split -> `{path:, kind:, limit:, paragraphs:, label:, about:}` (`label`: the
+      column that turns of dialogues take their labels from; `about`: the file that describes their clips)."""
     base = Path(base)
     if isinstance(spec, Mapping):
         if not spec:
@@ -89,15 +90,17 @@ def _read_split(name: str, entry: Any, base: Path) -> list[Any]:
     options: dict[str, Any] = {}
     if isinstance(entry, Mapping):
         options = dict(entry)
-        known = ("path", "kind", "limit", "paragraphs", "label")
+        known = ("path", "kind", "limit", "paragraphs", "label", "about")
         if unknown := [key for key in options if key not in known]:
             raise BadInput(f"data.{name}: unknown key '{unknown[0]}'{did_you_mean(str(unknown[0]), known)}")
         if (entry := options.pop("path", None)) is None:
             raise BadInput(f"data.{name}: no path given")
     if not isinstance(entry, str | Path):
         raise BadInput(f"data.{name}: wanted a path, given: {entry!r}")
-    label = options.pop("label", None)
+    label, about = options.pop("label", None), options.pop("about", None)
     records = read(base / Path(entry).expanduser(), **options)
+    if about is not None:
+        records = described(records, base / Path(str(about)).expanduser())
     return records if label is None else relabelled(records, str(label))
 
 

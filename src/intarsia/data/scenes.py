@@ -24,11 +24,11 @@ WIDTH, HEIGHT = 64, 36
 """The size of the small pictures."""
 LEVELS = 8
 HARD, HARD_RATIO, AROUND = 0.33, 2.5, 6
-"""A cut: the least difference (0: the same, 1: nothing in common), how often it is the median of as many on each side as
-the third number says."""
+"""A cut: the least difference (0: the same, 1: nothing in common), how often it is the median around it, and how many
+pictures on each side that is taken over."""
 BRIEF = 2
 """Pictures that a flash lasts at most."""
-SOFT, SOFT_RATIO, SIDES, GAPS = 0.3, 5.0, 4, (3, 6)
+SOFT, SOFT_RATIO, SIDES, GAPS = 0.36, 5.0, 4, (3, 6)
 """A gradual change: the least difference across it, how often it is that from picture to picture on either side, how
 many pictures make a side, and how many are left out between its middle and a side."""
 REACH = 2 * (SIDES + max(GAPS))
