@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from intarsia.data import streams
-from intarsia.data.descriptions import described
 from intarsia.data.columns import UnknownForm
+from intarsia.data.descriptions import described
 from intarsia.data.dialogues import iemocap, relabelled
 from intarsia.data.pictures import holds_pictures
 from intarsia.data.readers import FORMATS, read
