@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from intarsia.data import streams
+from intarsia.data.clips import holds_clips
 from intarsia.data.columns import UnknownForm
 from intarsia.data.descriptions import described
 from intarsia.data.dialogues import iemocap, relabelled
@@ -38,7 +39,7 @@ def load_data(spec: str | Path | Mapping[str, Any], base: str | Path = Path()) -
     - a known name (`python-docs`);
     - a file: one split, called after the file when it is a usual name (`train`, `dev`, `test`, `text`), else `text`
       for plain texts, `edits` for edits of facts and `train` for all others;
-    - a picture, or a folder of pictures: the split `images`; a folder of several tasks: the split `stream`;
+    - a picture, or a folder of pictures: the split `images`; a folder of video clips: the split `clips`; a folder of several tasks: the split `stream`;
     - a folder: a split for every file named `train`, `dev` (or `val`, `valid`, `validation`) and `test`, or ending in
       `.train`, `-train`, `_train` and so on, or else having such a word in it, when there is one of each;
     - a folder of IEMOCAP: `train` and `test` by session;
@@ -61,6 +62,9 @@ def load_data(spec: str | Path | Mapping[str, Any], base: str | Path = Path()) -
         return Dataset(splits, name=path.resolve().name, facts=_facts(splits))
     if path.is_dir() and streams.is_stream(path):
         splits = {"stream": list(streams.read_stream(path))}
+        return Dataset(splits, name=path.resolve().name, facts=_facts(splits))
+    if path.is_dir() and not any(p.suffix.lower() in FORMATS for p in path.iterdir()) and holds_clips(path):
+        splits = {"clips": read(path)}
         return Dataset(splits, name=path.resolve().name, facts=_facts(splits))
     if path.is_dir():
         files = _split_files(path)
