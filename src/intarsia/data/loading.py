@@ -39,7 +39,8 @@ def load_data(spec: str | Path | Mapping[str, Any], base: str | Path = Path()) -
     - a known name (`python-docs`);
     - a file: one split, called after the file when it is a usual name (`train`, `dev`, `test`, `text`), else `text`
       for plain texts, `edits` for edits of facts and `train` for all others;
-    - a picture, or a folder of pictures: the split `images`; a folder of video clips: the split `clips`; a folder of several tasks: the split `stream`;
+    - a picture, or a folder of pictures: the split `images`; a folder of video clips: the split `clips`; a folder of
+      several tasks: the split `stream`;
     - a folder: a split for every file named `train`, `dev` (or `val`, `valid`, `validation`) and `test`, or ending in
       `.train`, `-train`, `_train` and so on, or else having such a word in it, when there is one of each;
     - a folder of IEMOCAP: `train` and `test` by session;
