@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from intarsia.adaptation.lora import first_block
 from intarsia.errors import BadInput, IntarsiaError
-from intarsia.measure.likelihood import accepts, given, left_padded, length_batches
+from intarsia.measure.likelihood import accepts, given, left_padded, length_batches, shares_prefixes
 from intarsia.progress import track
 
 if TYPE_CHECKING:
@@ -195,14 +195,6 @@ class Trunk:
     def close(self) -> None:
         """Give the file back."""
         self._file.close()
-
-
-def shares_prefixes(model: Model) -> bool:
-    """Whether tokens that rows begin with can be run once and kept: where every block attends to all before it."""
-    config = model.config.get_text_config()
-    kinds = getattr(config, "layer_types", None) or ["full_attention"]
-    window = getattr(config, "sliding_window", None) if not hasattr(config, "layer_types") else None
-    return set(kinds) == {"full_attention"} and window is None and accepts(model.network)("position_ids")
 
 
 def _row_key(ids: Sequence[int]) -> str:

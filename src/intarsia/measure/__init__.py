@@ -15,6 +15,8 @@ _LATER = {"compare_speed": "intarsia.measure.speed", "SpeedComparison": "intarsi
     "LabelTask": "intarsia.measure.labels",
     "perplexity": "intarsia.measure.windows",
     "score": "intarsia.measure.likelihood",
+    "few_shot": "intarsia.measure.shots",
+    "score_shots": "intarsia.measure.shots",
 }
 
 __all__ = [
@@ -30,10 +32,12 @@ __all__ = [
     "compare_speed",
     "cost",
     "count_macs",
+    "few_shot",
     "perplexity",
     "provenance",
     "quality",
     "score",
+    "score_shots",
 ]
 
 

@@ -71,13 +71,22 @@ def score(
     if not records:
         raise BadInput("there are no texts to score")
     raw, mass, cut = _raw(model, task, records, runtime)
+    return calibrated(task, raw, mass, cut, calibration, lambda: _raw(model, task, [LabelledText("", "")], runtime)[0])
+
+
+def calibrated(
+    task: LabelTask, raw: np.ndarray, mass: np.ndarray, cut: int, calibration: str | None,
+    empty: Callable[[], np.ndarray],
+) -> LabelScores:  # fmt: skip
+    """What `score` makes of raw scores [text, label].
+
+    - empty: gives the raw scores of texts without content, [text or 1, label]."""
     calibration = calibration or task.calibration
     scores = raw + np.asarray(task.bias or 0.0)
     if calibration == "batch":
         scores = scores - scores.mean(0)
     elif calibration == "content-free":
-        empty, _, _ = _raw(model, task, [LabelledText("", "")], runtime)
-        scores = scores - (empty + np.asarray(task.bias or 0.0))
+        scores = scores - (empty() + np.asarray(task.bias or 0.0))
     elif calibration != "none":
         raise BadInput(f"unknown calibration '{calibration}': batch, content-free or none")
     if (log_prior := task.log_prior()) is not None:
@@ -119,39 +128,56 @@ def _raw(
     for rows in track(batches, "scoring labels"):
         ids = [prompts.ids[row] for row in rows]
         if runtime is None:
-            nodes = _forward(model, trie, ids)
+            nodes = node_logits(model, trie, ids)
         else:
             nodes = [_runtime_node(runtime, ids[0], node) for node in trie.nodes]
-        for node, logits in zip(trie.nodes, nodes, strict=True):
-            logits = logits - logits.max(-1, keepdims=True)
-            branches = logits[:, list(node.branches)]
-            whole = np.log(np.exp(branches).sum(-1, keepdims=True))
-            for branch, members in enumerate(node.members):
-                raw[np.ix_(rows, members)] += branches[:, branch : branch + 1] - whole[:, :1]
-            if not node.path:
-                mass[rows] = np.exp(whole[:, 0] - np.log(np.exp(logits).sum(-1)))
-    if trie.nodes[0].path:  # all labels begin alike: the first token says nothing about them
-        mass[:] = np.nan
+        raw[rows], mass[rows] = path_scores(trie, nodes)
     return raw, mass, prompts.cut
 
 
-def _forward(model: Model, trie: tries.Trie, ids: list[list[int]]) -> list[np.ndarray]:
-    """Logits [row, vocabulary] float64 at every node of the trie, for one batch of prompts."""
+def path_scores(trie: tries.Trie, nodes: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Log probabilities [row, label] of the labels' paths, and the mass [row] on their first tokens, from the logits
+    [row, vocabulary] at every node of the trie."""
+    rows = len(nodes[0])
+    raw, mass = np.zeros((rows, len(trie.sequences))), np.full(rows, np.nan)
+    for node, logits in zip(trie.nodes, nodes, strict=True):
+        logits = logits - logits.max(-1, keepdims=True)
+        branches = logits[:, list(node.branches)]
+        whole = np.log(np.exp(branches).sum(-1, keepdims=True))
+        for branch, members in enumerate(node.members):
+            raw[:, members] += branches[:, branch : branch + 1] - whole[:, :1]
+        if not node.path:  # where all labels begin alike, the first token says nothing about them
+            mass = np.exp(whole[:, 0] - np.log(np.exp(logits).sum(-1)))
+    return raw, mass
+
+
+def node_logits(model: Model, trie: tries.Trie, ids: Sequence[Sequence[int]], after: Any = None) -> list[np.ndarray]:
+    """Logits [row, vocabulary] float64 at every node of the trie, for one batch of prompts.
+
+    - after: keys and values of tokens that stand before all of them, of one row; it stays as it is."""
     import copy
 
     import torch
 
     batch = left_padded(ids, model.tokenizer.pad_token_id or 0)
+    keys, known, more = accepts(model.network), 0, {}
+    if after is not None:
+        cache = copy.deepcopy(after)  # a forward writes into its cache
+        cache.batch_repeat_interleave(len(ids))
+        known, more = after.get_seq_length(), {"past_key_values": cache}
+        batch["attention_mask"] = torch.nn.functional.pad(batch["attention_mask"], (known, 0), value=1)
+        batch["position_ids"] += known
     batch = {name: value.to(model.device) for name, value in batch.items()}
-    keys = accepts(model.network)
     with torch.inference_mode():
-        out = model.network(**given(batch, keys), logits_to_keep=1, use_cache=not trie.flat)
+        out = model.network(
+            **given(batch, keys), **more, logits_to_keep=1, use_cache=not trie.flat or after is not None
+        )
         logits = []
         for node in trie.nodes:
             if not node.path:
                 logits.append(out.logits[:, -1].double().cpu().numpy())
                 continue
-            # The prompt's keys and values are shared by all nodes; a forward writes into its cache, hence the copy.
+            # The prompt's keys and values are shared by all nodes; hence the copy.
             path = torch.tensor(node.path, device=model.device).expand(len(ids), -1)
             step = torch.arange(len(node.path), device=model.device)
             further = {
@@ -213,6 +239,14 @@ def accepts(network: Any) -> Callable[[str], bool]:
 def given(batch: dict[str, Any], keys: Callable[[str], bool]) -> dict[str, Any]:
     """The entries of a batch that a forward takes."""
     return {name: value for name, value in batch.items() if keys(name)}
+
+
+def shares_prefixes(model: Model) -> bool:
+    """Whether tokens that rows begin with can be run once and kept: where every block attends to all before it."""
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None) or ["full_attention"]
+    window = getattr(config, "sliding_window", None) if not hasattr(config, "layer_types") else None
+    return set(kinds) == {"full_attention"} and window is None and accepts(model.network)("position_ids")
 
 
 def length_batches(lengths: Sequence[int], tokens: int, rows: int = 64) -> list[list[int]]:
