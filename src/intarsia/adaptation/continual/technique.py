@@ -28,6 +28,7 @@ class ContinualConfig(LoraConfig):
         description="transfer: blocks mixed by a learned row of weights a task, chosen by a classifier in closed form; "
         "sapt: the paper's shared attention; the others: baselines",
     )
+    variant: Literal["lora"] = Field("lora", description="blocks are plain low-rank updates: they have to add up")
     rank: int = Field(8, ge=1, description="rank of the update of each matrix, a task")
     targets: tuple[str, ...] = Field(
         ("auto",), description="names of the linear layers to adapt; auto: queries and values, as in the paper"
