@@ -43,7 +43,11 @@ class Root(Group):
             return getattr(importlib.import_module(module), attribute)
         from intarsia.cli.techniques import room, rooms
 
-        return room(name) if name in rooms() else None
+        if name in rooms():
+            return room(name)
+        # `adapt plan`: the beginning of a room's name will do where nothing else begins so.
+        begun = [known for known in (*COMMANDS, *rooms()) if name and known.startswith(name)]
+        return room(begun[0]) if len(begun) == 1 and begun[0] not in COMMANDS else None
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         from intarsia.cli.techniques import room_help, rooms
