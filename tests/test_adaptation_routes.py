@@ -26,6 +26,7 @@ from intarsia.adaptation.routes.rungs import RUNGS
 from intarsia.adaptation.routes.rungs.distil import fit
 from intarsia.adaptation.routes.rungs.pretraining import text_loss, windows
 from intarsia.adaptation.routes.rungs.prompts import SoftPrompt, first_ids
+from intarsia.adaptation.routes.rungs.tuned import label_loss
 from intarsia.adaptation.routes.setting import Setting
 from intarsia.adaptation.routes.taking import labeller_of
 from intarsia.adaptation.training import seeded
@@ -397,6 +398,41 @@ def test_a_variant_tunes_labels():
         new = label(tiny("llama"), train=TRAIN, variant=variant, epochs=4, learning_rate=1e-2, batch_size=6)
         losses = new.extras["adaptation.label"]["losses"]
         assert np.mean(losses[-3:]) < np.mean(losses[:3])
+
+
+def test_training_starts_from_calibrated_scores(tmp_path):
+    model = tiny("llama", dtype=torch.float64)
+    bench = bench_of(model, tmp_path)
+    bench.task = LabelTask.parse(bench.task.model_dump() | {"verbalisers": {"ann": "a", "anna": "n", "bob": "b"}})
+    assert bench.trie.flat
+    part = RUNGS["lora"].put(model.copy(), bench)
+    rows = list(range(len(bench.train)))
+    loss = label_loss(bench, model, part, None)(rows)
+    raw = score(model, bench.task, bench.train, calibration="none").raw
+    start = bench.log_prior - raw.mean(0)
+    np.testing.assert_allclose(bench.head_start(), start, atol=1e-9)
+    expected = -log_softmax(raw + start)[rows, bench.y].mean()
+    assert loss.item() == pytest.approx(expected, abs=1e-5)
+    bench.trie = bench_of(model, tmp_path).trie  # labels that begin alike
+    assert not bench.head_start().any()
+
+
+def test_the_trunk_changes_what_is_learned_by_its_rounding_only(model, tmp_path, monkeypatch):
+    with_trunk = bench_of(model, tmp_path / "one", minutes=60.0)
+    with_trunk.start()
+    one = RUNGS["adapter"].learn(with_trunk)
+    assert with_trunk._trunk is not None
+    spent = with_trunk.spent()
+    with_trunk.start()
+    RUNGS["norms"].learn(with_trunk)
+    assert with_trunk._borrowed >= with_trunk._trunk_seconds > 0 and spent > 0
+    with_trunk.close()
+    without = bench_of(model, tmp_path / "two", minutes=60.0)
+    monkeypatch.setattr(Bench, "pace", lambda self: 1e6)  # reading takes too long to come back to a row
+    without.start()
+    other = RUNGS["adapter"].learn(without)
+    assert without._trunk is None
+    np.testing.assert_allclose(one.dev, other.dev, atol=0.05)
 
 
 def test_neighbours_are_mixed_in_log_space(model, tmp_path):
