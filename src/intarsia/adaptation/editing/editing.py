@@ -54,6 +54,7 @@ def edit_facts(
         for one, value in zip(judge(model, new, edits, olds), searched, strict=True)
     ]
     most = config.perplexity_tokens
+    held = held[:most]  # a text has a token at least
     told = [float(perplexity(m, held, max_tokens=most).perplexity[0]) for m in (model, new)]
     settings = config.model_dump(mode="json")
     finding = EditFinding(
@@ -81,8 +82,8 @@ def _texts(
 ) -> tuple[list[list[int]], list[str]]:
     """Windows of token ids for the covariance, and texts for perplexity."""
     if texts is None and config.background == "samples":
-        windows = samples(model, config.tokens, seed)
-        return windows, divided([model.tokenizer.decode(ids) for ids in windows])[1]  # type: ignore[union-attr]
+        windows, kept = divided(samples(model, config.tokens, seed))
+        return windows, [model.tokenizer.decode(ids) for ids in kept]  # type: ignore[union-attr]
     if texts is None:
         own, held = embedded()
         return windows_of(model, own, config.tokens), held

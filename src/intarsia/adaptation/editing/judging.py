@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from intarsia.adaptation.editing import wording
+from intarsia.adaptation.editing.exact import exact
 from intarsia.adaptation.editing.finding import Asked, Edited, Neighbour
 from intarsia.adaptation.editing.wording import Row
 from intarsia.data import FactEdit
@@ -153,4 +154,4 @@ def _log_probs(model: Model, rows: Sequence[Row], keep: int) -> Tensor:
     more = {"logits_to_keep": keep} if takes("logits_to_keep") else {}
     with torch.inference_mode():
         logits = model.network(**inputs, use_cache=False, **more).logits
-    return logits[:, -keep:].double().log_softmax(-1)
+    return exact(logits[:, -keep:]).log_softmax(-1)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from intarsia.adaptation.editing.exact import exact
 from intarsia.adaptation.editing.wording import Row
 from intarsia.measure.likelihood import length_batches
 from intarsia.progress import track
@@ -42,7 +43,7 @@ def at_subject(model: Model, rows: Sequence[Row], site: str, task: str = "") -> 
     batches = length_batches([row.subject + 1 for row in rows], TOKENS)
     for numbers in track(batches, task) if task else batches:
         acts = read(model, [list(rows[i].to_subject()) for i in numbers], site)
-        for i, at in zip(numbers, acts.last(site).double(), strict=True):
+        for i, at in zip(numbers, exact(acts.last(site)), strict=True):
             found[i] = at
     return torch.stack(found)  # type: ignore[arg-type]
 

@@ -4,13 +4,15 @@ It is kept in the cache: one file a layer, named by the weights, the layer, and 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
+from intarsia.adaptation.editing.exact import exact
 from intarsia.adaptation.editing.keeping import keep, kept, mark
 from intarsia.adaptation.editing.places import Place
 from intarsia.adaptation.editing.wording import BEGINNINGS
@@ -19,16 +21,17 @@ from intarsia.data import load_data, shuffled
 from intarsia.errors import BadInput, Note
 from intarsia.measure.likelihood import length_batches
 from intarsia.models.saved import Saved
-from intarsia.progress import tell, track
+from intarsia.progress import track
 from intarsia.sites import generate, read
 
 if TYPE_CHECKING:
     from intarsia.models import Model
 
+T = TypeVar("T")
 WINDOW = 256  # tokens of a text that are read together
 BATCH = 2048  # padded tokens in one forward
 HELD = 8  # of so many texts one is kept to measure perplexity
-SAMPLES, SAMPLE = 32, 128  # texts that the model writes at once, and their tokens
+SAMPLES, SAMPLE = 96, 128  # most texts that the model writes at once, and their tokens
 
 
 def moments(model: Model, where: Sequence[Place], windows: Sequence[Sequence[int]]) -> dict[int, Tensor]:
@@ -41,7 +44,7 @@ def moments(model: Model, where: Sequence[Place], windows: Sequence[Sequence[int
         neurons = place.weight().shape[1]
         saved = kept(f"{name}-{place.key}", lambda s, n=neurons: [t.shape for t in s.tensors.values()] == [(n, n)])
         if saved is not None:
-            found[place.layer] = saved.tensors["moment"].to(place.module.weight.device)
+            found[place.layer] = saved.tensors["moment"].to(exact(place.module.weight[:0]).device)
     missing = [place for place in where if place.layer not in found]
     if missing:
         found |= _computed(model, missing, windows)
@@ -57,7 +60,7 @@ def _computed(model: Model, where: Sequence[Place], windows: Sequence[Sequence[i
     for numbers in track(length_batches([len(w) for w in windows], BATCH), "keys of ordinary text"):
         acts = read(model, [list(windows[i]) for i in numbers], names)
         for place in where:
-            keys = acts[place.key][acts.mask].double()
+            keys = exact(acts[place.key][acts.mask])
             if place.layer not in sums:
                 sums[place.layer] = keys.new_zeros(keys.shape[1], keys.shape[1])
             sums[place.layer].addmm_(keys.T, keys)
@@ -74,10 +77,10 @@ def windows_of(model: Model, texts: Sequence[str], tokens: int) -> list[list[int
     window = min(WINDOW, model.context_length or WINDOW)
     windows: list[list[int]] = []
     left = tokens
-    for ids in model.tokenizer(list(texts), verbose=False)["input_ids"]:  # type: ignore[misc]
+    for text in texts:  # one by one: there may be far more of them than are needed
+        ids = model.tokenizer(text, verbose=False)["input_ids"]  # type: ignore[misc]
         for start in range(0, len(ids), window):
-            part = list(ids[start : start + window][:left])
-            if part:
+            if part := list(ids[start : start + window][:left]):
                 windows.append(part)
                 left -= len(part)
         if left <= 0:
@@ -87,7 +90,7 @@ def windows_of(model: Model, texts: Sequence[str], tokens: int) -> list[list[int
     return windows
 
 
-def divided(texts: Sequence[str]) -> tuple[list[str], list[str]]:
+def divided(texts: Sequence[T]) -> tuple[list[T], list[T]]:
     """Texts for the covariance and, one in eight, for perplexity; a few texts serve both."""
     if len(texts) < HELD:
         return list(texts), list(texts)
@@ -106,27 +109,22 @@ def embedded() -> tuple[list[str], list[str]]:
 
 
 def samples(model: Model, tokens: int, seed: int) -> list[list[int]]:
-    """Token ids of what the model itself writes, in windows, `tokens` in all. Kept in the cache."""
+    """Token ids of what the model itself writes, in windows, at least `tokens` in all. Kept in the cache."""
     name = f"{weights_key(model)}-written-{mark(tokens, seed)}"
     if (saved := kept(name, lambda s: "windows" in s.note)) is not None:
         return saved.note["windows"]
-    windows: list[list[int]] = []
-    left = tokens
     length = min(SAMPLE, (model.context_length or SAMPLE) // 2)
-    starts = [BEGINNINGS[i % len(BEGINNINGS)] for i in range(SAMPLES)]
+    count = math.ceil(tokens / length)
+    rounds = math.ceil(count / SAMPLES)
+    each = math.ceil(count / rounds)  # equal rounds: a small last one would take as long as a large one
+    starts = [BEGINNINGS[i % len(BEGINNINGS)] for i in range(each)]
     head = model.tokenizer(starts, verbose=False)["input_ids"]  # type: ignore[misc]
-    number = 0
-    while left > 0:
-        tell("the model writes text of its own", tokens - left, tokens)
+    windows: list[list[int]] = []
+    for number in track(range(rounds), "the model writes text of its own"):
         new = generate(
             model, starts, max_new_tokens=length, min_new_tokens=length, do_sample=True, top_k=0, top_p=1.0,
             temperature=1.0, seed=seed + number,
         ).ids.tolist()  # fmt: skip
-        for first, ids in zip(head, new, strict=True):
-            if left > 0:
-                windows.append([*first, *ids][:left])
-                left -= len(windows[-1])
-        number += 1
-    tell("the model writes text of its own", tokens, tokens, finished=True)
+        windows += [[*first, *ids] for first, ids in zip(head, new, strict=True)]
     keep(name, Saved({}, {"windows": windows}))
     return windows

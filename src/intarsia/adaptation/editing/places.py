@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from intarsia.adaptation.editing.exact import exact
 from intarsia.errors import BadInput
 from intarsia.sites import guest_of, read
 
@@ -35,21 +36,22 @@ class Place:
 
     def weight(self) -> Tensor:
         """[width, neuron] float64: W of v = W k + b, whichever way round the layer keeps it."""
-        weight = self.module.weight.detach().double()
+        weight = exact(self.module.weight.detach())
         return weight.T if _transposed(self.module) else weight
 
     def value_of(self, keys: Tensor) -> Tensor:
         """What the MLP adds to the stream for keys [n, neuron]: [n, width] float64."""
-        values = keys.double() @ self.weight().T
+        values = exact(keys) @ self.weight().T
         if self.module.bias is not None:
-            values = values + self.module.bias.detach().double()
+            values = values + exact(self.module.bias.detach())
         return values * self.scale
 
     def add(self, change: Tensor) -> None:
         """Add a change [width, neuron] of the weights, rounded once to their precision."""
         new = self.weight() + change / self.scale
+        weight = self.module.weight
         with torch.no_grad():
-            self.module.weight.copy_(new.T if _transposed(self.module) else new)
+            weight.copy_((new.T if _transposed(self.module) else new).to(weight.dtype))
 
 
 def places(model: Model, layers: Sequence[int] = ()) -> list[Place]:
@@ -108,7 +110,7 @@ def check_linear(model: Model, where: Sequence[Place], ids: Sequence[int]) -> li
     acts = read(model, [list(ids)], names)
     kept = []
     for place in where:
-        given = acts[place.value][0].double()
+        given = exact(acts[place.value][0])
         gap = (place.value_of(acts[place.key][0]) - given).abs().max()
         if gap <= TOLERANCE[model.dtype] * given.abs().max():
             kept.append(place)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from intarsia.adaptation.editing.exact import exact
 from intarsia.errors import IntarsiaError
 
 
@@ -26,7 +27,7 @@ class Moment:
     - matrix: [neuron, neuron] float64, symmetric."""
 
     def __init__(self, matrix: Tensor, ridge: float = 0.0):
-        matrix = matrix.double()
+        matrix = exact(matrix)
         if ridge:
             matrix = matrix + ridge * matrix.diagonal().mean() * torch.eye(len(matrix), dtype=matrix.dtype).to(matrix)
         self.matrix = matrix
@@ -39,7 +40,7 @@ class Moment:
 
     def solve(self, keys: Tensor) -> Tensor:
         """C^-1 K for keys [n, neuron]: [n, neuron]."""
-        return torch.cholesky_solve(keys.double().T, self._factor).T
+        return torch.cholesky_solve(exact(keys).T, self._factor).T
 
 
 def change(keys: Tensor, residuals: Tensor, moment: Moment, weight: float = 0.0) -> Tensor:
@@ -48,7 +49,7 @@ def change(keys: Tensor, residuals: Tensor, moment: Moment, weight: float = 0.0)
     - weight: lambda; 0: every key gets its value exactly.
 
     Raises `IntarsiaError` at lambda = 0 for keys that are multiples of each other."""
-    keys, residuals = keys.double(), residuals.double()
+    keys, residuals = exact(keys), exact(residuals)
     turned = moment.solve(keys)
     inner = keys @ turned.T
     inner = (inner + inner.T) / 2 + weight * torch.eye(len(keys), dtype=inner.dtype, device=inner.device)

@@ -97,7 +97,7 @@ def _probability(
         if numbers:
             edits.append(Apply(name, function=_put(numbers, at, clean[name][0, at])))
     logits = run(model, ids.expand(len(cells), -1), edits).logits[:, -1]
-    return logits.double().softmax(-1)[:, token].cpu()
+    return logits.cpu().double().softmax(-1)[:, token]
 
 
 def _put(rows: list[int], at: int, value: Tensor) -> Callable[[Tensor], Tensor]:

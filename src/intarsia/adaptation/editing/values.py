@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from intarsia.adaptation.editing.exact import exact
 from intarsia.adaptation.editing.wording import Row
 from intarsia.adaptation.trunk import shares_prefixes
 from intarsia.errors import IntarsiaError
@@ -101,7 +102,7 @@ def _descend(batch: _Batch, config: EditConfig, most: float) -> list[Value]:
                 f"adaptation.edit: the loss is no number at step {step}: lower rate (now {config.rate})"
             )
         for i, change, probability in zip(active, changes.detach(), (-nll.detach()).exp().tolist(), strict=True):
-            found[i] = Value(change.double(), step, probability)
+            found[i] = Value(exact(change), step, probability)
         going = [i for i in active if found[i].probability < config.stop_at]
         if not going or step == config.steps:
             break
