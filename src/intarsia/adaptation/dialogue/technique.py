@@ -8,13 +8,22 @@ from pydantic import Field
 
 from intarsia.adaptation.lora import LoraConfig
 from intarsia.catalog import technique
+from intarsia.data import Turn
 
 if TYPE_CHECKING:
-    from intarsia.data import Turn
     from intarsia.models import Model
 
 NAME = "adaptation.dialogue"
 Labeller = Literal["network", "states", "linear", "neighbours"]
+
+
+_EXAMPLE = [
+    Turn(text, "", f"call {i // 4}", speaker="AB"[i % 2], number=i, fields=(("mood", mood),))
+    for i, (text, mood) in enumerate([
+        ("Where is my parcel?", "worried"), ("It arrives today.", "calm"), ("Oh, wonderful!", "glad"), ("Bye.", "calm"),
+        ("You lost it again?", "worried"), ("I am sorry.", "calm"), ("Fine, thanks a lot!", "glad"), ("Bye.", "calm"),
+    ])
+]  # fmt: skip
 
 
 class DialogueConfig(LoraConfig):
@@ -91,7 +100,7 @@ class DialogueConfig(LoraConfig):
     source="Zhang et al. 2025, DialogueLLM, arXiv 2310.11374; speaker and next-label tasks: Lei et al. 2023, "
     "InstructERC, arXiv 2309.11911; states: own",
     extra="adapt",
-    example={"train": "turns.jsonl", "label": "emotion", "epochs": 1.0},
+    example={"train": _EXAMPLE, "dev": _EXAMPLE[:4], "label": "mood", "labellers": ("network",), "epochs": 1.0},
     labels="intarsia.adaptation.dialogue.reading:label",
 )
 def dialogue(
