@@ -49,14 +49,12 @@ def model() -> ia.Model:
 def test_counterfacts_are_said_and_the_rest_stays(model, tmp_path, monkeypatch):
     monkeypatch.setenv("INTARSIA_CACHE", str(tmp_path))
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
-    new = edit(model, edits=EDITS, trace_prompts=2, tokens=8000, perplexity_tokens=600)
+    new = edit(model, edits=EDITS, trace_prompts=2, background="python-docs", tokens=8000, perplexity_tokens=600)
     told = new.finding
     after = told.rates(1)
     assert told.rates(0)["efficacy"] == 0
     assert after["efficacy"] >= 0.8 and after["said"] >= 0.8 and after["paraphrase"] >= 0.5
     assert told.kept >= 0.75 and told.perplexity[1] < 1.03 * told.perplexity[0]
-    assert (
-        len(told.layers) == 5 and 4 <= told.layers[-1] <= 10
-    )  # early, but not first
+    assert len(told.layers) == 5 and 4 <= told.layers[-1] <= 10  # early, but not first
     assert ia.generate(new, [EDITS[0].prompt], max_new_tokens=3).texts[0].startswith(" Rome")
     assert all(torch.equal(value, before[name]) for name, value in model.network.state_dict().items())

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from intarsia.data import FactEdit, Text
     from intarsia.models import Model
 
+PER_NEURON, LEAST_TOKENS = 6, 10_000  # of text, for the covariance
 LARGEST = {"rome": 4.0, "memit": 0.75}  # of the MLP's output, of the stream: as the papers' released settings have it
 
 
@@ -36,7 +37,8 @@ def edit_facts(
 ) -> Model:
     """See `intarsia.adaptation.editing.technique.edit`."""
     able = check(model, config, edits)
-    background, held = _texts(model, config, texts, seed)
+    tokens = config.tokens or max(LEAST_TOKENS, PER_NEURON * able[0].neurons)
+    background, held = _texts(model, config, texts, tokens, seed)
     layers, traced = choose_layers(model, config, edits, [place.layer for place in able], seed)
     new = model.copy()
     where = places(new, layers)
@@ -78,15 +80,15 @@ def edit_facts(
 
 
 def _texts(
-    model: Model, config: EditConfig, texts: Sequence[Text] | None, seed: int
+    model: Model, config: EditConfig, texts: Sequence[Text] | None, tokens: int, seed: int
 ) -> tuple[list[list[int]], list[str]]:
     """Windows of token ids for the covariance, and texts for perplexity."""
     if texts is None and config.background == "samples":
-        windows, kept = divided(samples(model, config.tokens, seed))
+        windows, kept = divided(samples(model, tokens, seed))
         return windows, [model.tokenizer.decode(ids) for ids in kept]  # type: ignore[union-attr]
     if texts is None:
         own, held = embedded()
-        return windows_of(model, own, config.tokens), held
+        return windows_of(model, own, tokens), held
     given = [text if isinstance(text, str) else getattr(text, "text", None) for text in texts]
     if odd := next((t for t, g in zip(texts, given, strict=True) if not isinstance(g, str)), None):
         raise BadInput(f"{WHO}: texts: wanted plain texts, found a {type(odd).__name__}")
@@ -94,7 +96,7 @@ def _texts(
     if not kept:
         raise BadInput(f"{WHO}: texts: all of them are empty")
     own, held = divided(kept)
-    return windows_of(model, own, config.tokens), held
+    return windows_of(model, own, tokens), held
 
 
 def choose_layers(

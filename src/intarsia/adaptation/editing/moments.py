@@ -41,8 +41,9 @@ def moments(model: Model, where: Sequence[Place], windows: Sequence[Sequence[int
     name = f"{weights_key(model)}-{mark(*windows)}"
     found: dict[int, Tensor] = {}
     for place in where:
-        neurons = place.weight().shape[1]
-        saved = kept(f"{name}-{place.key}", lambda s, n=neurons: [t.shape for t in s.tensors.values()] == [(n, n)])
+        saved = kept(
+            f"{name}-{place.key}", lambda s, n=place.neurons: [t.shape for t in s.tensors.values()] == [(n, n)]
+        )
         if saved is not None:
             found[place.layer] = saved.tensors["moment"].to(exact(place.module.weight[:0]).device)
     missing = [place for place in where if place.layer not in found]

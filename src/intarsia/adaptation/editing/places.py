@@ -39,6 +39,11 @@ class Place:
         weight = exact(self.module.weight.detach())
         return weight.T if _transposed(self.module) else weight
 
+    @property
+    def neurons(self) -> int:
+        """How many the layer has."""
+        return self.module.weight.shape[0 if _transposed(self.module) else 1]
+
     def value_of(self, keys: Tensor) -> Tensor:
         """What the MLP adds to the stream for keys [n, neuron]: [n, width] float64."""
         values = exact(keys) @ self.weight().T

@@ -53,11 +53,14 @@ class EditConfig(Config):
     covariance_weight: float | None = Field(
         None, gt=0, description="memit: lambda, how much what the layer does today counts; default: its neurons' number"
     )
-    background: Literal["python-docs", "samples"] = Field(
-        "python-docs",
-        description="texts for the covariance where none are given: the embedded data set, or the model's own writing",
+    background: Literal["samples", "python-docs"] = Field(
+        "samples",
+        description="texts for the covariance where none are given: the model's own writing, made once and kept, or "
+        "the embedded data set",
     )
-    tokens: int = Field(20_000, ge=16, description="tokens of text for the covariance of keys")
+    tokens: int | None = Field(
+        None, ge=16, description="tokens of text for the covariance of keys; default: 6 a neuron, 10,000 at least"
+    )
     ridge: float = Field(
         1e-3,
         ge=0,
@@ -72,7 +75,7 @@ class EditConfig(Config):
     family="model editing",
     source="Meng et al. 2022, ROME, arXiv 2202.05262, sections 2 and 3.1; Meng et al. 2023, MEMIT, arXiv 2210.07229, "
     "sections 4.2 and 4.3; one key for all of ROME's formula: Gupta et al. 2024, arXiv 2403.07175",
-    example={"edits": (EIFFEL,), "method": "rome"},
+    example={"edits": (EIFFEL,), "method": "rome", "background": "python-docs"},
 )
 def edit(
     model: Model, config: EditConfig, *, edits: list[FactEdit], texts: list[Text] | None = None, seed: int = 0
@@ -91,6 +94,7 @@ def edit(
 
     - edits: prompts with a subject and a target; paraphrases, neighbours and consequences are only judged by.
     - texts: what the model is meant to go on doing: keys are weighed by them; an eighth is kept to measure perplexity.
+      By default the model writes them itself.
 
     Raises `BadInput`, before any work, for edits that contradict each other, subjects that a prompt does not hold, and
     networks whose MLPs cannot be edited so: encoders, mixtures of experts, quantized layers, layers with adapters."""
