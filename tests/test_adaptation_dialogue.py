@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +12,26 @@ import pytest
 import torch
 
 import intarsia as ia
-from intarsia.adaptation import dialogue
+from intarsia.adaptation import dialogue, label
 from intarsia.adaptation.dialogue import mixing
 from intarsia.adaptation.dialogue.answers import edit_distance, read_answer
 from intarsia.adaptation.dialogue.features import columns, features, main_speakers
 from intarsia.adaptation.dialogue.linear import Linear, choose
 from intarsia.adaptation.dialogue.neighbours import FLOOR, Neighbours
 from intarsia.adaptation.dialogue.published import PAPER, Asking, as_published
-from intarsia.adaptation.dialogue.reading import reader_of
+from intarsia.adaptation.dialogue.reading import embedder as embedder_of
+from intarsia.adaptation.dialogue.reading import key_of, reader_of
 from intarsia.adaptation.dialogue.scripts import Writer, Writing, by_dialogue
 from intarsia.adaptation.dialogue.shifts import difficulty, easier_half
 from intarsia.adaptation.dialogue.states import Depths, frozen, whole
 from intarsia.adaptation.dialogue.tagging import Head, Loss, States
 from intarsia.adaptation.dialogue.technique import NAME, DialogueConfig
+from intarsia.adaptation.training import train
 from intarsia.adaptation.trunk import Trunk
-from intarsia.data import Turn
+from intarsia.data import LabelledText, Turn
 from intarsia.errors import BadInput, Note
 from intarsia.measure import quality
+from intarsia.measure.labelling import label_scores, own_way
 from intarsia.models.embedding import embed
 from tests.tiny import tiny
 
@@ -85,7 +89,8 @@ def test_a_turn_is_read_where_its_cue_ends(last, bos):
             assert head.endswith("\n" if last and i else "" if last else f"{said.speaker}:")
             if last:
                 assert model.tokenizer.decode(script.ids[: script.asks[i] + 1]).endswith(f"{said.text} -")
-                assert script.ids[script.asks[i] + 1] == script.names[i]
+                name = script.names[i]
+                assert script.ids[script.asks[i] + 1 :][: len(name)] == name
         assert text.count(" =") == 5
 
 
@@ -113,6 +118,30 @@ def test_long_dialogues_are_divided_and_every_turn_is_read_once():
     first, second = scripts[0], scripts[1]
     seen = model.tokenizer.decode(second.ids[: second.reads[0]])
     assert turns[first.turns[-1]].text in seen, "a later part begins with turns of the one before"
+
+
+def test_no_row_is_longer_than_is_said_and_every_turn_is_read_once():
+    draw, tokenizer = random.Random(5), tiny("llama").tokenizer
+    for longest in (48, 64, 100):
+        turns = [
+            Turn("x" * draw.choice((0, 3, 20, 60)), "joy", f"d{i // 12}", speaker=draw.choice(("", "Al", "Christine")),
+                 number=i % 12)
+            for i in range(240)
+        ]  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Note)
+            for last, past, future in ((True, None, 0), (False, None, 0), (True, 2, 0), (True, 1, 2)):
+                scripts = Writer(tokenizer, Writing("name", last, longest=longest, past=past, future=future)).write(
+                    turns
+                )
+                assert max(len(s.ids) for s in scripts) <= longest
+                assert sorted(t for s in scripts for t in s.turns) == list(range(240))
+
+
+def test_a_turn_that_says_nothing_is_read_at_its_cue(made):
+    said = [Turn("", "", "d", number=0), Turn("great", "", "d", speaker="A", number=1)]
+    found = label_scores(made, said)
+    assert np.isfinite(found.scores).all() and found.probabilities.sum(1) == pytest.approx([1, 1])
 
 
 def test_windows_hold_the_past_and_the_future_that_is_asked_for():
@@ -158,7 +187,7 @@ def test_the_loss_is_the_naive_one():
     turns = talk(4)
     turns[3] = Turn(turns[3].text, "", "d0", speaker="B", number=3)
     labels = np.array([{"anger": 0, "calm": 1, "joy": 2}.get(t.label, -1) for t in turns])
-    scripts = Writer(model.tokenizer, Writing()).write(turns)
+    scripts = Writer(model.tokenizer, Writing(speaker_last=True)).write(turns)
     config = DialogueConfig(next_weight=0.3, speaker_weight=0.7, class_weight=0.5, logit_adjustment=0.4)
     torch.manual_seed(0)
     head, expecting = (Head(torch.randn(3, model.config.hidden_size), torch.randn(3)) for _ in range(2))
@@ -175,7 +204,9 @@ def test_the_loss_is_the_naive_one():
         for turn, read, at, ask, name in zip(s.turns, s.reads, s.heads, s.asks, s.names, strict=True):
             y = int(labels[turn])
             candidates = sorted(set(s.names))
-            z = states[ask] @ model.network.get_output_embeddings().weight[candidates].T
+            assert len(candidates) == 2 and candidates[0][0] == candidates[1][0], "alike but for the last token"
+            matrix = model.network.get_output_embeddings().weight
+            z = states[ask] @ torch.stack([matrix[list(c)].mean(0) for c in candidates]).T
             speakers.append(-z.log_softmax(-1)[candidates.index(name)])
             if y < 0:
                 continue
@@ -403,6 +434,66 @@ def test_another_column_may_hold_the_label(embedder):
     assert out.extras[NAME]["labels"] == ["a", "c", "j"]
 
 
+def test_other_records_are_dialogues_of_their_own_with_their_context(made):
+    record = LabelledText("so 1", "calm", context=("great 2", "stop 3"))
+    as_record = label_scores(made, [record, LabelledText("great 4", "joy")])
+    turns = [Turn(t, "", "d", number=i) for i, t in enumerate(("great 2", "stop 3", "so 1"))]
+    np.testing.assert_allclose(as_record.scores[0], label_scores(made, turns).scores[2], atol=1e-5)
+    assert as_record.scores.shape == (2, 3)
+
+
+def test_the_last_technique_that_taught_labels_is_the_one_that_labels(made, embedder, tmp_path):
+    assert own_way(made) == NAME
+    records = [LabelledText(t.text, t.label) for t in talk(3)]
+    later = label(made, train=records, max_steps=1, layers_from=2)
+    assert own_way(later) is None and NAME not in later.parts and own_way(made) == NAME
+    again = dialogue(later, train=talk(4), dev=talk(2, seed=1), labellers=("neighbours",), embedder=embedder)
+    assert own_way(again) == own_way(ia.load(again.save(tmp_path / "m"))) == NAME
+
+
+def test_another_embedding_model_under_the_same_name_is_refused(embedder, tmp_path):
+    place = tmp_path / "embedder"
+    tiny("bert").save(place)
+    out = dialogue(tiny("llama"), train=talk(4), dev=talk(2, seed=1), labellers=("neighbours",), embedder=str(place))
+    label_scores(out, talk(1))
+    tiny("bert", seed=1).save(place, force=True)
+    embedder_of.cache_clear()
+    key_of.cache_clear()
+    with pytest.raises(BadInput, match="is another model than the one these"):
+        label_scores(out, talk(1))
+
+
+def test_dialogues_of_dev_that_train_holds_are_told_of(embedder):
+    with pytest.warns(Note, match="2 of 3 dialogues of dev are in train"):
+        dialogue(tiny("llama"), train=talk(4), dev=[*talk(2), Turn("hm", "joy", "x")], labellers=("neighbours",),
+                 embedder=embedder)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"verbalisers": {"jou": " joy"}}, "no label is called 'jou' .did you mean joy"),
+        ({"verbalisers": {"joy": " "}}, "the words of 'joy' are empty"),
+        ({"recipe": "dialoguellm", "verbalisers": {"joy": "up", "calm": "Up"}}, "two labels are both written 'up'"),
+    ],
+)
+def test_words_that_cannot_be_are_refused(settings, words):
+    with pytest.raises(BadInput, match=words):
+        dialogue(tiny("llama"), train=talk(4), dev=talk(2, seed=1), **settings)
+
+
+def test_a_curriculum_shows_everything_the_easy_ones_first():
+    seen = []
+
+    def loss(number):
+        seen.append(number)
+        return parameter.square().sum()
+
+    parameter = torch.nn.Parameter(torch.ones(2))
+    train([([parameter], 1.0)], 9, loss, DialogueConfig(epochs=1.0), 0, "trying", easy=range(4))
+    assert set(seen[:3]) <= set(range(4)) and set(seen[3:8]) == {4, 5, 6, 7, 8} and len(seen) == 9
+
+
 def test_turns_without_a_label_are_context(made):
     turns = talk(2, seed=4)
     silent = [
@@ -547,13 +638,13 @@ def test_shots_stand_before_every_question():
 
 
 @pytest.mark.parametrize(
-    ("text", "label"),
+    ("text", "named"),
     [("joy", "joy"), (" Joy.\nmore", "joy"), ("not happy, sad", "happy"), ("it is sadness", "sadness"),
      ("sadnes", "sadness"), ("very happy joy", "very happy"), ("", "joy"), ("unhappy", "happy")],
 )  # fmt: skip
-def test_answers_are_read_by_place_then_by_distance(text, label):
+def test_answers_are_read_by_place_then_by_distance(text, named):
     labels = ["happy", "very happy", "joy", "sadness"]
-    assert labels[read_answer(text, labels)] == label
+    assert labels[read_answer(text, labels)] == named
 
 
 def test_edit_distance_is_levenshteins():

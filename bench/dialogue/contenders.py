@@ -49,7 +49,7 @@ def run(
         ])  # fmt: skip
     show(f"{name}: {len([t for t in test if t.label]):,} test turns, {len(train):,} to learn from", columns, rows)
     if "own" in made:
-        classes = made["own"]["classes"]
+        classes = [[str(cell) for cell in row] for row in made["own"]["classes"]]
         show(f"{name}: own, by class", ["class", "F1", "precision", "recall", "turns"], classes)
     figure = {c: f["weighted_f1"][0] for c, f in made.items()}
     wanted = {"own": f"{name}_wf1", "linear": f"{name}_wf1_linear", "dialoguellm": f"{name}_wf1_dialoguellm"}
@@ -155,7 +155,8 @@ class Contenders:
             labels, true, scores.probabilities[places], scores.raw[places], [self.test[i].group for i in places]
         )
         classes = [
-            [c.label, f"{c.f1[0]:.1%}", f"{c.precision:.1%}", f"{c.recall:.1%}", c.support] for c in found.classes
+            [c.label, f"{c.f1[0]:.1%}", f"{c.precision:.1%}", f"{c.recall:.1%}", f"{c.support:,}"]
+            for c in found.classes
         ]
         return {
             "weighted_f1": found.weighted_f1, "accuracy": found.accuracy, "macro_f1": found.macro_f1, "ece": found.ece,

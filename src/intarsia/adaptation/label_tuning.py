@@ -18,6 +18,7 @@ from intarsia.data import labelled
 from intarsia.errors import BadInput
 from intarsia.measure import trie as tries
 from intarsia.measure.classification import macro_f1, weighted_f1
+from intarsia.measure.labelling import forget_way
 from intarsia.measure.labels import LabelTask
 from intarsia.measure.likelihood import accepts, check_causal, given, left_padded, score, softmax
 from intarsia.measure.prompts import encode_prompts
@@ -93,6 +94,7 @@ def tune(
     }
     if dev:
         facts["dev"] = calibrate(out, task, dev, config)
+    forget_way(out)
     task.attach(out)
     out.extras["adaptation.label"] = facts
     return out

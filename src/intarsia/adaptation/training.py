@@ -71,7 +71,7 @@ class Training:
     - loss_of: one loss, or several that add up, each in its turn (where all at once would take too much memory).
     - easy: batches that the first third of the steps is drawn from; all the others come in after it (a curriculum).
 
-    With `config.minutes` the steps are as many as fit: the learning rate falls by the clock."""
+    With `config.minutes` it ends when they are over, at the latest: the learning rate falls by the clock."""
 
     def __init__(
         self, groups: Sequence[tuple[list[torch.nn.Parameter], float]], batches: int,
@@ -89,12 +89,13 @@ class Training:
         self._gone = 0.0  # share of the minutes that are used up
         self._optimiser = torch.optim.AdamW(
             [{"params": parameters, "lr": config.learning_rate * factor} for parameters, factor in groups],
-            weight_decay=config.weight_decay, betas=config.betas,
+            weight_decay=config.weight_decay,
+            betas=config.betas,
         )
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self._optimiser, lambda step: rate(max(step, self._gone * steps), steps, config)
         )
-        self._easy, self._clock = list(easy), 0.0
+        self._easy, self._early, self._clock = list(easy), False, 0.0
         self._shuffle = random.Random(seed)
         self._order: list[int] = []
         self._everything = [p for parameters, _ in groups for p in parameters]
@@ -114,8 +115,15 @@ class Training:
                 self._gone = self._clock / (60 * self._config.minutes)
                 if self._gone >= 1 and self.losses:
                     break
+            early = bool(self._easy) and max(len(self.losses) / self.steps, self._gone) < EASY
+            if self._early and not early:
+                # What was not seen yet comes first, that is last in the list.
+                seen, unseen = list(self._easy), sorted(set(range(self._batches)) - set(self._easy))
+                self._shuffle.shuffle(seen)
+                self._shuffle.shuffle(unseen)
+                self._order = seen + unseen
+            self._early = early
             if not self._order:
-                early = self._easy and max(len(self.losses) / self.steps, self._gone) < EASY
                 self._order = list(self._easy if early else range(self._batches))
                 self._shuffle.shuffle(self._order)
             self._optimiser.zero_grad(set_to_none=True)

@@ -16,9 +16,18 @@ if TYPE_CHECKING:
 
 
 def own_way(model: Model) -> str | None:
-    """The technique in whose way the model labels, or None."""
+    """The technique in whose way the model labels: of several the one that came last; or None."""
     known = catalog.load() if model.extras else {}
-    return next((name for name in reversed(list(model.extras)) if name in known and known[name].labels), None)
+    ways = [name for name in model.extras if name in known and known[name].labels]
+    came = [change.get("technique") for change in model.identity.changes]
+    return max(ways, key=lambda name: max((i for i, c in enumerate(came) if c == name), default=-1), default=None)
+
+
+def forget_way(model: Model) -> None:
+    """Take off what techniques left that label in a way of their own, in place: the model labels anew."""
+    while (name := own_way(model)) is not None:
+        model.extras.pop(name)
+        model.parts.pop(name, None)
 
 
 def label_scores(model: Model, records: Sequence[LabelledText], *, technique: str | None = None) -> LabelScores:

@@ -100,6 +100,12 @@ def softmax(scores: np.ndarray) -> np.ndarray:
     return e / e.sum(-1, keepdims=True)
 
 
+def log_softmax(scores: np.ndarray) -> np.ndarray:
+    """Along the last axis, in the input's precision."""
+    shifted = scores - scores.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
 def check_causal(model: Model) -> None:
     """Raise `BadInput` unless the network predicts the next token."""
     from transformers import GenerationMixin

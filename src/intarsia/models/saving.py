@@ -124,7 +124,11 @@ def restore(model: Model, folder: Path) -> Model:
 def _part(file: Path) -> Saved:
     from intarsia.models.saved import Saved
 
-    if (saved := Saved.read(file)) is None:
+    try:
+        saved = Saved.read(file)
+    except BadInput:
+        raise BadInput(f"{file} is damaged: without it the model is another one; save it again") from None
+    if saved is None:
         raise BadInput(f"{file} is missing: without it the model is another one; save it again")
     return saved
 

@@ -6,7 +6,7 @@ it. It serves any model that labels: one that `adaptation.dialogue` or `adaptati
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pydantic
 from fastapi import FastAPI, Request
@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 MOST = 2000  # turns or texts of one request
 
 
+SomeText = Annotated[str, pydantic.Field(min_length=1, max_length=20_000)]
+
+
 class Said(pydantic.BaseModel):
     """A turn. number: its place, where turns are missing; about: what is to be seen, in words."""
 
     model_config = pydantic.ConfigDict(extra="forbid")
-    text: str = pydantic.Field(min_length=1, max_length=20_000)
+    text: SomeText
     speaker: str = ""
     number: int | None = None
     about: str = ""
@@ -40,7 +43,7 @@ class LabelRequest(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid")
     turns: list[Said] | None = pydantic.Field(None, min_length=1, max_length=MOST)
-    texts: list[str] | None = pydantic.Field(None, min_length=1, max_length=MOST)
+    texts: list[SomeText] | None = pydantic.Field(None, min_length=1, max_length=MOST)
     last: bool = pydantic.Field(False, description="only the last turn is wanted: the rest is context")
 
     @pydantic.model_validator(mode="after")

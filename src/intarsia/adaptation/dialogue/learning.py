@@ -6,15 +6,17 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from intarsia.adaptation.dialogue import mixing
 from intarsia.adaptation.dialogue.features import columns, main_speakers
+from intarsia.adaptation.dialogue.figures import counted, figure, figures
 from intarsia.adaptation.dialogue.linear import choose
 from intarsia.adaptation.dialogue.neighbours import Neighbours
-from intarsia.adaptation.dialogue.reading import Reader, vectors_of
+from intarsia.adaptation.dialogue.reading import Reader, key_of, vectors_of
 from intarsia.adaptation.dialogue.scripts import Writer, Writing, by_dialogue
 from intarsia.adaptation.dialogue.shifts import easier_half
 from intarsia.adaptation.dialogue.states import AtTurns, Depths, frozen
@@ -26,14 +28,12 @@ from intarsia.adaptation.trunk import Trunk
 from intarsia.data import Turn, load_data, relabelled, split
 from intarsia.data.dialogues import mapped, without_overlap
 from intarsia.errors import BadInput, Note, did_you_mean
-from intarsia.measure.classification import accuracy, macro_f1, weighted_f1
 from intarsia.measure.likelihood import check_causal
 
 if TYPE_CHECKING:
     from intarsia.adaptation.dialogue.technique import DialogueConfig
     from intarsia.models import Model
 
-FIGURES = {"weighted_f1": weighted_f1, "macro_f1": macro_f1, "accuracy": accuracy}
 BEHIND, WITHIN = (0.1, 0.3, 1.0), (0.01, 0.03, 0.1)  # strengths that are tried: states are wide, and strongly related
 TURN = "turns of dialogues (dialogue, turn, speaker, text, label)"
 
@@ -50,9 +50,12 @@ def learn(
     train += joined(train, [*dev, *(test or [])], config)
     labels = sorted({t.label for t in train if t.label})
     if config.recipe == "dialoguellm":
+        words_of(labels, config)
         from intarsia.adaptation.dialogue.published import learn as published
 
         return published(model, config, train, dev, labels, seed)
+    words_of(labels, config)
+    warn_of_twins(train, dev)
     if not config.labellers:
         raise BadInput(f"{NAME}: labellers is empty: name network, linear or neighbours")
     return _Learning(model, config, train, dev, labels, seed).go()
@@ -62,6 +65,7 @@ def splits(
     train: Sequence[Turn], dev: Sequence[Turn] | None, config: DialogueConfig, seed: int
 ) -> tuple[list[Turn], list[Turn]]:
     """Both splits, labelled by the column that is asked for, and checked."""
+    asked = dev is not None
     for name, given in (("train", train), ("dev", dev or [])):
         if odd := next((t for t in given if not isinstance(t, Turn)), None):
             raise BadInput(
@@ -98,13 +102,38 @@ def splits(
             f"train has {', '.join(sorted(known))}"
         )
     if not any(t.label for t in dev):
-        raise BadInput(f"{NAME}: no turn of dev has a label: what each labeller counts for is chosen there")
+        raise BadInput(
+            f"{NAME}: no turn of dev has a label: what each labeller counts for is chosen there"
+            if asked
+            else f"{NAME}: too few dialogues have each label to hold some back: give dev, or more dialogues"
+        )
     return list(train), list(dev)
+
+
+def warn_of_twins(train: Sequence[Turn], dev: Sequence[Turn]) -> None:
+    """Say when whole dialogues of dev stand in train: what is chosen there favours whoever remembers."""
+
+    def texts(turns: Sequence[Turn]) -> set[tuple[str, ...]]:
+        return {tuple(turns[i].text for i in numbers) for numbers in by_dialogue(turns)}
+
+    mine = texts(dev)
+    if both := len(mine & texts(train)):
+        warnings.warn(
+            f"{both} of {len(mine)} dialogues of dev are in train, too: what is chosen on them favours remembering",
+            Note,
+            stacklevel=4,
+        )
 
 
 def words_of(labels: Sequence[str], config: DialogueConfig) -> list[str]:
     """The words of each label, as the network would write them: given, or its name with a space before it."""
     given = config.verbalisers or {}
+    if odd := next((name for name in given if name not in labels), None):
+        raise BadInput(
+            f"{NAME}: verbalisers: no label is called '{odd}'{did_you_mean(odd, labels)}; train has {', '.join(labels)}"
+        )
+    if empty := next((name for name, words in given.items() if not words.strip()), None):
+        raise BadInput(f"{NAME}: verbalisers: the words of '{empty}' are empty")
     return [given.get(name, " " + name.replace("_", " ").lower()) for name in labels]
 
 
@@ -114,6 +143,8 @@ def joined(train: Sequence[Turn], judges: Sequence[Turn], config: DialogueConfig
     for name in config.others:
         data = load_data(name)
         turns = data.splits.get("train", [])
+        if config.label is not None and all(isinstance(t, Turn) for t in turns):
+            turns = relabelled(turns, config.label)
         if not turns or not all(isinstance(t, Turn) for t in turns):
             raise BadInput(f"{NAME}: others: {name} has no split 'train' of {TURN}")
         if config.label_map is not None:
@@ -142,12 +173,12 @@ class _Learning:
         prior = ((self.counts + 1) / (self.counts + 1).sum()).tolist()
         reader = Reader(
             self.labels, mixing.equal([], len(self.labels)), window=config.window, decay=config.decay,
-            future=config.future, prior=prior,
+            future=config.future,
         )  # fmt: skip
         facts: dict[str, Any] = {}
         vectors = None
         if {"linear", "neighbours"} & set(config.labellers):
-            reader.embedder = config.embedder
+            reader.embedder, reader.embedder_key = config.embedder, key_of(config.embedder)
             vectors = self._embeddings(reader, facts)
         new = self.model
         if {"network", "states"} & set(config.labellers):
@@ -156,27 +187,21 @@ class _Learning:
         y = self.y_dev[self.y_dev >= 0]
         reader.mix = mixing.fit(each, y)
         reader.mix, facts["tau"] = mixing.shifted(reader.mix, each, y, np.log(prior), self._figure)
-        facts["dev"] = {
-            name: {figure: self._value(scores, y, figure) for figure in FIGURES}
-            for name, scores in {**each, "mix": reader.mix.scores(each)}.items()
-        }
+        facts["dev"] = {name: figures(scores, y) for name, scores in {**each, "mix": reader.mix.scores(each)}.items()}
         out = new.with_network(
             new.network, technique=NAME, config=config.model_dump(mode="json", exclude_defaults=True), seed=self.seed
         )
         saved, note = reader.save()
         out.parts[NAME] = saved
-        out.extras[NAME] = {"recipe": config.recipe, **note, "facts": facts | self._counted()}
+        out.extras[NAME] = {
+            "recipe": config.recipe,
+            **note,
+            "facts": facts | counted(self.train, self.dev, self.labels),
+        }
         from intarsia.adaptation.dialogue.finding import found
 
         out.finding = found(out.extras[NAME])
         return out
-
-    def _counted(self) -> dict[str, Any]:
-        return {
-            "turns": len(self.train), "labelled": int((self.y >= 0).sum()), "dialogues": len(by_dialogue(self.train)),
-            "labels": dict(zip(self.labels, self.counts.tolist(), strict=True)),
-            "dev_turns": int((self.y_dev >= 0).sum()),
-        }  # fmt: skip
 
     def _embeddings(self, reader: Reader, facts: dict[str, Any]) -> np.ndarray:
         """Fit who works on sentence embeddings; gives those of dev."""
@@ -251,11 +276,6 @@ class _Learning:
             setattr(reader, part, chosen.linear)
             facts[part] = {"strength": chosen.strength, "exponent": chosen.exponent}
 
-    def _value(self, scores: np.ndarray, labels: np.ndarray, figure: str) -> float:
-        confusion = np.zeros((len(self.labels), len(self.labels)))
-        np.add.at(confusion, (labels, scores.argmax(1)), 1)
-        return float(FIGURES[figure](confusion))
-
     @property
     def _figure(self) -> Callable[[np.ndarray, np.ndarray], float]:
-        return lambda scores, labels: self._value(scores, labels, self.config.choose_for)
+        return partial(figure, self.config.choose_for)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from intarsia.measure.likelihood import log_softmax
+
 STRENGTHS = (1.0, 3.0, 10.0, 30.0)
 EXPONENTS = (0.0, 0.5)
 
@@ -24,9 +26,7 @@ class Linear:
 
     def scores(self, features: np.ndarray) -> np.ndarray:
         """[record, label] log probabilities of features [record, width]."""
-        z = (features - self.mean) / self.spread @ self.weight.T + self.bias
-        top = z.max(1, keepdims=True)
-        return z - top - np.log(np.exp(z - top).sum(1, keepdims=True))
+        return log_softmax((features - self.mean) / self.spread @ self.weight.T + self.bias)
 
     @staticmethod
     def fit(

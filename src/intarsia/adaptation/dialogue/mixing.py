@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from intarsia.measure.likelihood import log_softmax
+
 SHIFTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 PULL = 0.02  # strength of the pull towards equal weights and no bias, per labeller and label
 
@@ -23,9 +25,7 @@ class Mix:
 
     def scores(self, given: Mapping[str, np.ndarray]) -> np.ndarray:
         """[record, label] log probabilities, from those of the labellers by name."""
-        z = sum(weight * given[name] for name, weight in self.weights.items()) + np.asarray(self.bias)
-        top = z.max(1, keepdims=True)
-        return z - top - np.log(np.exp(z - top).sum(1, keepdims=True))
+        return log_softmax(sum(weight * given[name] for name, weight in self.weights.items()) + np.asarray(self.bias))
 
 
 def equal(names: Sequence[str], labels: int) -> Mix:

@@ -15,11 +15,12 @@ FLOOR = 0.01  # share of the probability that labels without a neighbour divide
 class Neighbours:
     """p(y) ~ sum over the nearest with label y of exp(cosine / temperature).
 
-    - vectors: [record, width] of length one; labels: [record]; groups: [record] numbers of dialogues."""
+    - vectors: [record, width] of length one; labels: [record].
+    - groups: [record] numbers of dialogues, for queries that are among those kept."""
 
     vectors: np.ndarray
     labels: np.ndarray
-    groups: np.ndarray
+    groups: np.ndarray | None
     count: int
     nearest: int = 20
     temperature: float = 0.1
@@ -33,7 +34,7 @@ class Neighbours:
         for start in range(0, len(vectors), 512):
             some = slice(start, start + 512)
             near = vectors[some] @ self.vectors.T
-            if groups is not None:
+            if groups is not None and self.groups is not None:
                 near = np.where(groups[some, None] == self.groups[None], -np.inf, near)
             best = np.argpartition(-near, k - 1, axis=1)[:, :k]
             worth = np.exp(np.take_along_axis(near, best, 1) / self.temperature - 1 / self.temperature)

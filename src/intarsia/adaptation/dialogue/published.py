@@ -18,12 +18,12 @@ import torch
 from intarsia.adaptation import lora
 from intarsia.adaptation.conversations import IGNORED, Marked
 from intarsia.adaptation.dialogue.answers import read_answer
+from intarsia.adaptation.dialogue.figures import counted, figures
 from intarsia.adaptation.dialogue.scripts import by_dialogue
 from intarsia.adaptation.dialogue.technique import NAME
 from intarsia.adaptation.instruction_tuning import answer_loss
 from intarsia.adaptation.training import fixed_batches, seeded, train
 from intarsia.errors import BadInput
-from intarsia.measure.classification import accuracy, macro_f1, weighted_f1
 from intarsia.measure.likelihood import LabelScores, left_padded, length_batches
 from intarsia.progress import track
 
@@ -52,7 +52,9 @@ class Asking:
 
     - words: of the labels, in the order they are listed. examples: answered questions before every question."""
 
-    def __init__(self, words: Sequence[str], past: int, future: int, speakers: str, examples: Sequence[str] = ()):
+    def __init__(
+        self, words: Sequence[str], past: int | None, future: int, speakers: str, examples: Sequence[str] = ()
+    ):
         self.words, self.past, self.future, self.speakers = list(words), past, future, speakers
         self.examples = list(examples)
 
@@ -70,7 +72,10 @@ class Asking:
             names: dict[str, str] = {}
             lines = [self._line(turns[i], names) for i in numbers]
             for place, i in enumerate(numbers):
-                context = lines[max(0, place - self.past) : place] + lines[place + 1 : place + 1 + self.future]
+                context = (
+                    lines[0 if self.past is None else max(0, place - self.past) : place]
+                    + lines[place + 1 : place + 1 + self.future]
+                )
                 out[i] = context, lines[place]
         return out
 
@@ -88,17 +93,20 @@ class Asking:
         return "\n\n".join([*parts, f"### Input:\n{text}", "### Response:\n"])
 
     def prompts(self, turns: Sequence[Turn], tokenizer: Any, limit: int) -> list[list[int]]:
-        """Token ids of every prompt, at most `limit`: the oldest context goes first, then the end of the text."""
+        """Token ids of every prompt, at most `limit`: first the oldest context goes, then the end of what is seen, then
+        of what is said."""
         out = []
         for turn, (context, text) in zip(turns, self.texts(turns), strict=True):
-            context = list(context)
+            context, about = list(context), turn.about
             while True:
-                whole = f"{self.head(bool(turn.about))}\n\n{self.question(context, text, turn.about)}"
+                whole = f"{self.head(bool(about))}\n\n{self.question(context, text, about)}"
                 ids = list(tokenizer(whole, verbose=False)["input_ids"])
                 if len(ids) <= limit:
                     break
                 if context:
                     context.pop(0)
+                elif len(about) > 8:
+                    about = about[: max(8, len(about) - 4 * (len(ids) - limit))]
                 elif len(text) > 8:
                     text = text[: max(8, len(text) - 4 * (len(ids) - limit))]
                 else:
@@ -118,13 +126,17 @@ def learn(
     config = as_published(config)
     if any(t.label and "\n" in t.label for t in train_turns):
         raise BadInput(f"{NAME}: a label of several lines cannot be written out")
+    written_as = [(config.verbalisers or {}).get(name, name).strip().casefold() for name in labels]
+    if twice := next((word for word in written_as if written_as.count(word) > 1), None):
+        raise BadInput(f"{NAME}: two labels are both written '{twice}': give verbalisers that tell them apart")
     words = {name: (config.verbalisers or {}).get(name, name).strip() for name in labels}
-    asking = Asking(list(words.values()), config.past or 0, config.future, config.speakers)
+    asking = Asking(list(words.values()), config.past, config.future, config.speakers)
     asking.examples = examples(asking, train_turns, words, config.shots, seed)
     limit = min(config.max_tokens, model.context_length or config.max_tokens)
     answer = {name: _answer(model.tokenizer, word) for name, word in words.items()}
     room = limit - max(map(len, answer.values()))
     prompts = asking.prompts(train_turns, model.tokenizer, room)
+    asking.prompts(dev, model.tokenizer, room)  # what does not fit is told of now
     rows = [_row(ids, answer[t.label], config) for ids, t in zip(prompts, train_turns, strict=True) if t.label]
     new = model.copy()
     with seeded(seed):
@@ -147,21 +159,16 @@ def learn(
         "speakers": asking.speakers, "examples": asking.examples, "limit": room, "beams": config.beams,
         "words": asking.words,
     }  # fmt: skip
-    counts = {name: sum(t.label == name for t in train_turns) for name in labels}
-    judged = [t for t in dev if t.label]
-    scores = label(out, note, dev).scores[[i for i, t in enumerate(dev) if t.label]]
-    y = np.array([list(labels).index(t.label) for t in judged])
-    confusion = np.zeros((len(labels), len(labels)))
-    np.add.at(confusion, (y, scores.argmax(1)), 1)
-    figures = {"weighted_f1": weighted_f1, "accuracy": accuracy, "macro_f1": macro_f1}
-    note["facts"] = {
-        "turns": len(train_turns), "labelled": len(rows), "dialogues": len(by_dialogue(train_turns)), "labels": counts,
-        "dev": {"answers": {k: float(f(confusion)) for k, f in figures.items()}}, "dev_turns": len(judged),
+    judged = [i for i, t in enumerate(dev) if t.label]
+    y = np.array([list(labels).index(dev[i].label) for i in judged])
+    note["facts"] = counted(train_turns, dev, labels) | {
+        "dev": {"answers": figures(label(out, note, dev).scores[judged], y)},
         "network": {
             "rows": len(rows), "tokens": sum(len(row.ids) for row in rows), "trained_parameters": trained.parameters,
             "losses": [round(loss, 5) for loss in trained.losses],
         },
     }  # fmt: skip
+    out.parts.pop(NAME, None)
     out.extras[NAME] = note
     from intarsia.adaptation.dialogue.finding import found
 
@@ -175,14 +182,15 @@ def label(model: Model, note: dict[str, Any], records: Sequence[LabelledText]) -
 
     labels = note["labels"]
     asking = Asking(note["words"], note["past"], note["future"], note["speakers"], note["examples"])
-    turns = as_turns(records)
+    turns, places = as_turns(records)
     prompts = asking.prompts(turns, model.tokenizer, note["limit"])
     words = note["words"]
     longest = max(len(model.tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words) + 2
     scores = np.full((len(turns), len(labels)), np.log((1 - SURE) / max(1, len(labels) - 1)))
     for i, text in enumerate(written(model, prompts, longest, note["beams"])):
         scores[i, read_answer(text, words)] = np.log(SURE)
-    return LabelScores(tuple(labels), scores, scores, np.exp(scores), np.full(len(turns), np.nan))
+    scores = scores[places]
+    return LabelScores(tuple(labels), scores, scores, np.exp(scores), np.full(len(places), np.nan))
 
 
 def written(model: Model, prompts: Sequence[Sequence[int]], longest: int, beams: int = 1) -> list[str]:
@@ -196,7 +204,8 @@ def written(model: Model, prompts: Sequence[Sequence[int]], longest: int, beams:
         with torch.inference_mode():
             made = model.network.generate(
                 input_ids=ids, attention_mask=batch["attention_mask"].to(model.device), max_new_tokens=longest,
-                do_sample=False, num_beams=beams, pad_token_id=pad,
+                do_sample=False, num_beams=beams, pad_token_id=pad, repetition_penalty=1.0,
+                eos_token_id=tokenizer.eos_token_id,
             )  # fmt: skip
         for row, tokens in zip(rows, made[:, ids.shape[1] :], strict=True):
             out[row] = tokenizer.decode(tokens, skip_special_tokens=True)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from intarsia.adaptation.dialogue.scripts import Writer, Writing
 from intarsia.adaptation.dialogue.states import Depths, frozen, whole
 from intarsia.adaptation.dialogue.tagging import Head
 from intarsia.adaptation.dialogue.technique import NAME
+from intarsia.adaptation.trunk import weights_key
 from intarsia.errors import BadInput
 from intarsia.measure.likelihood import LabelScores
 from intarsia.models.saved import Saved
@@ -37,13 +39,14 @@ class Reader:
 
     - labels: in order. writing: of dialogues, for the network. head: of the tuned network. depths: where the linear
       models `behind` and `within` read. embedder: where the embedding model is loaded from.
-    - window, decay, speakers, future: of the linear model's features. prior: share of each label in train."""
+    - window, decay, speakers, future: of the linear model's features."""
 
     labels: list[str]
     mix: Mix
     writing: Writing | None = None
     head: Head | None = None
     embedder: str = ""
+    embedder_key: str = ""
     depths: Depths | None = None
     behind: Linear | None = None
     within: Linear | None = None
@@ -53,12 +56,16 @@ class Reader:
     decay: float = 0.6
     speakers: list[str] = field(default_factory=list)
     future: int = 0
-    prior: list[float] = field(default_factory=list)
 
     def vectors(self, turns: Sequence[Turn]) -> np.ndarray | None:
         """[turn, width] embeddings, where somebody wants them."""
         if self.linear is None and self.neighbours is None:
             return None
+        if self.embedder_key != key_of(self.embedder):
+            raise BadInput(
+                f"{self.embedder}: is another model than the one these embeddings were made with: put that one there, "
+                "or tune again"
+            )
         return vectors_of(self.embedder, turns)
 
     def features(self, turns: Sequence[Turn], vectors: np.ndarray) -> np.ndarray:
@@ -93,8 +100,9 @@ class Reader:
         """Tensors, and what JSON holds."""
         tensors: dict[str, torch.Tensor] = {}
         note: dict[str, Any] = {
-            "labels": self.labels, "mix": asdict(self.mix), "embedder": self.embedder, "window": self.window,
-            "decay": self.decay, "speakers": self.speakers, "future": self.future, "prior": self.prior,
+            "labels": self.labels, "mix": asdict(self.mix), "embedder": self.embedder,
+            "embedder_key": self.embedder_key, "window": self.window,
+            "decay": self.decay, "speakers": self.speakers, "future": self.future,
         }  # fmt: skip
         if self.writing is not None:
             note["writing"] = asdict(self.writing)
@@ -109,7 +117,6 @@ class Reader:
             # Half precision: a cosine changes by less than .001, and the folder is half as large.
             tensors["neighbours.vectors"] = torch.from_numpy(near.vectors).half()
             tensors["neighbours.labels"] = torch.from_numpy(near.labels.astype(np.int32))
-            tensors["neighbours.groups"] = torch.from_numpy(near.groups.astype(np.int32))
             note["neighbours"] = {"nearest": near.nearest, "temperature": near.temperature}
         return Saved(tensors), note
 
@@ -119,8 +126,9 @@ class Reader:
         tensors = saved.tensors
         try:
             reader = Reader(
-                list(note["labels"]), Mix(**note["mix"]), embedder=note["embedder"], window=note["window"],
-                decay=note["decay"], speakers=list(note["speakers"]), future=note["future"], prior=list(note["prior"]),
+                list(note["labels"]), Mix(**note["mix"]), embedder=note["embedder"],
+                embedder_key=note["embedder_key"], window=note["window"],
+                decay=note["decay"], speakers=list(note["speakers"]), future=note["future"],
             )  # fmt: skip
             if "writing" in note:
                 reader.writing = Writing(**note["writing"])
@@ -134,19 +142,32 @@ class Reader:
             if "neighbours" in note:
                 reader.neighbours = Neighbours(
                     tensors["neighbours.vectors"].float().numpy(), tensors["neighbours.labels"].numpy(),
-                    tensors["neighbours.groups"].numpy(), len(reader.labels), **note["neighbours"],
+                    None, len(reader.labels), **note["neighbours"],
                 )  # fmt: skip
         except (KeyError, TypeError) as error:
             raise BadInput(f"{NAME}: was saved by another version of Intarsia ({error}); tune again") from None
         return reader
 
 
-def vectors_of(embedder: str, turns: Sequence[Turn]) -> np.ndarray:
-    """[turn, width] sentence embeddings by the model of that name."""
+@functools.lru_cache(maxsize=1)
+def embedder(name: str) -> Model:
+    """The model of sentence embeddings; the last one stays in memory."""
     from intarsia.models import load
+
+    return load(name)
+
+
+@functools.lru_cache(maxsize=1)
+def key_of(name: str) -> str:
+    """Of its weights."""
+    return weights_key(embedder(name))
+
+
+def vectors_of(name: str, turns: Sequence[Turn]) -> np.ndarray:
+    """[turn, width] sentence embeddings by the model of that name."""
     from intarsia.models.embedding import embed
 
-    return embed(load(embedder), [turn.text for turn in turns])
+    return embed(embedder(name), [turn.text for turn in turns])
 
 
 def reader_of(model: Model) -> Reader:
@@ -164,17 +185,24 @@ def label(model: Model, note: dict[str, Any], records: Sequence[LabelledText]) -
 
         return published(model, note, records)
     reader = reader_of(model)
-    turns = as_turns(records)
-    each = reader.each(model, turns)
+    turns, places = as_turns(records)
+    each = {name: scores[places] for name, scores in reader.each(model, turns).items()}
     scores = reader.mix.scores(each)
     raw = each.get("network", scores)
-    return LabelScores(tuple(reader.labels), raw, scores, np.exp(scores), np.full(len(turns), np.nan))
+    return LabelScores(tuple(reader.labels), raw, scores, np.exp(scores), np.full(len(places), np.nan))
 
 
-def as_turns(records: Sequence[LabelledText]) -> list[Turn]:
-    """Records as turns: what is no turn is a dialogue by itself, its context the turns before it."""
+def as_turns(records: Sequence[LabelledText]) -> tuple[list[Turn], list[int]]:
+    """Records as turns, and where each of them is: what is no turn is a dialogue by itself, with its context before
+    it."""
     from intarsia.data import Turn
 
-    return [
-        r if isinstance(r, Turn) else Turn(" ".join((*r.context, r.text)), r.label, None, number=0) for r in records
-    ]
+    turns: list[Turn] = []
+    places = []
+    for i, record in enumerate(records):
+        if not isinstance(record, Turn):
+            turns += [Turn(text, "", f"record {i}", number=n) for n, text in enumerate(record.context)]
+            record = Turn(record.text, record.label, f"record {i}", number=len(record.context))
+        places.append(len(turns))
+        turns.append(record)
+    return turns, places

@@ -47,8 +47,8 @@ class Script:
     - ids: the tokens. turns: numbers of the turns (in the data) whose label is read here.
     - reads: for each of them the position of the state it is read from. heads: the last position before its text
       (where its speaker is known, if it stands first); -1 at the very beginning.
-    - asks: the position after its text and before its speaker, -1 where there is none; names: the first token of its
-      speaker's name, -1 where there is none.
+    - asks: the position after its text and before its speaker, -1 where there is none; names: the tokens of its
+      speaker's name.
     - spans: first and last position (and one more) of its text and a speaker that stands last."""
 
     ids: tuple[int, ...]
@@ -56,7 +56,7 @@ class Script:
     reads: tuple[int, ...]
     heads: tuple[int, ...]
     asks: tuple[int, ...]
-    names: tuple[int, ...]
+    names: tuple[tuple[int, ...], ...]
     spans: tuple[tuple[int, int], ...]
 
 
@@ -64,13 +64,13 @@ class Script:
 class Line:
     """A turn in tokens: before the text, the text, what leads to a speaker that stands last, the speaker.
 
-    - name: the first token of the speaker, or -1."""
+    - name: the tokens of the speaker."""
 
     head: list[int]
     text: list[int]
     lead: list[int]
     tail: list[int]
-    name: int
+    name: tuple[int, ...]
 
     @property
     def ids(self) -> list[int]:
@@ -114,7 +114,8 @@ class Writer:
 
     def _lines(self, turns: Sequence[Turn]) -> list[Line]:
         names: dict[str, str] = {}
-        out, room, writing = [], self.writing.longest // 2, self.writing
+        out, writing = [], self.writing
+        room = max(8, writing.longest // 2 - len(self.cue) - len(self.end) - len(self.begin))
         for i, turn in enumerate(turns):
             if writing.speakers == "local" and turn.speaker:
                 name = names.setdefault(turn.speaker, f"Speaker_{len(names) + 1}")
@@ -136,8 +137,7 @@ class Writer:
                 self.cut += 1
                 head, tail = head[-(room // 4) :], tail[: room // 4]
                 text = text[: room - len(head) - len(lead) - len(tail)]
-            token = self._ids(f" {name}")[0] if name else -1
-            out.append(Line(head, text, lead, tail, token))
+            out.append(Line(head, text, lead, tail, tuple(self._ids(f" {name}")) if name else ()))
         return out
 
     def _rows(self, numbers: Sequence[int], lines: Sequence[Line]) -> list[Script]:
@@ -148,7 +148,8 @@ class Writer:
         out, done = [], 0
         while done < len(lines):
             start, used = done, len(self.begin)
-            while start > 0 and out and used + sizes[start - 1] <= self.writing.longest // 2:
+            most = min(self.writing.longest // 2, self.writing.longest - sizes[done])
+            while start > 0 and out and used + sizes[start - 1] <= most:
                 start -= 1
                 used += sizes[start]
             end = done

@@ -88,12 +88,16 @@ def whole(model: Model, scripts: Sequence[Script], turns: int, depths: Depths | 
 
 def _batches(model: Model, scripts: Sequence[Script], task: str) -> Any:
     """(ids, scripts, inputs) of batches of rows, their ends aligned."""
-    known = accepts(model.network)
     for rows in track(length_batches([len(s.ids) for s in scripts], TOKENS), task):
         some = [scripts[row] for row in rows]
         ids = [s.ids for s in some]
-        batch = left_padded(ids, model.tokenizer.pad_token_id or 0)
-        yield ids, some, given({name: value.to(model.device) for name, value in batch.items()}, known)
+        yield ids, some, inputs_of(model, ids)
+
+
+def inputs_of(model: Model, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """What the network takes for rows of tokens, their ends aligned."""
+    batch = left_padded(ids, model.tokenizer.pad_token_id or 0)
+    return given({name: value.to(model.device) for name, value in batch.items()}, accepts(model.network))
 
 
 class _Collected:
@@ -107,7 +111,9 @@ class _Collected:
         for i, script in enumerate(scripts):
             start = behind.shape[1] - len(script.ids)
             at = behind[i, [start + read for read in script.reads]]
-            means = torch.stack([within[i, start + a : start + b].float().mean(0) for a, b in script.spans])
+            # A turn without tokens of its own is read at its cue.
+            spans = [(start + a, start + max(b, a + 1)) for a, b in script.spans]
+            means = torch.stack([within[i, a:b].float().mean(0) for a, b in spans])
             # Half precision holds them (linear models read them), and large values are held back rather than lost.
             self.behind[list(script.turns)] = at.float().clamp(-6e4, 6e4).half().cpu().numpy()
             self.within[list(script.turns)] = means.clamp(-6e4, 6e4).half().cpu().numpy()

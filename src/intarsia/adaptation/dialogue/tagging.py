@@ -1,7 +1,8 @@
 """The network as a labeller of turns: adapters, a row of weights for each label, and the states behind every turn.
 
 The rows begin as those of the label's words in the output matrix, so that before the first step the scores are the
-likelihood of these words (the mean of their rows, where a label has several)."""
+likelihood of these words (the mean of their rows, where a label has several; without what some networks do to logits
+behind the matrix, such as caps and scales)."""
 
 from __future__ import annotations
 
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor
 
 from intarsia.adaptation import lora
+from intarsia.adaptation.dialogue.states import inputs_of
 from intarsia.adaptation.training import Trained, fixed_batches, train
 from intarsia.adaptation.trunk import Trunk
-from intarsia.measure.likelihood import accepts, given, left_padded
 
 if TYPE_CHECKING:
     from intarsia.adaptation.dialogue.scripts import Script
@@ -53,15 +54,14 @@ class States:
 
     def __init__(self, model: Model, network: Any, trunk: Trunk | None):
         self.model, self.network, self.trunk = model, network, trunk
-        self._accepts = accepts(model.network)
 
     def __call__(self, ids: Sequence[Sequence[int]], *, grad: bool) -> Tensor:
         if self.trunk is not None:
             return self.trunk.final(ids, grad=grad)
-        batch = left_padded(ids, self.model.tokenizer.pad_token_id or 0)
-        batch = given({name: value.to(self.model.device) for name, value in batch.items()}, self._accepts)
         with torch.set_grad_enabled(grad):
-            out = self.network(**batch, logits_to_keep=1, use_cache=False, output_hidden_states=True)
+            out = self.network(
+                **inputs_of(self.model, ids), logits_to_keep=1, use_cache=False, output_hidden_states=True
+            )
         return out.hidden_states[-1]
 
 
@@ -85,17 +85,27 @@ def tune(
         expecting.bias.requires_grad_(True)
         groups += [([expecting.weight], HEAD_RATE), ([expecting.bias], BIAS_RATE)]
     trained_on = [s for s in scripts if any(labels[t] >= 0 for t in s.turns)]
-    batches = fixed_batches([len(s.ids) for s in trained_on], config.batch_size, seed)
-    easy_ones = set(easy)
-    gentle = [
-        i for i, rows in enumerate(batches)
-        if easy_ones and sum(scripts.index(trained_on[row]) in easy_ones for row in rows) * 2 > len(rows)
-    ]  # fmt: skip
+    first, rest = [], list(range(len(trained_on)))
+    if easy:
+        of_easy = {scripts[i].ids for i in easy}
+        first = [i for i in rest if trained_on[i].ids in of_easy]
+        rest = [i for i in rest if trained_on[i].ids not in of_easy]
+    batches, gentle = [], 0
+    for part in (first, rest):
+        rows = fixed_batches([len(trained_on[i].ids) for i in part], config.batch_size, seed)
+        batches += [[part[i] for i in some] for some in rows]
+        gentle = gentle or len(batches)
     if trunk:
         trunk.fill(s.ids for s in trained_on)
     loss_of = Loss(States(model, adapted, trunk), trained_on, labels, head, expecting, config)
     trained = train(
-        groups, len(batches), lambda number: loss_of(batches[number]), config, seed, "tuning on turns", gentle
+        groups,
+        len(batches),
+        lambda number: loss_of(batches[number]),
+        config,
+        seed,
+        "tuning on turns",
+        range(gentle) if easy else (),
     )
     head = Head(head.weight.detach(), head.bias.detach())
     return lora.merge(adapted), head, trained
@@ -147,19 +157,22 @@ class Loss:
         return (each * self.weights[y]).mean()
 
     def _speakers(self, states: Tensor, scripts: Sequence[Script], start: Sequence[int]) -> Tensor:
-        """Cross-entropy of the speaker's first token among those of the row's speakers, behind the text."""
+        """Cross-entropy of the speaker among those of the row, behind the text. Rows with one speaker have no part."""
         total, asked = states.new_zeros((), dtype=torch.float32), 0
         for i, script in enumerate(scripts):
-            candidates = sorted(set(script.names) - {-1})
+            names = sorted(set(script.names) - {()})
             places = [
-                (start[i] + at, candidates.index(name))
+                (start[i] + at, names.index(name))
                 for at, name in zip(script.asks, script.names, strict=True)
-                if at >= 0 and name >= 0
+                if at >= 0 and name
             ]
-            if len(candidates) < 2 or not places:
+            if len(names) < 2 or not places:
                 continue
             columns, right = zip(*places, strict=True)
-            scores = states[i, list(columns)].float() @ self.matrix[candidates].float().T
+            # The first tokens tell names apart, or else the mean over all of a name's tokens does.
+            apart = len({name[0] for name in names}) == len(names)
+            rows = [self.matrix[list(name[:1] if apart else name)].float().mean(0) for name in names]
+            scores = states[i, list(columns)].float() @ torch.stack(rows).T
             target = torch.tensor(right, device=scores.device)
             total = total + torch.nn.functional.cross_entropy(scores, target, reduction="sum")
             asked += len(places)

@@ -113,7 +113,7 @@ def dialogue(
     serves as many examples as the dialogue has turns. Adapters and a row of weights for each label are trained on the
     label alone; the frozen lower half of the network runs once. A linear model of sentence embeddings and the nearest
     training turns label beside it; what each counts for is chosen on dev. The network keeps its form and loads in
-    transformers; the rest travels in the folder.
+    transformers; the rest travels in the folder, but for the model of sentence embeddings, which is found by its name.
 
     - train, dev: turns (dialogue, turn, speaker, text, label), unlabelled ones are context. Without dev, dialogues of
       train are held back for it.
