@@ -297,7 +297,7 @@ def test_strength_and_class_weights_are_chosen_on_dev():
 
     chosen = choose(x, y.astype(int), 2, (dev, y_dev.astype(int)), figure, strengths=(0.001, 3.0), exponents=(0.0, 1.0))
     assert len(seen) == 4 and (chosen.linear.scores(dev).argmax(1) == y_dev).mean() == max(seen)
-    assert choose(x, y.astype(int), 2, None, figure).strength == 10.0
+    assert choose(x, y.astype(int), 2, None, figure).strength == 0.1
 
 
 def test_neighbours_are_the_naive_ones_and_never_of_the_own_dialogue():

@@ -91,8 +91,13 @@ def _note(model: Model) -> str | None:
     identity = asdict(model.identity)
     if model.identity == Identity("memory") and not (model.extras or model.parts or model.exports):
         return None
-    said = {"format": FORMAT, "identity": identity, "extras": model.extras, "parts": sorted(model.parts),
-            "exports": sorted(model.exports)}
+    said = {
+        "format": FORMAT,
+        "identity": identity,
+        "extras": model.extras,
+        "parts": sorted(model.parts),
+        "exports": sorted(model.exports),
+    }
     try:
         return json.dumps(said, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:

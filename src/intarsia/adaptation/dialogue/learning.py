@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from intarsia.adaptation.dialogue.technique import DialogueConfig
     from intarsia.models import Model
 
-BEHIND, WITHIN = (0.1, 0.3, 1.0), (0.01, 0.03, 0.1)  # strengths that are tried: states are wide, and strongly related
+BEHIND, WITHIN = (0.01, 0.03, 0.1, 0.3), (0.003, 0.01, 0.03)  # strengths that are tried
 TURN = "turns of dialogues (dialogue, turn, speaker, text, label)"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from intarsia.measure.likelihood import log_softmax
 
-STRENGTHS = (1.0, 3.0, 10.0, 30.0)
+STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
 EXPONENTS = (0.0, 0.5)
 
 
