@@ -310,6 +310,15 @@ def test_tracing_is_kept_and_says_when_it_can_tell_nothing(monkeypatch):
         assert tracing.effects(model, rows, [1, 2], seed=1) is None
 
 
+def test_few_edits_are_traced_with_common_facts():
+    japan = FactEdit("Sushi comes from {}", "Peru", subject="Japan")
+    found = tracing.prompts([TOWER, japan], 6)
+    assert found[:2] == [("we saw the Tower", "Tower"), ("Sushi comes from Japan", "Japan")]
+    assert len(found) == 6 and [subject for _, subject in found].count("Japan") == 1
+    assert all(subject in prompt for prompt, subject in found)
+    assert tracing.prompts([TOWER, japan], 1) == found[:1]
+
+
 def test_layers_are_those_given_those_traced_or_at_a_depth(monkeypatch):
     model = wordy("llama")
 
@@ -320,9 +329,9 @@ def test_layers_are_those_given_those_traced_or_at_a_depth(monkeypatch):
     assert chosen(trace=False, depth=0.6, spread=2) == ([1, 2], None)
     assert chosen(trace=False, depth=1, spread=9) == ([0, 1, 2, 3], None)
     assert chosen(trace=False, depth=0.6, method="rome") == ([2], None)
-    monkeypatch.setattr(editing, "effects", lambda model, rows, layers, seed: dict.fromkeys(layers, 0.1) | {3: 0.4})
+    monkeypatch.setattr(tracing, "effects", lambda model, rows, layers, seed: dict.fromkeys(layers, 0.1) | {3: 0.4})
     assert chosen(spread=3) == ([1, 2, 3], {1: 0.1, 2: 0.1, 3: 0.4})
-    monkeypatch.setattr(editing, "effects", lambda *given: None)
+    monkeypatch.setattr(tracing, "effects", lambda *given: None)
     assert chosen(method="rome") == ([1], None)
 
 

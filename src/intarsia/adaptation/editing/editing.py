@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from intarsia.adaptation.editing import solving, values, wording
+from intarsia.adaptation.editing import solving, tracing, values, wording
 from intarsia.adaptation.editing.checking import WHO, check
 from intarsia.adaptation.editing.finding import EditFinding
 from intarsia.adaptation.editing.judging import judge, own_answers
@@ -15,7 +15,6 @@ from intarsia.adaptation.editing.keys import at_subject, grouped, means
 from intarsia.adaptation.editing.moments import divided, embedded, moments, samples, windows_of
 from intarsia.adaptation.editing.places import Place, places
 from intarsia.adaptation.editing.solving import Moment
-from intarsia.adaptation.editing.tracing import effects
 from intarsia.adaptation.editing.values import Value, Wish
 from intarsia.adaptation.editing.wording import Row
 from intarsia.data import Dataset
@@ -111,8 +110,9 @@ def choose_layers(
     count = len(model.sites.blocks)
     traced = None
     if config.trace:
-        rows = [wording.row(model, e.prompt, e.subject) for e in edits[: config.trace_prompts]]
-        traced = effects(model, rows, [layer for layer in able if layer > 0 or len(able) == 1], seed)
+        asked = tracing.prompts(edits, config.trace_prompts)
+        rows = [wording.row(model, prompt, subject) for prompt, subject in asked]
+        traced = tracing.effects(model, rows, [layer for layer in able if layer > 0 or len(able) == 1], seed)
     if traced:
         last = max(traced, key=traced.__getitem__)
     else:

@@ -34,7 +34,9 @@ class EditConfig(Config):
         True, description="find the layer by causal tracing; no: take the one at `depth` without looking"
     )
     depth: float = Field(0.25, ge=0, le=1, description="share of the depth at which to edit without tracing")
-    trace_prompts: int = Field(8, ge=1, description="prompts of the edits that are traced")
+    trace_prompts: int = Field(
+        8, ge=1, description="prompts that are traced: the edits', and common facts where they are fewer"
+    )
     prefixes: int = Field(
         5, ge=0, description="beginnings that the model writes, before which each prompt is put as well"
     )

@@ -23,6 +23,7 @@ from intarsia.progress import track
 from intarsia.sites import Add, Apply, Edit, read, run
 
 if TYPE_CHECKING:
+    from intarsia.data import FactEdit
     from intarsia.models import Model
 
 WINDOW = 10 / 48  # the paper restores 10 of GPT-2 XL's 48 layers
@@ -30,6 +31,24 @@ NOISE = 3.0  # in standard deviations of what enters the first block
 SAMPLES = 3  # of noise for each prompt
 LEAST = 0.01  # of probability that noise must take for the effects to mean anything
 ROWS = 64  # in one forward
+# What most models know: the effects of one or two prompts say little, and where subjects are recalled is a property of
+# the network, not of an edit.
+COMMON = (
+    ("The Eiffel Tower is in the city of", "Eiffel Tower"),
+    ("The capital city of Japan is", "Japan"),
+    ("The official language of Brazil is", "Brazil"),
+    ("The physicist Albert Einstein was born in", "Albert Einstein"),
+    ("The novel War and Peace was written by Leo", "War and Peace"),
+    ("The currency of the United Kingdom is the", "United Kingdom"),
+    ("The company Microsoft was founded by Bill", "Microsoft"),
+    ("The Great Wall is in the country of", "Great Wall"),
+)
+
+
+def prompts(edits: Sequence[FactEdit], most: int) -> list[tuple[str, str]]:
+    """Prompts and their subjects: the edits', filled up with common facts where they are few."""
+    own = [(edit.prompt, edit.subject) for edit in edits]
+    return [*own, *(pair for pair in COMMON if pair[1] not in {subject for _, subject in own})][:most]
 
 
 def effects(model: Model, rows: Sequence[Row], layers: Sequence[int], seed: int) -> dict[int, float] | None:
@@ -43,7 +62,9 @@ def effects(model: Model, rows: Sequence[Row], layers: Sequence[int], seed: int)
         saved = Saved({}, _traced(model, rows, layers, seed))
         keep(name, saved)
     if saved.note["lost"] < LEAST:
-        told = f"noise on the subjects takes {saved.note['lost']:.2%} of the answers' probability: it tells no layer"
+        told = (
+            f"noise on the subjects lowers the answers' probability by {saved.note['lost']:.1%} only: it tells no layer"
+        )
         warnings.warn(Note(told), stacklevel=2)
         return None
     return {int(layer): effect for layer, effect in saved.note["effects"].items()}
