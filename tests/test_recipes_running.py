@@ -227,7 +227,7 @@ def test_the_lock_of_a_dead_process_does_not_block(place, tmp_path):
         assert not list((tmp_path / "run" / "steps").glob("*.tmp*"))
 
 
-def wait_for(what, process: subprocess.Popen, seconds: float = 60) -> None:
+def wait_for(what, process: subprocess.Popen, seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not what():
         if process.poll() is not None:
