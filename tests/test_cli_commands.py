@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,7 +130,6 @@ def test_version_and_module(cli):
         (["test", "sum", "--model", "model", "--power", "two"], "power"),
         (["test", "sum", "--model", "nosuch", "--texts", "test.txt"], "no model 'nosuch'"),
         (["test", "sum", "--model", "model", "--texts", "nosuch.txt"], "nosuch.txt"),
-        (["test", "perturb", "--model", "model"], "Missing option '--out'"),
         (["test", "perturb", "--model", "model", "--out", "x", "--kind", "nromal"], "normal"),
         (["test", "perturb", "--model", "model", "--out", "x", "--scale", "-1"], "scale"),
     ],
@@ -141,6 +141,22 @@ def test_bad_input_is_one_line_and_exit_code_2(cli, place, arguments, words):
     assert errors.startswith("intarsia: ") and words in errors
     assert errors.strip().count("\n") <= 1 and "Traceback" not in errors
     assert not (place / "x").exists()
+
+
+def test_where_nothing_is_said_of_it_a_change_is_saved_under_its_own_name_and_never_over_another(cli, place):
+    try:
+        code, out, errors = cli("test", "perturb", "--model", "model")
+        assert code == 0 and "perturb-model" in out + errors and (place / "perturb-model" / "config.json").is_file()
+        code, _, errors = cli("test", "perturb", "--model", "model")
+        assert code == 2 and "perturb-model is there already: give another --out" in errors
+    finally:
+        shutil.rmtree(place / "perturb-model", ignore_errors=True)
+
+
+def test_a_technique_may_name_the_model_to_begin_with(cli):
+    for verb in ("dialogue", "label"):
+        words = " ".join(cli("adaptation", verb, "--help")[1].split()).replace("- ", "-")
+        assert "[default: smollm2-135m]" in words and f"[default: {verb}-model]" in words
 
 
 def test_failures_are_exit_code_1_and_debug_shows_where(cli, place):

@@ -112,15 +112,26 @@ def test_tokens_and_what_is_longer_than_the_context(cli, place, tmp_path):
     assert "over 128" in cli("long.jsonl", "--model", "model")[1]
 
 
-def test_labels_are_marked_where_labels_part(cli):
+def test_of_a_dialogue_the_place_is_marked_at_which_a_label_is_read(cli, place):
     first, second = found(cli, "turns.jsonl", "--model", "model")["marked"]
-    assert [record["record"] for record in (first, second)] == [1, 3]  # the second turn has no label
-    # One label begins the other, so each ends in a line end, and all before the parting is given.
-    assert "".join(first["tokens"]) == "Hi there you\nLabel: joy\n" and learnt(first) == "\n"
-    assert "".join(second["tokens"]) == "Oh no\nLabel: joyl" and learnt(second) == "l"
-    assert first["by"] == "adaptation.label"
+    assert {record["by"] for record in (first, second)} == {"adaptation.dialogue"}
+    # The second turn has no label: it is context, and nothing is read behind it.
+    assert "".join(first["tokens"]) == "Hi there you - Ann (feels\n...\n So - Bob (feels".replace("\n So", "\nSo")
+    assert [at for at, yes in enumerate(first["learnt"]) if yes] == [len(b"Hi there you - Ann (feels") - 1]
+    assert "".join(second["tokens"]) == "Oh no - Ann (feels" and learnt(second) == "s"
+    assert [record["record"] for record in (first, second)] == [1, 3]
+
+
+def test_labels_are_marked_where_labels_part(cli, place):
     one, two = found(cli, "labels.jsonl", "--model", "model")["marked"]
     assert learnt(one) == "x" and "".join(two["tokens"]) == "zero\nthree\nLabel: y"
+    assert one["by"] == "adaptation.label"
+    # One label begins the other, so each ends in a line end, and all before the parting is given.
+    rows = [{"text": "Hi there you", "label": "joy"}, {"text": "Oh no", "label": "joyless"}]
+    (place / "begins.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    first, second = found(cli, "begins.jsonl", "--model", "model")["marked"]
+    assert "".join(first["tokens"]) == "Hi there you\nLabel: joy\n" and learnt(first) == "\n"
+    assert "".join(second["tokens"]) == "Oh no\nLabel: joyl" and learnt(second) == "l"
 
 
 @pytest.mark.parametrize(

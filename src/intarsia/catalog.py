@@ -41,7 +41,7 @@ class Technique:
     gives. `in_place` says that what is learned lies where the subject lies, so that nobody is asked where to save it.
     `place` is where a survey of the field puts it; `example` holds settings and inputs that show it at work;
     `restore` names the function that puts a change back on a model that was saved with it; `labels` the function that
-    labels records with such a model."""
+    labels records with such a model; `model` is the known model that is taken where none is given."""
 
     name: str
     kind: Kind
@@ -58,6 +58,7 @@ class Technique:
     example: Mapping[str, Any] = field(default_factory=dict)
     restore: str | None = None
     labels: str | None = None
+    model: str | None = None
     subject: type | None = None
     in_place: bool = False
 
@@ -65,6 +66,11 @@ class Technique:
     def subject_name(self) -> str:
         """What the function calls the thing that it works on."""
         return next(iter(inspect.signature(self.function).parameters))
+
+    @property
+    def folder(self) -> str:
+        """Where a command line saves what it makes, unless told otherwise."""
+        return self.name.rpartition(".")[2] + ("-model" if self.kind == "change" else "")
 
     @property
     def room(self) -> str:
@@ -89,6 +95,7 @@ def technique(
     example: Mapping[str, Any] | None = None,
     restore: str | None = None,
     labels: str | None = None,
+    model: str | None = None,
     in_place: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a function `(model, config, *, inputs...)` as the technique `name` (`room.verb`).
@@ -106,6 +113,7 @@ def technique(
       left in `model.extras` under its name, and the folder; gives the changed model.
     - labels: `module:function` of a change after which the model labels records in a way of its own: called with the
       model, what the technique left in `model.extras` under its name, and the records; gives `LabelScores`.
+    - model: the known model that a command line takes where none is given, if one is a good beginning for most.
 
     The function stays callable by hand in two ways: with a ready config, `quantize(model, QuantizeConfig(bits=4))`, or
     with the settings themselves, `quantize(model, bits=4)`. Module-level imports of the declaring module should be
@@ -148,6 +156,7 @@ def technique(
             example=example or {},
             restore=restore,
             labels=labels,
+            model=model,
             subject=_subject_class(function, name),
             in_place=in_place,
         )

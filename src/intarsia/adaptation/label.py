@@ -45,6 +45,7 @@ class LabelConfig(LoraConfig):
     family="low-rank adaptation",
     source="Hu et al. 2021, LoRA, §4.1; logit adjustment: Menon et al. 2021, §4.2; temperature: Guo et al. 2017, §4.2",
     extra="adapt",
+    model="smollm2-135m",
 )
 def label(
     model: Model,

@@ -88,7 +88,7 @@ def example(technique: Technique) -> str:
         elif options.default_of(field) is PydanticUndefined:
             words += [f"--{flag}", _sample(field.annotation)]
     if technique.kind != "look" and not technique.in_place:
-        words += ["--out", technique.name.rpartition(".")[2] + {"change": "-model", "learn": ""}[technique.kind]]
+        words += ["--out", technique.folder]
     return "\n".join([*before, " ".join(words)])
 
 

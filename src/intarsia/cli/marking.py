@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from intarsia.data import Chat, Dataset, LabelledText, TaskPair, Text, TextPair, labelled
+from intarsia.data import Chat, Dataset, LabelledText, TaskPair, Text, TextPair, Turn, labelled
 from intarsia.errors import BadInput, Note
 from intarsia.measure.survey_finding import MarkedRecord
 
@@ -24,6 +24,7 @@ STYLE = "bold black on green"
 def marked(model: Model, data: Dataset, split: str, most: int) -> tuple[list[MarkedRecord], str]:
     """The first `most` records of a split as tokens; none, and the reason, where no technique would learn from them."""
     views: list[tuple[type, str, Callable[..., Iterator[Row]]]] = [
+        (Turn, "adaptation.dialogue", _turns),
         (LabelledText, "adaptation.label", _labels),
         (TaskPair, "adaptation.continual", _tasks),
         (TextPair, "adaptation.instruct", _answers),
@@ -64,6 +65,26 @@ def drawn(record: MarkedRecord, colour: bool) -> Drawn:
     if inside and not colour:
         out.append("⟧")
     return out
+
+
+def _turns(model: Model, data: Dataset, split: str, most: int) -> Iterator[Row]:
+    """Rows that hold the first turns; of a turn's tokens the last bears the loss: its label is read from the state
+    there."""
+    from intarsia.adaptation.dialogue.scripts import Writer, Writing
+    from intarsia.adaptation.dialogue.technique import DialogueConfig
+    from intarsia.measure.likelihood import check_causal
+
+    check_causal(model)
+    shown = {turn.group for turn in data[split][:most]}
+    numbers = [i for i, turn in enumerate(data[split]) if i < most or turn.group in shown]
+    turns = [data[split][i] for i in numbers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Note)  # the table says how many are too long
+        scripts = Writer(model.tokenizer, Writing.of(DialogueConfig(), model)).write(turns)
+    for script in scripts:
+        if numbers[script.turns[0]] < most:
+            read = {at for at, turn in zip(script.reads, script.turns, strict=True) if turns[turn].label}
+            yield numbers[script.turns[0]] + 1, list(script.ids), [at in read for at in range(len(script.ids))]
 
 
 def _labels(model: Model, data: Dataset, split: str, most: int) -> Iterator[Row]:

@@ -69,8 +69,9 @@ def command(technique: Technique) -> click.Command:
         parameters.append(
             click.Option(
                 ["--model", "model_"],
-                required=True,
                 metavar="MODEL",
+                **({"required": True} if technique.model is None else {"default": technique.model}),
+                show_default=True,
                 help="A known name, hub id, folder or .gguf file.",
             )
         )
@@ -105,7 +106,11 @@ def command(technique: Technique) -> click.Command:
         what = {"change": "the model", "learn": "what was fitted"}[technique.kind]
         parameters += [
             click.Option(
-                ["--out", "out_"], required=True, type=click.Path(path_type=Path), help=f"Where to save {what}."
+                ["--out", "out_"],
+                default=technique.folder,
+                show_default=True,
+                type=click.Path(path_type=Path),
+                help=f"Where to save {what}.",
             ),
             click.Option(["--force", "force_"], is_flag=True, help="Replace what is at --out."),
         ]

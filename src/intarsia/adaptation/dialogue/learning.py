@@ -230,10 +230,7 @@ class _Learning:
     def _network(self, reader: Reader, facts: dict[str, Any]) -> Model:
         """Fit who works on the network's states: linear models of the frozen part first, then the adapters above."""
         config, model = self.config, self.model
-        limit = min(config.max_tokens, model.context_length or config.max_tokens)
-        reader.writing = Writing(
-            config.speakers, config.speaker_last, config.cue, config.gap, config.past, config.future, limit
-        )
+        reader.writing = Writing.of(config, model)
         scripts = Writer(model.tokenizer, reader.writing).write(self.train)
         tuned = "network" in config.labellers
         new = model.copy() if tuned else model

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from intarsia.errors import BadInput, Note
 
 if TYPE_CHECKING:
+    from intarsia.adaptation.dialogue.technique import DialogueConfig
     from intarsia.data import Turn
+    from intarsia.models import Model
 
 Speakers = Literal["name", "local", "none"]
 
@@ -38,6 +40,14 @@ class Writing:
     past: int | None = None
     future: int = 0
     longest: int = 1024
+
+    @staticmethod
+    def of(config: DialogueConfig, model: Model) -> Writing:
+        """As a technique's settings say, in rows that the model can read."""
+        longest = min(config.max_tokens, model.context_length or config.max_tokens)
+        return Writing(
+            config.speakers, config.speaker_last, config.cue, config.gap, config.past, config.future, longest
+        )
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,7 @@ class DialogueConfig(LoraConfig):
     extra="adapt",
     example={"train": _EXAMPLE, "dev": _EXAMPLE[:4], "label": "mood", "labellers": ("network",), "epochs": 1.0},
     labels="intarsia.adaptation.dialogue.reading:label",
+    model="smollm2-135m",
 )
 def dialogue(
     model: Model, config: DialogueConfig, *, train: list[Turn], dev: list[Turn] | None = None,
