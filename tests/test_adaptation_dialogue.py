@@ -26,13 +26,13 @@ from intarsia.adaptation.dialogue.shifts import difficulty, easier_half
 from intarsia.adaptation.dialogue.states import Depths, frozen, whole
 from intarsia.adaptation.dialogue.tagging import Head, Loss, States
 from intarsia.adaptation.dialogue.technique import NAME, DialogueConfig
-from intarsia.adaptation.training import train
 from intarsia.adaptation.trunk import Trunk
 from intarsia.data import LabelledText, Turn
 from intarsia.errors import BadInput, Note
 from intarsia.measure import quality
 from intarsia.measure.labelling import label_scores, own_way
 from intarsia.models.embedding import embed
+from intarsia.training.loop import train
 from tests.tiny import tiny
 
 WORDS = {"joy": ["great", "lovely"], "anger": ["stop", "hate"], "calm": ["well", "so"]}

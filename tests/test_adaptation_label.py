@@ -8,13 +8,13 @@ import torch
 
 from intarsia.adaptation import LabelConfig, label
 from intarsia.adaptation.label_tuning import TrieLoss, evenly, fit_temperature
-from intarsia.adaptation.lora import linear_names
-from intarsia.adaptation.training import fixed_batches, rate
 from intarsia.data import LabelledText
 from intarsia.errors import BadInput
 from intarsia.measure import trie as tries
 from intarsia.measure.labels import LabelTask
 from intarsia.measure.likelihood import score
+from intarsia.training.loop import fixed_batches, rate
+from intarsia.training.lora import linear_names
 from tests.tiny import tiny
 
 # "ann" and "anna" part late, so that the deeper nodes of the trie are trained too.

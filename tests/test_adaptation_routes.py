@@ -12,7 +12,6 @@ import torch
 from intarsia.adaptation import plan, take
 from intarsia.adaptation.dialogue.linear import Linear
 from intarsia.adaptation.label import LabelConfig
-from intarsia.adaptation.lora import LoraConfig, attach, merge
 from intarsia.adaptation.routes import PlanConfig
 from intarsia.adaptation.routes.bench import Bench
 from intarsia.adaptation.routes.choosing import choose
@@ -29,7 +28,6 @@ from intarsia.adaptation.routes.rungs.prompts import SoftPrompt, first_ids
 from intarsia.adaptation.routes.rungs.tuned import label_loss
 from intarsia.adaptation.routes.setting import Setting
 from intarsia.adaptation.routes.taking import labeller_of
-from intarsia.adaptation.training import seeded
 from intarsia.catalog import find
 from intarsia.cli import app
 from intarsia.data import LabelledText, Text, Turn
@@ -40,6 +38,8 @@ from intarsia.measure.labels import LabelTask
 from intarsia.measure.likelihood import left_padded
 from intarsia.models import load
 from intarsia.sites import guest_of, put_beside
+from intarsia.training.loop import seeded
+from intarsia.training.lora import LoraConfig, attach, merge
 from tests.tiny import inputs, tiny
 
 WORDS = {"ann": "red pink rose", "anna": "green lime leaf", "bob": "blue navy sky"}

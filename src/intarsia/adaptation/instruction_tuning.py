@@ -6,11 +6,11 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from intarsia.adaptation import lora
 from intarsia.adaptation.conversations import IGNORED, Marked, mark
-from intarsia.adaptation.training import fixed_batches, seeded, train
 from intarsia.errors import BadInput, Note
 from intarsia.measure.likelihood import accepts, check_causal, given, right_padded
+from intarsia.training import lora
+from intarsia.training.loop import fixed_batches, seeded, train
 
 if TYPE_CHECKING:
     import torch

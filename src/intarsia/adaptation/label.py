@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from intarsia.adaptation.lora import LoraConfig
 from intarsia.catalog import technique
+from intarsia.training.lora import LoraConfig
 
 if TYPE_CHECKING:
     from intarsia.data import LabelledText

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from intarsia.adaptation import lora
 from intarsia.adaptation.minimum import lowest
-from intarsia.adaptation.training import fixed_batches, seeded, train
 from intarsia.adaptation.trunk import Trunk
 from intarsia.data import labelled
 from intarsia.errors import BadInput
@@ -22,6 +20,8 @@ from intarsia.measure.labelling import forget_way
 from intarsia.measure.labels import LabelTask
 from intarsia.measure.likelihood import accepts, check_causal, given, left_padded, score, softmax
 from intarsia.measure.prompts import encode_prompts
+from intarsia.training import lora
+from intarsia.training.loop import fixed_batches, seeded, train
 
 if TYPE_CHECKING:
     import torch

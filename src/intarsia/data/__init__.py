@@ -10,6 +10,7 @@ from intarsia.data.readers import read
 from intarsia.data.records import (
     Chat,
     Dataset,
+    Document,
     Fact,
     FactEdit,
     ImageQuestion,
@@ -30,6 +31,7 @@ __all__ = [
     "Chat",
     "Dataset",
     "Description",
+    "Document",
     "Fact",
     "FactEdit",
     "FactSnapshot",

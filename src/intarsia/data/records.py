@@ -51,6 +51,27 @@ class Turn(LabelledText):
 
 
 @dataclass(frozen=True)
+class Document(LabelledText):
+    """A whole text, with what is known of where it comes from.
+
+    - label: whose text it is: `human`, `machine`, `polished` (a person's, rewritten by a machine) or `mixed`; empty:
+      nobody knows. group: the topic; texts of one topic answer one task, and splits keep them together.
+    - name: its file, or its id. domain: the kind of text (essays, abstracts of a field). task: what it answers: an
+      assignment, a title. language: ISO 639-1, where it is said. writers: who the people are that wrote it
+      (`nonnative`). generator, prompt: the machine, and how it was asked. split: `train`, `cal` or `test`."""
+
+    label: str = ""
+    name: str = ""
+    domain: str = ""
+    task: str = ""
+    language: str = ""
+    writers: str = ""
+    generator: str = ""
+    prompt: str = ""
+    split: str = ""
+
+
+@dataclass(frozen=True)
 class Chat:
     """A conversation for instruction tuning: messages `{"role": "system"|"user"|"assistant", "content": str}`."""
 
@@ -143,6 +164,7 @@ Record = (
     | LabelledText
     | RationaleText
     | Turn
+    | Document
     | Chat
     | TextPair
     | TaskPair

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from intarsia.adaptation.trunk import weights_key
 from intarsia.models.cache import cache_dir, disk_errors
+from intarsia.models.weights import weights_key
 
 if TYPE_CHECKING:
     from intarsia.models import Model

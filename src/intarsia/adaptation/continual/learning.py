@@ -26,15 +26,16 @@ from intarsia.adaptation.continual.skills import Skills, attach, attach_prompts,
 from intarsia.adaptation.continual.stream import Task, tasks_of
 from intarsia.adaptation.continual.teaching import teach
 from intarsia.adaptation.continual.technique import ContinualConfig
-from intarsia.adaptation.lora import first_block
-from intarsia.adaptation.training import seeded
-from intarsia.adaptation.trunk import Overflow, Trunk, weights_key
+from intarsia.adaptation.trunk import Overflow, Trunk
 from intarsia.data import read_stream
 from intarsia.errors import BadInput, Note
 from intarsia.measure import provenance
 from intarsia.models import cache
 from intarsia.models.saved import Saved
+from intarsia.models.weights import weights_key
 from intarsia.progress import tell
+from intarsia.training.loop import seeded
+from intarsia.training.lora import first_block
 
 if TYPE_CHECKING:
     from intarsia.data import TaskPair

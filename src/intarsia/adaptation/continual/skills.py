@@ -253,7 +253,7 @@ def detach(network: Any) -> None:
 
 def layer_names(network: Any, targets: Sequence[str], first: int) -> list[str]:
     """Full names of the linear layers to adapt, from block `first` on; `auto`: queries and values."""
-    from intarsia.adaptation.lora import linear_names
+    from intarsia.training.lora import linear_names
 
     if list(targets) == ["auto"]:
         kinds = {name.rpartition(".")[2] for name in linear_names(network, ["all"], 0)}

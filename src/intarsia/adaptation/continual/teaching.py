@@ -10,8 +10,8 @@ import torch
 
 from intarsia.adaptation.continual.finding import Learned
 from intarsia.adaptation.continual.methods import Lesson, Method
-from intarsia.adaptation.training import Training, fixed_batches, seeded
 from intarsia.errors import Note
+from intarsia.training.loop import Training, fixed_batches, seeded
 
 FEW = 16  # steps below which a task is hardly learned
 HELD = 64  # most examples on which starts that were tried are compared

@@ -22,13 +22,13 @@ from intarsia.adaptation.dialogue.shifts import easier_half
 from intarsia.adaptation.dialogue.states import AtTurns, Depths, frozen
 from intarsia.adaptation.dialogue.tagging import tune
 from intarsia.adaptation.dialogue.technique import NAME
-from intarsia.adaptation.lora import first_block
-from intarsia.adaptation.training import seeded
 from intarsia.adaptation.trunk import Trunk
 from intarsia.data import Turn, load_data, relabelled, split
 from intarsia.data.dialogues import mapped, without_overlap
 from intarsia.errors import BadInput, Note, did_you_mean
 from intarsia.measure.likelihood import check_causal
+from intarsia.training.loop import seeded
+from intarsia.training.lora import first_block
 
 if TYPE_CHECKING:
     from intarsia.adaptation.dialogue.technique import DialogueConfig

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from intarsia.adaptation import lora
 from intarsia.adaptation.conversations import IGNORED, Marked
 from intarsia.adaptation.dialogue.answers import read_answer
 from intarsia.adaptation.dialogue.figures import counted, figures
 from intarsia.adaptation.dialogue.scripts import by_dialogue
 from intarsia.adaptation.dialogue.technique import NAME
 from intarsia.adaptation.instruction_tuning import answer_loss
-from intarsia.adaptation.training import fixed_batches, seeded, train
 from intarsia.errors import BadInput
 from intarsia.measure.likelihood import LabelScores, left_padded, length_batches
 from intarsia.progress import track
+from intarsia.training import lora
+from intarsia.training.loop import fixed_batches, seeded, train
 
 if TYPE_CHECKING:
     from intarsia.adaptation.dialogue.technique import DialogueConfig

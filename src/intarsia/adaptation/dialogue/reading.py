@@ -21,10 +21,10 @@ from intarsia.adaptation.dialogue.scripts import Writer, Writing
 from intarsia.adaptation.dialogue.states import Depths, frozen, whole
 from intarsia.adaptation.dialogue.tagging import Head
 from intarsia.adaptation.dialogue.technique import NAME
-from intarsia.adaptation.trunk import weights_key
 from intarsia.errors import BadInput
 from intarsia.measure.likelihood import LabelScores
 from intarsia.models.saved import Saved
+from intarsia.models.weights import weights_key
 
 if TYPE_CHECKING:
     from intarsia.data import LabelledText, Turn

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from intarsia.adaptation import lora
 from intarsia.adaptation.dialogue.states import inputs_of
-from intarsia.adaptation.training import Trained, fixed_batches, train
 from intarsia.adaptation.trunk import Trunk
+from intarsia.training import lora
+from intarsia.training.loop import Trained, fixed_batches, train
 
 if TYPE_CHECKING:
     from intarsia.adaptation.dialogue.scripts import Script

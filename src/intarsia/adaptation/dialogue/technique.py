@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from intarsia.adaptation.lora import LoraConfig
 from intarsia.catalog import technique
 from intarsia.data import Turn
+from intarsia.training.lora import LoraConfig
 
 if TYPE_CHECKING:
     from intarsia.models import Model

@@ -16,11 +16,11 @@ from intarsia.adaptation.editing.exact import exact
 from intarsia.adaptation.editing.keeping import keep, kept, mark
 from intarsia.adaptation.editing.places import Place
 from intarsia.adaptation.editing.wording import BEGINNINGS
-from intarsia.adaptation.trunk import weights_key
 from intarsia.data import load_data, shuffled
 from intarsia.errors import BadInput, Note
 from intarsia.measure.likelihood import length_batches
 from intarsia.models.saved import Saved
+from intarsia.models.weights import weights_key
 from intarsia.progress import track
 from intarsia.sites import generate, read
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from intarsia.adaptation.editing.keeping import keep, kept, mark
 from intarsia.adaptation.editing.wording import Row
-from intarsia.adaptation.trunk import weights_key
 from intarsia.errors import Note
 from intarsia.models.saved import Saved
+from intarsia.models.weights import weights_key
 from intarsia.progress import track
 from intarsia.sites import Add, Apply, Edit, read, run
 

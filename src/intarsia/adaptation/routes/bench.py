@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from intarsia.adaptation.label_tuning import Examples
-from intarsia.adaptation.lora import first_block
 from intarsia.adaptation.routes.keeping import Kept, mark
 from intarsia.adaptation.routes.setting import Setting
-from intarsia.adaptation.trunk import Overflow, Trunk, weights_key
+from intarsia.adaptation.trunk import Overflow, Trunk
 from intarsia.measure.likelihood import node_logits, score
 from intarsia.models.saved import Saved
+from intarsia.models.weights import weights_key
 from intarsia.progress import track
+from intarsia.training.lora import first_block
 
 if TYPE_CHECKING:
     from intarsia.adaptation.routes.examples import Example

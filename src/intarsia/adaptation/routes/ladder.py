@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from intarsia.adaptation.label import LabelConfig
 from intarsia.adaptation.label_tuning import choose_task
-from intarsia.adaptation.lora import first_block
 from intarsia.adaptation.routes.bench import Bench
 from intarsia.adaptation.routes.climbing import Climb
 from intarsia.adaptation.routes.examples import Example, examples_of, some_of
@@ -22,6 +21,7 @@ from intarsia.measure import trie as tries
 from intarsia.measure.likelihood import check_causal
 from intarsia.models.cache import cache_dir
 from intarsia.sites import guest_of
+from intarsia.training.lora import first_block
 
 if TYPE_CHECKING:
     from intarsia.adaptation.routes.finding import RouteFinding

@@ -19,10 +19,10 @@ from intarsia.adaptation.routes.rungs import RUNGS
 from intarsia.adaptation.routes.setting import Setting
 from intarsia.adaptation.routes.take import NAME
 from intarsia.adaptation.routes.technique import PlanConfig
-from intarsia.adaptation.trunk import weights_key
 from intarsia.errors import BadInput, did_you_mean
 from intarsia.measure.labels import LabelTask
 from intarsia.measure.likelihood import LabelScores
+from intarsia.models.weights import weights_key
 from intarsia.sites import guest_of
 
 if TYPE_CHECKING:

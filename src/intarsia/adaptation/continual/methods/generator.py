@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from intarsia.adaptation import lora
 from intarsia.adaptation.continual.methods.base import Lesson
 from intarsia.adaptation.continual.reading import Reader
 from intarsia.adaptation.continual.rows import Row
 from intarsia.adaptation.continual.skills import attach, detach, layer_names
 from intarsia.adaptation.continual.technique import ContinualConfig
-from intarsia.adaptation.training import fixed_batches, seeded, train
+from intarsia.training import lora
+from intarsia.training.loop import fixed_batches, seeded, train
 
 if TYPE_CHECKING:
     from intarsia.models import Model

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from intarsia.adaptation.lora import first_block
 from intarsia.adaptation.routes.rungs.tuned import Part, Tuned
 from intarsia.errors import BadInput
 from intarsia.sites import Guest, put_beside
+from intarsia.training.lora import first_block
 
 if TYPE_CHECKING:
     from intarsia.adaptation.routes.setting import Setting

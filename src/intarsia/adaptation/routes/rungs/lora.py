@@ -1,18 +1,18 @@
-"""Low-rank adapters and their variants, by PEFT (`intarsia.adaptation.lora`), merged when they are trained."""
+"""Low-rank adapters and their variants, by PEFT (`intarsia.training.lora`), merged when they are trained."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from intarsia.adaptation import lora
 from intarsia.adaptation.label import LabelConfig
 from intarsia.adaptation.routes.rungs.tuned import Part, Tuned
 from intarsia.errors import MissingExtra
+from intarsia.training import lora
 
 if TYPE_CHECKING:
-    from intarsia.adaptation.lora import Variant
     from intarsia.adaptation.routes.setting import Setting
     from intarsia.models import Model
+    from intarsia.training.lora import Variant
 
 
 class LowRank(Tuned):

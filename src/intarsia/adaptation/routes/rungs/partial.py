@@ -7,9 +7,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from intarsia.adaptation.lora import first_block
 from intarsia.adaptation.routes.rungs.tuned import Part, Tuned
 from intarsia.errors import BadInput
+from intarsia.training.lora import first_block
 
 if TYPE_CHECKING:
     import torch

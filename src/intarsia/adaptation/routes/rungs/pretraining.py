@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from intarsia.adaptation.routes.rungs.lora import LowRank
 from intarsia.adaptation.routes.rungs.tuned import Part, label_batches, label_loss
-from intarsia.adaptation.training import Trained, train
 from intarsia.errors import BadInput
 from intarsia.measure.likelihood import accepts, given, right_padded
+from intarsia.training.loop import Trained, train
 
 if TYPE_CHECKING:
     import torch

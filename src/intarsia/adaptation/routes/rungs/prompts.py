@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from intarsia.adaptation.continual.blocks.prompts import Door
 from intarsia.adaptation.routes.rung import Likelihood
 from intarsia.adaptation.routes.rungs.tuned import Part, Tuned
-from intarsia.adaptation.training import Trained
 from intarsia.errors import Note
 from intarsia.measure.prompts import encode_prompts
 from intarsia.sites import Guest, guest_of, put_beside
+from intarsia.training.loop import Trained
 
 if TYPE_CHECKING:
     from intarsia.adaptation.routes.bench import Bench

@@ -13,8 +13,8 @@ from intarsia.adaptation.label import LabelConfig
 from intarsia.adaptation.label_tuning import TrieLoss
 from intarsia.adaptation.routes.figures import log_softmax, shift
 from intarsia.adaptation.routes.rung import Learned, Likelihood, Plain, biased
-from intarsia.adaptation.training import Trained, fixed_batches, seeded, train
 from intarsia.models.saved import Saved
+from intarsia.training.loop import Trained, fixed_batches, seeded, train
 
 if TYPE_CHECKING:
     import torch

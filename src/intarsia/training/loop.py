@@ -15,7 +15,7 @@ from intarsia.progress import track
 if TYPE_CHECKING:
     import torch
 
-    from intarsia.adaptation.lora import LoraConfig
+    from intarsia.training.lora import LoraConfig
 
 EASY = 1 / 3  # share of the steps that a curriculum keeps to what is easy
 

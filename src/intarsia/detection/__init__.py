@@ -1,0 +1,1 @@
+"""Detection: whose text is it, a person's or a machine's?"""

@@ -1,0 +1,1 @@
+"""Peers: published methods that ask further models, each registered under its name."""

@@ -1,0 +1,1 @@
+"""Language models that write: what references, perturbations and continuations come from."""
