@@ -7,7 +7,7 @@ import pytest
 import intarsia as ia
 from bench.dialogue import contenders
 from bench.dialogue.ablations import WITHOUT
-from bench.dialogue.kept import Kept
+from bench.kept import Kept
 from intarsia.adaptation.dialogue import DialogueConfig
 from intarsia.data import Dataset
 from tests.test_adaptation_dialogue import talk

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.common import parser, start, write
 from bench.dialogue import ablations, contenders, ladder, speed
-from bench.dialogue.kept import Kept
+from bench.kept import Kept
 from intarsia.data import load_data, shared_data
 
 PARTS = ("contenders", "ablations", "speed", "ladder")

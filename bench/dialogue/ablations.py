@@ -8,7 +8,7 @@ from typing import Any
 import intarsia as ia
 from bench.common import show
 from bench.dialogue.contenders import MODEL, OWN, splits
-from bench.dialogue.kept import Kept
+from bench.kept import Kept
 from intarsia.adaptation import dialogue
 from intarsia.data import Dataset
 

@@ -11,7 +11,7 @@ import numpy as np
 
 import intarsia as ia
 from bench.common import show
-from bench.dialogue.kept import Kept
+from bench.kept import Kept
 from intarsia.adaptation import dialogue
 from intarsia.adaptation.dialogue.published import PAPER
 from intarsia.data import Dataset, LabelledText, Turn

@@ -31,6 +31,7 @@ from intarsia.data.columns import (
     written,
 )
 from intarsia.data.dialogues.turns import holds_turn, to_turn
+from intarsia.data.documents import to_document
 from intarsia.data.edits import holds_edit, to_edit
 from intarsia.data.pictures import SUFFIXES
 from intarsia.data.records import (
@@ -46,8 +47,10 @@ from intarsia.data.records import (
 )
 from intarsia.errors import BadInput, did_you_mean
 
-RecordKind = Literal["text", "label", "turn", "chat", "pair", "task", "edit", "image", "image-question"]
-KINDS: tuple[RecordKind, ...] = ("text", "label", "turn", "chat", "pair", "task", "edit", "image", "image-question")
+RecordKind = Literal["text", "label", "turn", "chat", "pair", "task", "edit", "image", "image-question", "document"]
+KINDS: tuple[RecordKind, ...] = (
+    "text", "label", "turn", "chat", "pair", "task", "edit", "image", "image-question", "document",
+)  # fmt: skip
 
 _ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "prompter": "user"}
 _WANTED = {
@@ -65,7 +68,8 @@ def guess_kind(columns: list[str], where: str, row: Mapping[str, Any] | None = N
     """The record type that these columns hold; `where` begins the message of the error when there is none.
 
     A column `path` beside a text names a picture only where its value in `row` ends like one; a column `dialogue`
-    beside a turn's number and text names the dialogue unless its value is a list of messages."""
+    beside a turn's number and text names the dialogue unless its value is a list of messages. Nothing is taken for a
+    `document`: its columns are those of labelled texts."""
     row = row if row is not None else dict.fromkeys(columns)
     if holds_edit(row):
         return "edit"
@@ -116,6 +120,8 @@ def to_record(row: Mapping[str, Any], kind: RecordKind, where: str) -> Record:
             )  # fmt: skip
         case "edit":
             return to_edit(row, where, group)
+        case "document":
+            return to_document(row, where)
         case "image":
             caption, label = value_of(row, CAPTION), value_of(row, LABEL)
             text = "" if caption is None else written(caption, CAPTION, row, where)

@@ -49,6 +49,17 @@ def split_name(name: str) -> tuple[str, str, str]:
     return path.stem, path.suffix.lower(), packing
 
 
+def unpacked(path: Path) -> bytes:
+    """The bytes of a file, unpacked where its name ends in one of `PACKED`. Raises `BadInput` where that fails."""
+    opened = {".gz": gzip.open, ".xz": lzma.open}.get(split_name(path.name)[2], Path.open)
+    try:
+        with opened(path, "rb") as file:
+            return file.read()
+    except BROKEN as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise BadInput(f"{path}: cannot be read: {reason}") from None
+
+
 @dataclass(frozen=True)
 class Source:
     """A file that can be opened again and again.

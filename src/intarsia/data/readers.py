@@ -14,8 +14,9 @@ from typing import Any
 from intarsia.data import clips, streams
 from intarsia.data.dialogues import emorynlp, iemocap
 from intarsia.data.dialogues.turns import in_order
+from intarsia.data.documents import read_documents
 from intarsia.data.fields import KINDS, RecordKind, guess_kind, to_record
-from intarsia.data.files import must_exist
+from intarsia.data.files import PACKED, must_exist, split_name, unpacked
 from intarsia.data.pictures import SUFFIXES, holds_pictures, pictures_in
 from intarsia.data.records import ImageQuestion, ImageText, Record, Text, Turn
 from intarsia.errors import BadInput, MissingExtra, did_you_mean, first_line
@@ -29,7 +30,8 @@ def read(
     """The records of a file, or the pictures of a folder, in order.
 
     - Format by suffix: `.jsonl` (an object a line), `.json` (a list of objects, or of texts), `.csv` / `.tsv` (with a
-      header line), `.txt` (a text a line), `.md` (a text a paragraph), `.parquet` (needs pyarrow).
+      header line), `.txt` (a text a line), `.md` (a text a paragraph), `.parquet` (needs pyarrow); packed where `.gz`
+      or `.xz` follows it.
     - A folder is read as pictures (`intarsia.data.pictures`), or, where it has a `metadata.jsonl` or `metadata.csv`
       that names them, as that says. A single picture is one record. Pictures named in a file lie beside it.
     - A `.json` file of EmoryNLP and a folder of IEMOCAP are read as they are published (`intarsia.data.dialogues`).
@@ -37,6 +39,7 @@ def read(
       each (`intarsia.data.clips`); a single clip is one record.
     - `kind`: `text`, `label`, `turn`, `chat`, `pair`, `task`, `edit`, `image` or `image-question`; by default found
       from the columns (see `intarsia.data.fields`). Turns come dialogue by dialogue, in the order of their numbers.
+      `document` is never found but must be asked for: all is read as `intarsia.data.documents` does then.
     - `limit`: read no more records than this.
     - `paragraphs`: of `.txt` and `.md`: whether a blank line, rather than a line's end, ends a text.
 
@@ -46,16 +49,20 @@ def read(
         raise BadInput(f"unknown kind of record '{kind}'{did_you_mean(str(kind), KINDS)}; known: {', '.join(KINDS)}")
     if limit is not None and limit < 1:
         raise BadInput(f"{path}: limit must be at least 1, given: {limit}")
+    if kind == "document":
+        return list(read_documents(path, limit))
     must_exist(path)
     if path.is_dir():
         return _folder(path, kind, limit)
-    suffix = path.suffix.lower()
-    if suffix in SUFFIXES:
+    if path.suffix.lower() in SUFFIXES:
         return [ImageText(str(path))]
-    if suffix in clips.SUFFIXES:
+    if path.suffix.lower() in clips.SUFFIXES:
         return [Turn("", "", clip=str(path))]
-    if suffix not in FORMATS:
-        raise BadInput(f"{path}: unknown format '{suffix or path.name}'; known: {', '.join(FORMATS)}")
+    if (suffix := split_name(path.name)[1]) not in FORMATS:
+        raise BadInput(
+            f"{path}: unknown format '{suffix or path.name}'; known: {', '.join(FORMATS)}, each also with "
+            f"{' or '.join(PACKED)}"
+        )
     if path.stat().st_size == 0:
         raise BadInput(f"{path}: the file is empty")
     records: list[Record] = []
@@ -67,7 +74,7 @@ def read(
         parts = re.split(r"\n[ \t]*\n", _decode(path)) if by_paragraph else _decode(path).split("\n")
         records = [Text(part.strip()) for part in parts if part.strip()][:limit]
     else:
-        for where, row in _rows(path, suffix):
+        for where, row in rows(path):
             kind = kind or guess_kind(list(row), where, row)
             records.append(_beside(path, to_record(row, kind, where)))
             places.append(where)
@@ -104,8 +111,12 @@ def _beside(file: Path, record: Record) -> Record:
     return record
 
 
-def _rows(path: Path, suffix: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    match suffix:
+def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a file of records (all formats but `.txt` and `.md`), packed or not, each with the place that
+    messages about it begin with.
+
+    Raises `BadInput` for what cannot be read, and `MissingExtra`."""
+    match suffix := split_name(path.name)[1]:
         case ".jsonl":
             # Not splitlines(): JSON strings may hold U+2028 and the like as they are.
             for number, line in enumerate(_decode(path).split("\n"), 1):
@@ -132,7 +143,14 @@ def _rows(path: Path, suffix: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _decode(path: Path) -> str:
-    raw = path.read_bytes()
+    # The way to mend it works on a file as it lies there.
+    return decoded(unpacked(path), str(path), path.name if split_name(path.name)[2] == "" else "")
+
+
+def decoded(raw: bytes, label: str, name: str = "") -> str:
+    """UTF-8 bytes, with or without a byte order mark, as text with `\n` for line ends.
+
+    Raises `BadInput` that begins with `label` and says how to convert the file called `name`."""
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -140,9 +158,9 @@ def _decode(path: Path) -> str:
         at = error.start + (3 if raw.startswith(b"\xef\xbb\xbf") else 0)
         line = raw.count(b"\n", 0, at) + 1
         guess = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
+        command = f"iconv -f {guess} -t utf-8" + (f" {name} > new{Path(name).suffix}" if name else "")
         raise BadInput(
-            f"{path}: line {line}: not UTF-8 (byte 0x{raw[at]:02x} at offset {at}); "
-            f"convert it: iconv -f {guess} -t utf-8 {path.name} > new{path.suffix}"
+            f"{label}: line {line}: not UTF-8 (byte 0x{raw[at]:02x} at offset {at}); convert it: {command}"
         ) from None
     return text.replace("\r\n", "\n")
 
@@ -176,6 +194,7 @@ def _lines_of_items(text: str) -> Iterator[int]:
 
 def _table(path: Path, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:
     reader = csv.reader(io.StringIO(_decode(path), newline=""), delimiter=delimiter, strict=True)
+    csv.field_size_limit(2**31 - 1)  # a cell may hold a whole document, and 128 KiB are the most by default
     start = 1
     try:
         header = [name.strip() for name in next(reader, [])]
@@ -200,9 +219,10 @@ def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         import pyarrow.parquet as parquet
     except ImportError:
         raise MissingExtra(f"{path}: reading .parquet", "parquet") from None
+    content = io.BytesIO(unpacked(path)) if split_name(path.name)[2] else path
     try:
-        rows = parquet.ParquetFile(path).read().to_pylist()
+        found = parquet.ParquetFile(content).read().to_pylist()
     except (OSError, ValueError) as error:
         raise BadInput(f"{path}: not a readable parquet file: {first_line(error)}") from None
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(found, 1):
         yield f"{path}: row {number}", row

@@ -7,8 +7,8 @@ def mine(documents, engines):
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,7 +28,10 @@ class Engines:
     - kept: statistics under the scoring model. paired: under a performer, with the expectation of an observer
       (Binoculars, Fast-DetectGPT with two models).
     - filler: an encoder-decoder that fills gaps (T5). writer: what writes continuations.
-    - tokens: scored tokens of a text, from its beginning; None: all. seed: of what is drawn."""
+    - tokens: scored tokens of a text, from its beginning; None: all. seed: of what is drawn.
+    - perturbations: of a text, with fills drawn from the filler's `fill_top_p` (DetectGPT, NPR). regenerations:
+      continuations of a text's first half (DNA-GPT).
+    - drawn: what methods drew and share with one another, by text and settings; only ever filled by them."""
 
     kept: Kept | None = None
     paired: Kept | None = None
@@ -36,6 +39,10 @@ class Engines:
     writer: Writer | None = None
     tokens: int | None = 128
     seed: int = 0
+    perturbations: int = 20
+    fill_top_p: float = 1.0
+    regenerations: int = 10
+    drawn: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def need(self, name: str, why: str) -> object:
         """The engine called `name`. Raises `BadInput` where there is none."""

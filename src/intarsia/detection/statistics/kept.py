@@ -22,7 +22,9 @@ from intarsia.models.weights import weights_key
 if TYPE_CHECKING:
     from intarsia.models import Model
 
+FORMAT = "2"
 AT_ONCE = 64  # texts between two writes: what a killed run loses
+WIDE = {"rank": np.int64, "spans": np.int64, "prefixes": np.int64, "states": np.float32}  # all else is float64
 KINDS = (np.float32, np.int32, np.float32, np.float32, np.float32)
 
 
@@ -37,7 +39,7 @@ class Kept:
     ):  # fmt: skip
         self.model, self.reference, self.window, self.context = model, reference, window, context
         self.path = cache_dir() / "detection" / "statistics.sqlite" if path == "" else path and Path(path)
-        keys = [weights_key(m) for m in (model, reference) if m is not None]
+        keys = [FORMAT, *(weights_key(m) for m in (model, reference) if m is not None)]
         self._of = " ".join([*keys, str(window), str(context)])
 
     def __call__(self, texts: Sequence[str], most: int | None = None) -> list[TokenStatistics]:
@@ -92,11 +94,11 @@ class Kept:
 def _packed(of: TokenStatistics) -> bytes:
     out = io.BytesIO()
     values = {name: getattr(of, name).astype(kind) for name, kind in zip(FIELDS, KINDS, strict=True)}
-    np.savez(out, spans=of.spans.astype(np.int32), **values)
+    np.savez(out, spans=of.spans.astype(np.int32), prefixes=of.prefixes, states=of.states.astype(np.float16), **values)
     return out.getvalue()
 
 
 def _unpacked(raw: bytes) -> TokenStatistics:
     with np.load(io.BytesIO(raw)) as values:
-        made = {name: values[name].astype(np.int64 if name in ("rank", "spans") else float) for name in values.files}
+        made = {name: values[name].astype(WIDE.get(name, float)) for name in values.files}
     return TokenStatistics(**made)

@@ -9,7 +9,7 @@ Source: Bao et al. 2024, Fast-DetectGPT, eq. 4-6 (m and s2); Gehrmann et al. 201
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,8 @@ CONTEXT = 32  # of them, how many of the window before
 ROWS = 8  # windows in one forward: [8, 160, vocabulary] floats are 0.25 GB for 49,152 words
 AT_ONCE = 8  # tokens whose [token, vocabulary] is worked on at once, so that it stays in the cache: four times as fast
 FIELDS = ("log_probability", "rank", "mean", "variance", "entropy")
+PREFIXES = (32, 48, 64, 80, 96, 112, 128)  # tokens after which the mean state so far is noted
+DEPTH = 2 / 3  # of the network, where states are read: texts differ more there than at its end
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,10 @@ class TokenStatistics:
     """Of the predicted tokens of one text, each [token].
 
     - spans: [token, 2]: where each stands in the text, in characters.
-    - log_probability: l, in nats. rank: r, from 1. mean: m. variance: s2. entropy: H, in nats."""
+    - log_probability: l, in nats. rank: r, from 1. mean: m. variance: s2. entropy: H, in nats.
+    - prefixes: [prefix] numbers of tokens; states: [prefix, width] float32: the mean over so many of the text's first
+      tokens of the scoring model's states at two thirds of its depth. (The very first token is left out: its state says
+      only that it is the first.)"""
 
     spans: np.ndarray
     log_probability: np.ndarray
@@ -43,13 +48,23 @@ class TokenStatistics:
     mean: np.ndarray
     variance: np.ndarray
     entropy: np.ndarray
+    prefixes: np.ndarray
+    states: np.ndarray
 
     def __len__(self) -> int:
         return len(self.log_probability)
 
     def part(self, tokens: slice | np.ndarray) -> TokenStatistics:
-        """Of some of the tokens."""
-        return TokenStatistics(*(getattr(self, name)[tokens] for name in self.__dataclass_fields__))
+        """Of some of the tokens. The states stay those of the whole text's beginning."""
+        return TokenStatistics(*(getattr(self, n)[tokens] for n in ("spans", *FIELDS)), self.prefixes, self.states)
+
+    def state(self, tokens: int | None = None) -> np.ndarray:
+        """[width] mean state of about so many first tokens (default: as many as there are here): the nearest prefix
+        that was noted. NaN for a text of one token."""
+        if not len(self.prefixes):
+            return np.full(self.states.shape[1:], np.nan)
+        count = len(self) if tokens is None else tokens
+        return self.states[int(np.argmin(np.abs(self.prefixes - count)))]
 
     def between(self, start: int, end: int) -> TokenStatistics:
         """Of the tokens that begin in a stretch of the text, in characters."""
@@ -79,24 +94,40 @@ def token_statistics(
     window = min(window, *(m.context_length or window for m in (model, reference) if m is not None))
     if not 0 <= context < window - 1:
         raise BadInput(f"a window of {window} tokens with {context} of the one before scores nothing")
-    rows, found = [], []
+    rows, found, width = [], [], model.config.get_text_config().hidden_size
     for number, text in enumerate(texts):
         ids, spans = _encoded(model, text)
         if reference is not None and _encoded(reference, text)[0] != ids:
             raise BadInput("the two models read texts as different tokens: give models of one family")
         if most is not None:
             ids, spans = ids[: most + 1], spans[: most + 1]
-        found.append(_empty(spans[1:]))
+        found.append(_empty(spans[1:], width))
         for begin, end, first in _windows(len(ids), window, context):
             rows.append((number, first, first - begin, ids[begin:end]))
     batches = length_batches([len(ids) for *_, ids in rows], window * ROWS, rows=ROWS)
     for batch in track(batches, "reading texts"):
         for row, values in zip(batch, _forward(model, reference, [rows[i][3] for i in batch]), strict=True):
             number, first, skipped, _ = rows[row]
+            states = values.pop("states")
+            if first == 1:
+                found[number] = replace(found[number], **_prefixes(states))
             for name, value in values.items():
                 value = value[skipped - 1 :]
                 getattr(found[number], name)[first - 1 : first - 1 + len(value)] = value
     return found
+
+
+def _prefixes(states: np.ndarray) -> dict[str, np.ndarray]:
+    """Means of states [token, width] over the first tokens."""
+    counts = [count for count in PREFIXES if count < len(states)]
+    if len(states) and len(states) <= PREFIXES[-1]:
+        counts.append(len(states))
+    elif len(states):
+        counts.append(PREFIXES[-1])
+    counts = sorted(set(counts))
+    sums = np.cumsum(states.astype(np.float64), 0)
+    means = np.stack([sums[count - 1] / count for count in counts]) if counts else np.zeros((0, states.shape[1]))
+    return {"prefixes": np.array(counts, dtype=np.int64), "states": means.astype(np.float32)}
 
 
 def _encoded(model: Model, text: str) -> tuple[list[int], np.ndarray]:
@@ -128,21 +159,23 @@ def _windows(length: int, window: int, context: int) -> list[tuple[int, int, int
     return out
 
 
-def _empty(spans: np.ndarray) -> TokenStatistics:
+def _empty(spans: np.ndarray, width: int) -> TokenStatistics:
     n = len(spans)
-    return TokenStatistics(spans, np.zeros(n), np.ones(n, dtype=np.int64), np.zeros(n), np.zeros(n), np.zeros(n))
+    nothing = np.zeros(0, dtype=np.int64), np.zeros((0, width), dtype=np.float32)
+    return TokenStatistics(spans, np.zeros(n), np.ones(n, dtype=np.int64), *(np.zeros(n) for _ in range(3)), *nothing)
 
 
 def _forward(model: Model, reference: Model | None, ids: Sequence[list[int]]) -> list[dict[str, np.ndarray]]:
-    """Of each row, for its tokens after the first: the five statistics."""
+    """Of each row, for its tokens after the first: the five statistics, and states [token, width]."""
     import torch
 
     batch = {k: v.to(model.device) for k, v in right_padded(ids, 0).items()}
     with torch.inference_mode():
-        logits = _logits(model, batch)
+        logits, states = _outputs(model, batch)
         others = logits
         if reference is not None:
-            others = _logits(reference, {k: v.to(reference.device) for k, v in batch.items()}).to(logits.device)
+            others, _ = _outputs(reference, {k: v.to(reference.device) for k, v in batch.items()})
+            others = others.to(logits.device)
             size = min(logits.shape[-1], others.shape[-1])
             logits, others = logits[..., :size], others[..., :size]
         out = []
@@ -154,7 +187,8 @@ def _forward(model: Model, reference: Model | None, ids: Sequence[list[int]]) ->
                 for at in range(0, n, AT_ONCE)
             ]
             values = (torch.cat(part)[:n] for part in zip(*parts, strict=True))
-            out.append(dict(zip(FIELDS, (value.cpu().numpy() for value in values), strict=True)))
+            found = dict(zip(FIELDS, (value.cpu().numpy() for value in values), strict=True))
+            out.append(found | {"states": states[row, 1 : n + 1].float().cpu().numpy()})
     return out
 
 
@@ -174,7 +208,10 @@ def _of(logits: Tensor, others: Tensor, target: Tensor) -> tuple[Tensor, ...]:
     return chosen[:, 0], (log_q > chosen).sum(-1) + 1, mean, (square - mean**2).clamp(min=0), entropy
 
 
-def _logits(model: Model, batch: dict[str, Any]) -> Tensor:
+def _outputs(model: Model, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Logits [row, token, vocabulary] of all tokens but the last, and states [row, token, width]."""
     from intarsia.measure.likelihood import accepts, given
 
-    return model.network(**given(batch, accepts(model.network)), use_cache=False).logits[:, :-1]
+    out = model.network(**given(batch, accepts(model.network)), use_cache=False, output_hidden_states=True)
+    depth = len(out.hidden_states) - 1
+    return out.logits[:, :-1], out.hidden_states[max(1, round(DEPTH * depth))]

@@ -1,0 +1,1 @@
+"""Calibration: banks of people's texts, and what they can vouch for."""

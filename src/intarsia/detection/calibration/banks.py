@@ -1,0 +1,119 @@
+"""Banks of people's texts: what the voices say of texts that are known to be people's, in one domain, in views of
+several lengths. A text is judged among them; of the bank's texts nothing but these numbers is kept.
+
+Source: full conformal prediction, Vovk et al. 2005, §2.2: the text that is judged takes part in the standardisation, as
+every text of the bank does, so that none of them is special. A voice's mean and spread may go with the text's length
+(normalised scores: Papadopoulos et al. 2008)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from intarsia.detection.calibration.conformal import p_values
+
+FEWEST = 20  # texts under which no spread can be told
+SAME = 0.05  # spread of log length under which texts count as equally long
+FALL = (-1.0, 0.0)  # a voice's spread goes with length to a power in this range: a mean over tokens has -1/2
+
+
+@dataclass
+class Bank:
+    """- domain: of its texts. language: ISO 639-1. voices: their names.
+    - values: view -> [text, voice]. lengths: [text] in words. added: notes on where they came from."""
+
+    domain: str
+    voices: tuple[str, ...]
+    values: dict[int, np.ndarray]
+    lengths: np.ndarray
+    language: str = "en"
+    added: list[str] = field(default_factory=list)
+
+    @property
+    def texts(self) -> int:
+        return len(self.lengths)
+
+    def words(self, view: int) -> np.ndarray:
+        """[text] words that a view shows."""
+        return np.minimum(self.lengths, view)
+
+    def judge(self, values: np.ndarray, words: np.ndarray, view: int, weights: np.ndarray) -> Judged:
+        """Texts [text, voice] with their words [text] in a view, among the bank's."""
+        return judge(self.values[view], self.words(view), values, words, weights)
+
+    @staticmethod
+    def of(
+        domain: str, voices: Sequence[str], values: np.ndarray, lengths: np.ndarray, views: Sequence[int],
+        language: str = "en",
+    ) -> Bank:  # fmt: skip
+        """From [text, view, voice]."""
+        return Bank(
+            domain, tuple(voices), {v: values[:, i] for i, v in enumerate(views)}, np.asarray(lengths), language
+        )
+
+
+@dataclass
+class Judged:
+    """- score: [text] weighted sums of standard scores, over their spread in the bank. p: [text] share of the bank's
+    texts that score as high. z: [text, voice] standard scores of each voice alone."""
+
+    score: np.ndarray
+    p: np.ndarray
+    z: np.ndarray
+
+
+def judge(
+    bank: np.ndarray, bank_words: np.ndarray, values: np.ndarray, words: np.ndarray, weights: np.ndarray
+) -> Judged:
+    """Each text [text, voice] among the bank's [n, voice]: means and spreads are those of the bank with this text
+    added, and its p-value is its rank among them all. Voices of weight 0 are not heard and may be NaN.
+
+    - weights: [voice], or [text, voice]."""
+    weights = np.broadcast_to(weights, values.shape)
+    score, p, z = np.zeros(len(values)), np.zeros(len(values)), np.zeros(values.shape)
+    for i, (value, length) in enumerate(zip(values, words, strict=True)):
+        everybody = np.concatenate([bank, value[None]])
+        standard = standardised(everybody, np.append(bank_words, length))
+        heard = weights[i] > 0
+        # Rounding must not part what is equal: a text that is in the bank has to tie with itself.
+        sums = np.round(standard[:, heard] @ weights[i, heard], 9)
+        score[i] = sums[-1] / max(float(sums.std()), 1e-12)
+        p[i] = p_values(sums[-1:], sums[:-1])[0]
+        z[i] = standard[-1]
+    return Judged(score, p, z)
+
+
+def standardised(values: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """[text, voice] standard scores among all of them, given their length."""
+    mean, spread = trends(values, words)
+    return (values - mean(words)) / spread(words)
+
+
+def trends(values: np.ndarray, words: np.ndarray):
+    """Mean and spread of each voice as functions of length, words [text] -> [text, voice]: a line over log length and a
+    power of it. Constants where the texts are equally long."""
+    length = np.log(np.maximum(words, 1)).astype(float)
+    center, scale = float(length.mean()), float(length.std())
+    level = values.mean(0)
+    slope = np.zeros(values.shape[1])
+    if scale >= SAME:
+        at = (length - center) / scale
+        slope = at @ values / len(at) / scale
+    rest = values - level - np.outer(length - center, slope)
+    fall = np.zeros(values.shape[1])
+    if scale >= SAME:
+        sizes = np.log(np.abs(rest) + 1e-9 + 1e-3 * np.abs(rest).mean(0))
+        fall = np.clip(at @ sizes / len(at) / scale, *FALL)
+    plain = rest / np.exp(np.outer(length - center, fall))
+    spread = plain.std(0)
+    spread = np.where(spread > 0, spread, 1.0)
+
+    def mean_at(some: np.ndarray) -> np.ndarray:
+        return level + np.outer(np.log(np.maximum(some, 1)) - center, slope)
+
+    def spread_at(some: np.ndarray) -> np.ndarray:
+        return spread * np.exp(np.outer(np.log(np.maximum(some, 1)) - center, fall))
+
+    return mean_at, spread_at

@@ -1,0 +1,50 @@
+"""How much a text's values hang on which of its sentences were written: the bootstrap over sentences."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from intarsia.detection.detector import VOICES, Detector
+from intarsia.detection.statistics import TokenStatistics
+from intarsia.detection.voices import language_model
+
+DRAWS = 200
+_SENTENCE = re.compile(r"\S.*?(?:[.!?][\"')\]]*(?=\s|$)|$)", re.S)
+
+
+def sentences(text: str) -> list[tuple[int, int]]:
+    """Where sentences stand (start, end), in order; what ends without a stop is one, too."""
+    return [found.span() for found in _SENTENCE.finditer(text)]
+
+
+def resampled(
+    detector: Detector, text: str, found: TokenStatistics | None, draws: int = DRAWS, seed: int = 0
+) -> np.ndarray:
+    """[draw, voice] values of texts made of as many sentences, drawn with replacement; the language model's voices are
+    NaN where it did not read.
+
+    Efron & Tibshirani 1993, ch. 13; what sentences owe to the ones before them is left as it was."""
+    from scipy import sparse
+
+    spans = sentences(text)
+    generator = np.random.default_rng(seed)
+    drawn = generator.multinomial(len(spans), np.full(len(spans), 1 / len(spans)), size=draws)
+    from intarsia.detection.voices.ngrams import raw_counts
+
+    total = (sparse.csr_matrix(drawn.astype(np.float32)) @ raw_counts([text[a:b] for a, b in spans])).tocsr()
+    total.data = 1 + np.log(total.data)
+    out = np.full((draws, len(VOICES)), np.nan)
+    out[:, 0] = detector.ngrams.of(total)
+    if found is not None and len(found):
+        starts = np.array([a for a, _ in spans])
+        of = np.clip(np.searchsorted(starts, found.spans[:, 0], side="right") - 1, 0, None)
+        tokens = np.arange(len(found))
+        for draw in range(draws):
+            some = np.repeat(tokens, drawn[draw][of])
+            if len(some):
+                out[draw, 2:] = language_model.features(found.part(some))
+        # The state is a mean over all tokens: of a sentence alone there is none, so it stays as it is.
+        out[:, 1] = detector.probe.scores(found.state())
+    return out

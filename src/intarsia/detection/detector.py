@@ -1,0 +1,227 @@
+"""`Detector`: the voices, what each counts for, and the banks of people's texts that its answers are judged by.
+
+<folder>/detector.safetensors   weights of the n-grams, numbers of the banks and the machine; in its header plain data
+<folder>/siamese/               the encoder that compares with references, where there is one
+
+No text is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from intarsia.detection.calibration.banks import Bank, Judged
+from intarsia.detection.combining import Weights
+from intarsia.detection.voices import language_model
+from intarsia.detection.voices.cuts import VIEWS, cut, length_of, view_for
+from intarsia.detection.voices.ngrams import NGrams, counts
+from intarsia.detection.voices.states import Probe
+from intarsia.errors import BadInput, did_you_mean
+
+if TYPE_CHECKING:
+    from intarsia.detection.statistics import Kept
+    from intarsia.models import Model
+    from intarsia.models.saved import Saved
+
+FILE = "detector.safetensors"
+FORMAT = 1
+WORDS, STATES = "words", "states"
+VOICES = (WORDS, STATES, *language_model.NAMES)
+
+
+@dataclass
+class Detector:
+    """- ngrams: the linear model of words; probe: of the language model's states. weights: what each voice counts for.
+    - banks: people's texts, by domain. machine: view -> [text] scores of machines' texts among their domain's bank.
+    - scorer: where the language model is loaded from, and `scorer_key` of its weights. tokens: that it scores.
+    - facts: what it was trained on, and how well it did on domains it had not seen."""
+
+    ngrams: NGrams
+    probe: Probe
+    weights: Weights
+    banks: dict[str, Bank] = field(default_factory=dict)
+    machine: dict[int, np.ndarray] = field(default_factory=dict)
+    scorer: str = "smollm2-135m"
+    scorer_key: str = ""
+    tokens: int = language_model.TOKENS
+    facts: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = field(default=None, compare=False)
+    _kept: Kept | None = field(default=None, compare=False, repr=False)
+
+    # -- hearing ---------------------------------------------------------------------------------------------------
+
+    def values(self, texts: Sequence[str], views: Sequence[int] = VIEWS, *, read: bool = True) -> np.ndarray:
+        """[text, view, voice] of the texts' first words; NaN for the language model's voices where it does not
+        `read`."""
+        out = np.full((len(texts), len(views), len(VOICES)), np.nan)
+        for column, words in enumerate(views):
+            out[:, column, 0] = self.ngrams.of(counts([cut(text, words) for text in texts]))
+        if read and len(texts):
+            found, states = language_model.in_views(self.kept, texts, views, self.tokens)
+            out[:, :, 1], out[:, :, 2:] = self.probe.scores(states), found
+        return out
+
+    def judge(self, bank: Bank, texts: Sequence[str], *, read: bool = True) -> Judged:
+        """Texts among a bank's, each in the view that shows it whole; without reading, by the words alone."""
+        lengths = np.array([length_of(text) for text in texts])
+        views = np.array([view_for(n) for n in lengths])
+        out = Judged(np.zeros(len(texts)), np.ones(len(texts)), np.zeros((len(texts), len(VOICES))))
+        for view in sorted(set(views)):
+            rows = np.flatnonzero(views == view)
+            values = self.values([texts[row] for row in rows], (int(view),), read=read)[:, 0]
+            found = self.judged(bank, values, np.minimum(lengths[rows], view), int(view), read=read)
+            out.score[rows], out.p[rows], out.z[rows] = found.score, found.p, found.z
+        return out
+
+    def judged(self, bank: Bank, values: np.ndarray, words: np.ndarray, view: int, *, read: bool = True) -> Judged:
+        """Values [text, voice] of texts with their words [text] in a view, among a bank's."""
+        weights = np.stack([self.weights.of(int(n), None if read else (WORDS,)) for n in words])
+        if not read:
+            # Where words alone are heard, they are heard, whatever they count for beside others.
+            weights[:, 0] = np.maximum(weights[:, 0], 1e-3)
+            values = np.where(np.isnan(values), 0.0, values)
+        return bank.judge(values, words, view, weights)
+
+    def bank(self, domain: str) -> Bank:
+        """The bank of a domain. Raises `BadInput` with the nearest names."""
+        if domain not in self.banks:
+            raise BadInput(
+                f"no bank for the domain '{domain}'{did_you_mean(domain, self.banks)}; this detector has: "
+                f"{', '.join(self.banks) or 'none'}; make one: intarsia detection calibrate DETECTOR --humans FOLDER "
+                f"--domain {domain}"
+            )
+        return self.banks[domain]
+
+    def machine_p(self, scores: np.ndarray, view: int) -> np.ndarray:
+        """[text] share of machines' texts that score as low or lower among people's texts of their own domain."""
+        known = [v for v in VIEWS if len(self.machine.get(v, ())) > 0]
+        if not known:
+            return np.ones(len(scores))
+        nearest = min(known, key=lambda v: abs(np.log(v / view)))
+        ordered = np.sort(self.machine[nearest])
+        return (1 + np.searchsorted(ordered, scores, side="right")) / (len(ordered) + 1)
+
+    @property
+    def kept(self) -> Kept:
+        """Statistics under the scoring model, which is loaded when it is first asked for. Raises `BadInput` when its
+        weights are not those the detector was trained with."""
+        if self._kept is None:
+            from intarsia.models import load
+
+            self.listen_with(load(self.scorer))
+        return self._kept  # type: ignore[return-value]
+
+    def listen_with(self, model: Model) -> None:
+        """Use a scoring model that is loaded already."""
+        from intarsia.detection.statistics import Kept
+
+        self.hold(Kept(model))
+
+    def hold(self, kept: Kept) -> None:
+        """Use statistics of a scoring model."""
+        from intarsia.models.weights import weights_key
+
+        key = weights_key(kept.model)
+        if self.scorer_key and key != self.scorer_key:
+            raise BadInput(
+                f"{self.scorer}: is another model than the one this detector was trained with; scores would mean "
+                "nothing: put that one there, or train again"
+            )
+        self.scorer_key = key
+        self._kept = kept
+
+    # -- keeping ---------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def open(spec: str | Path) -> Detector:
+        """From a folder, or by the name of a detector that comes with Intarsia. Raises `BadInput` for anything else."""
+        from intarsia.detection.profiles import PROFILES, profile_path
+        from intarsia.models.saved import Saved
+
+        path = Path(spec).expanduser()
+        if not path.exists() and str(spec) in PROFILES:
+            path = profile_path(str(spec))
+        file = path / FILE if path.is_dir() else path
+        saved = Saved.read(file) if file.is_file() else None
+        if saved is None:
+            near = [*PROFILES, *(p.name for p in path.parent.iterdir())] if path.parent.is_dir() else [*PROFILES]
+            raise BadInput(
+                f"{spec}: no detector there{did_you_mean(path.name, near)}; give a folder that `detection train` made, "
+                f"or one of: {', '.join(PROFILES)}"
+            )
+        detector = Detector.of_saved(saved)
+        detector.folder = path if path.is_dir() else path.parent
+        return detector
+
+    def save(self, path: str | Path, *, force: bool = False) -> Path:
+        """To a folder, whole or not at all. Raises `BadInput` when something is there and not `force`."""
+        from intarsia.models import cache
+
+        path = Path(path).expanduser().absolute()
+        if path.is_file():
+            raise BadInput(f"cannot save to {path}: it is a file, a folder is wanted")
+        if not force and path.is_dir() and any(path.iterdir()):
+            raise BadInput(f"{path} is not empty: give another folder, or force (--force) to replace it")
+        saved = self.to_saved()
+        with cache.beside(path, replace=force) as part:
+            saved.write(part / FILE)
+        self.folder = path
+        return path
+
+    def to_saved(self) -> Saved:
+        """Tensors, and what JSON holds. Weights of n-grams are halved in precision: a text's log odds change by less
+        than a hundredth."""
+        import torch
+
+        from intarsia.models.saved import Saved
+
+        tensors = {
+            "ngrams.rarity": torch.from_numpy(self.ngrams.rarity).half(),
+            "ngrams.weight": torch.from_numpy(self.ngrams.weight).half(),
+            "probe.weight": torch.from_numpy(self.probe.weight),
+            "weights.short": torch.from_numpy(self.weights.short),
+            "weights.long": torch.from_numpy(self.weights.long),
+        }
+        for number, bank in enumerate(self.banks.values()):
+            tensors[f"lengths.{number}"] = torch.from_numpy(bank.lengths.astype(np.int32))
+            for words, values in bank.values.items():
+                tensors[f"bank.{number}.{words}"] = torch.from_numpy(values).float()
+        for words, scores in self.machine.items():
+            tensors[f"machine.{words}"] = torch.from_numpy(np.asarray(scores)).float()
+        note = {
+            "format": FORMAT, "voices": list(VOICES), "bias": self.ngrams.bias, "scorer": self.scorer,
+            "scorer_key": self.scorer_key, "tokens": self.tokens, "facts": self.facts,
+            "banks": [
+                {"domain": b.domain, "language": b.language, "added": b.added} for b in self.banks.values()
+            ],
+        }  # fmt: skip
+        return Saved(tensors, note)
+
+    @staticmethod
+    def of_saved(saved: Saved) -> Detector:
+        """The inverse. Raises `BadInput` for what another version wrote."""
+        note, tensors = saved.note, saved.tensors
+        try:
+            if note["format"] != FORMAT or tuple(note["voices"]) != VOICES:
+                raise KeyError(f"format {note['format']}")
+            read = {name: tensor.float().numpy() for name, tensor in tensors.items()}
+            banks = {}
+            for number, about in enumerate(note["banks"]):
+                start = f"bank.{number}."
+                values = {int(n[len(start) :]): v.astype(float) for n, v in read.items() if n.startswith(start)}
+                lengths = read[f"lengths.{number}"].astype(int)
+                banks[about["domain"]] = Bank(voices=VOICES, values=values, lengths=lengths, **about)
+            return Detector(
+                NGrams(read["ngrams.rarity"], read["ngrams.weight"], note["bias"]),
+                Probe(read["probe.weight"]),
+                Weights(VOICES, read["weights.short"].astype(float), read["weights.long"].astype(float)),
+                banks,
+                {int(n.partition(".")[2]): v.astype(float) for n, v in read.items() if n.startswith("machine.")},
+                note["scorer"], note["scorer_key"], note["tokens"], note["facts"],
+            )  # fmt: skip
+        except (KeyError, TypeError) as error:
+            raise BadInput(f"this detector was made by another version of Intarsia ({error}); train it again") from None

@@ -1,0 +1,1 @@
+"""Evaluating detectors: one protocol for all of them."""

@@ -1,0 +1,175 @@
+"""Fitting a detector: voices, what each counts for, banks, and where machines' texts lie among them.
+
+What a voice counts for is fitted where it is a stranger: on a domain's texts with voices that were trained on all other
+domains. Weights that were fitted on the training domains would trust the words, which know these domains by heart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from intarsia.detection.calibration.banks import FEWEST, Bank, judge, trends
+from intarsia.detection.combining import Weights
+from intarsia.detection.detector import VOICES, Detector
+from intarsia.detection.voices import language_model
+from intarsia.detection.voices.cuts import VIEWS, view_for
+from intarsia.detection.voices.ngrams import NGrams, balanced
+from intarsia.detection.voices.states import Probe
+from intarsia.errors import BadInput
+from intarsia.progress import track
+
+if TYPE_CHECKING:
+    from intarsia.detection.learning.corpora import Corpus
+    from intarsia.detection.statistics import Kept
+
+FITTED_IN = (65, 125, 200, 320)  # views that weights are fitted in
+LARGEST = 6.0  # a standard score beyond it only says that its bank's spread is no measure
+RATES = (0.01, 0.05)  # budgets at which it is noted how many of machines' texts are found in unseen domains
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The voices that learn."""
+
+    ngrams: NGrams
+    probe: Probe
+
+    def values(self, corpus: Corpus) -> np.ndarray:
+        """[row, view, voice] of the texts that were read."""
+        spelled = np.stack([self.ngrams.of(corpus.counted(view)) for view in VIEWS], 1)
+        return np.concatenate([spelled[..., None], self.probe.scores(corpus.states)[..., None], corpus.features], 2)
+
+
+def learn(
+    some: Sequence[Corpus], kept: Kept, *, tokens: int | None = language_model.TOKENS, read_most: int = 300,
+    seed: int = 0,
+) -> Detector:  # fmt: skip
+    """A detector from corpora.
+
+    - read_most: texts of a domain, kind and part that the language model reads, at most; words are learned from all."""
+    kept([text for corpus in some for text in corpus.choose(read_most, seed)], tokens)  # so that progress is of all
+    for corpus in some:
+        corpus.read(kept, tokens)
+    strange = strangers(some)
+    weights = fit_weights(some, strange)
+    final = train([(corpus, ~corpus.banked) for corpus in some])
+    banks = {}
+    for corpus in some:
+        mine = (~corpus.machine & corpus.banked)[corpus.chosen]
+        if mine.any():
+            values, lengths = final.values(corpus)[mine], corpus.lengths[corpus.chosen][mine]
+            banks[corpus.domain] = Bank.of(corpus.domain, VOICES, values, lengths, VIEWS, corpus.language)
+    machine = {}
+    for view in VIEWS:
+        parts = [_among(c, v, view, weights)[0] for c, v in zip(some, strange, strict=True)]
+        if len(scores := np.concatenate(parts)) >= FEWEST:
+            machine[view] = np.sort(scores)
+    facts = {
+        "domains": {c.domain: {"people": int((~c.machine).sum()), "machine": int(c.machine.sum())} for c in some},
+        **unseen(some, strange, weights),
+    }
+    return Detector(final.ngrams, final.probe, weights, banks, machine, tokens=tokens or 0, facts=facts)
+
+
+def train(parts: Sequence[tuple[Corpus, np.ndarray]]) -> Trained:
+    """The voices that learn, from some texts [text] of each corpus."""
+    from scipy import sparse
+
+    found = sparse.vstack([c.whole()[rows] for c, rows in parts], format="csr")
+    machine = np.concatenate([c.machine[rows] for c, rows in parts])
+    ngrams = NGrams.of_counts(found, machine, [c.domain for c, rows in parts for _ in range(int(rows.sum()))])
+    states, kinds, names = [], [], []
+    for corpus, rows in parts:
+        mine = rows[corpus.chosen]
+        # Each text as it is seen whole.
+        at = [VIEWS.index(view_for(n)) for n in corpus.lengths[corpus.chosen]]
+        states.append(corpus.states[np.arange(len(at)), at][mine])
+        kinds.append(corpus.machine[corpus.chosen][mine])
+        names += [corpus.domain] * int(mine.sum())
+    return Trained(ngrams, Probe.fit(np.concatenate(states), np.concatenate(kinds), names))
+
+
+def strangers(some: Sequence[Corpus]) -> list[np.ndarray]:
+    """Of each corpus [row, view, voice], by voices trained without it; where there is but one, on its other half."""
+    out = []
+    for corpus in track(some, "training without each domain"):
+        others = [(c, np.ones(len(c.texts), bool)) for c in some if c is not corpus]
+        if _two_kinds(others):
+            out.append(train(others).values(corpus))
+            continue
+        values = np.full((len(corpus.chosen), len(VIEWS), len(VOICES)), np.nan)
+        for half in (corpus.banked, ~corpus.banked):
+            if not _two_kinds([(corpus, ~half)]):
+                raise BadInput(
+                    f"{corpus.domain}: too few topics to train on some and judge by the others; give more of them, or "
+                    "texts of a second domain"
+                )
+            rows = half[corpus.chosen]
+            values[rows] = train([(corpus, ~half)]).values(corpus)[rows]
+        out.append(values)
+    return out
+
+
+def _two_kinds(parts: Sequence[tuple[Corpus, np.ndarray]]) -> bool:
+    return any((c.machine & rows).any() for c, rows in parts) and any((~c.machine & rows).any() for c, rows in parts)
+
+
+def fit_weights(some: Sequence[Corpus], strange: Sequence[np.ndarray]) -> Weights:
+    """What each voice counts for, from every domain's texts among each half of its people's."""
+    found = [(i, *part) for i, (c, v) in enumerate(zip(some, strange, strict=True)) for part in _standard(c, v)]
+    if not any(machine.any() and not machine.all() for *_, machine in found):
+        raise BadInput(
+            f"no domain has {FEWEST} texts of people in each half and texts of machines beside them; give more texts"
+        )
+    names = [str(i) for i, z, *_ in found for _ in range(len(z))]
+    z, words, machine = (np.concatenate([part[k] for part in found]) for k in (1, 2, 3))
+    return Weights.fit(VOICES, z, words, machine, balanced(machine, names))
+
+
+def _standard(corpus: Corpus, values: np.ndarray):
+    """(standard scores [row, voice], words, whether a machine wrote it) of the texts among each half of people's."""
+    machine, banked = corpus.machine[corpus.chosen], corpus.banked[corpus.chosen]
+    for half in (banked, ~banked):
+        people, judged = ~machine & half, (~machine & ~half) | machine
+        if people.sum() < FEWEST or not judged.any():
+            continue
+        for view in FITTED_IN:
+            at, words = values[:, VIEWS.index(view)], corpus.words(view)
+            mean, spread = trends(at[people], words[people])
+            z = (at[judged] - mean(words[judged])) / spread(words[judged])
+            yield np.clip(z, -LARGEST, LARGEST), words[judged].astype(float), machine[judged]
+
+
+def _among(corpus: Corpus, values: np.ndarray, view: int, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and p-values of a corpus' machine texts among its bank, in a view."""
+    machine, banked = corpus.machine[corpus.chosen], corpus.banked[corpus.chosen]
+    at, words = values[:, VIEWS.index(view)], corpus.words(view)
+    people = ~machine & banked
+    if people.sum() < FEWEST:
+        return np.zeros(0), np.zeros(0)
+    each = np.stack([weights.of(int(n)) for n in words])
+    found = judge(at[people], words[people], at[machine], words[machine], each[machine])
+    return found.score, found.p
+
+
+def unseen(some: Sequence[Corpus], strange: Sequence[np.ndarray], weights: Weights, view: int = 125) -> dict:
+    """How well it does on a domain that its voices were not trained on: AUROC by domain, and the share of machines'
+    texts found at some budgets. (The weights have seen these domains.)"""
+    from sklearn.metrics import roc_auc_score
+
+    out, p = {}, []
+    for corpus, values in zip(some, strange, strict=True):
+        machine, banked = corpus.machine[corpus.chosen], corpus.banked[corpus.chosen]
+        bank, rows = ~machine & banked, machine | ~banked
+        if bank.sum() < FEWEST or len(set(machine[rows])) < 2:
+            continue
+        at, words = values[:, VIEWS.index(view)], corpus.words(view)
+        each = np.stack([weights.of(int(n)) for n in words])
+        found = judge(at[bank], words[bank], at[rows], words[rows], each[rows])
+        out[corpus.domain] = float(roc_auc_score(machine[rows], found.score))
+        p.append(found.p[machine[rows]])
+    together = np.concatenate(p) if p else np.zeros(0)
+    return {"unseen": out, "rates": {f"{r:g}": float((together <= r).mean()) for r in RATES if len(together)}}
