@@ -116,9 +116,9 @@ def test_of_a_dialogue_the_place_is_marked_at_which_a_label_is_read(cli, place):
     first, second = found(cli, "turns.jsonl", "--model", "model")["marked"]
     assert {record["by"] for record in (first, second)} == {"adaptation.dialogue"}
     # The second turn has no label: it is context, and nothing is read behind it.
-    assert "".join(first["tokens"]) == "Hi there you - Ann (feels\n...\n So - Bob (feels".replace("\n So", "\nSo")
-    assert [at for at, yes in enumerate(first["learnt"]) if yes] == [len(b"Hi there you - Ann (feels") - 1]
-    assert "".join(second["tokens"]) == "Oh no - Ann (feels" and learnt(second) == "s"
+    assert "".join(first["tokens"]) == "Ann: Hi there you (feels\n...\nBob: So (feels"
+    assert [at for at, yes in enumerate(first["learnt"]) if yes] == [len(b"Ann: Hi there you (feels") - 1]
+    assert "".join(second["tokens"]) == "Ann: Oh no (feels" and learnt(second) == "s"
     assert [record["record"] for record in (first, second)] == [1, 3]
 
 

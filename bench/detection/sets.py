@@ -15,7 +15,7 @@ from intarsia.data import Document
 from intarsia.data.documents import read_documents
 from intarsia.detection.learning import Corpus
 from intarsia.detection.normalising import normalise
-from intarsia.detection.voices.cuts import SHORTEST, length_of
+from intarsia.detection.voices.cuts import LEAST, length_of
 
 DOMAINS = (
     "arxiv", "essay", "fdg_pubmed", "cs224n", "acl", "college", "toefl", "hewlett", "fdg_xsum", "fdg_writing",
@@ -46,7 +46,7 @@ class Set:
         more = [d for d in self.learned if d.text not in known]
         label = {d.text: d.label != "human" for d in [*read, *more]}
         texts += list(dict.fromkeys(d.text for d in more))
-        texts = [t for t in texts if length_of(t) >= SHORTEST]
+        texts = [t for t in texts if length_of(t) >= LEAST]
         banked = {d.text for d in self.bank}
         made = Corpus(self.name, texts, np.array([label[t] for t in texts]), np.array([t in banked for t in texts]))
         made.chosen = np.flatnonzero([t in known for t in texts])

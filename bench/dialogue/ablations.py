@@ -19,7 +19,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "no tasks beside": {"next_weight": 0.0, "speaker_weight": 0.0},
     "no speakers": {"speakers": "none"},
     "local speakers": {"speakers": "local"},
-    "speaker first": {"speaker_last": False},
+    "speaker last": {"speaker_last": True},
     "curriculum": {"curriculum": True},
     "square-root class weights": {"class_weight": 0.5},
     "adapters in all blocks": {"layers_from": 0.0, "trunk_cache": "off"},

@@ -47,7 +47,7 @@ class DialogueConfig(LoraConfig):
     speakers: Literal["name", "local", "none"] = Field(
         "name", description="name: as in the data; local: Speaker_1, Speaker_2 in each dialogue; none"
     )
-    speaker_last: bool = Field(True, description="states: `text - Speaker` in place of `Speaker: text`")
+    speaker_last: bool = Field(False, description="states: `text - Speaker` in place of `Speaker: text`")
     cue: str = Field(" (feels", description="states: behind a turn, where its label is read")
     gap: str = Field("...", description="a line where turns are missing")
     max_tokens: int = Field(

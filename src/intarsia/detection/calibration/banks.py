@@ -56,8 +56,8 @@ class Bank:
 
 @dataclass
 class Judged:
-    """- score: [text] weighted sums of standard scores, over their spread in the bank. p: [text] share of the bank's
-    texts that score as high. z: [text, voice] standard scores of each voice alone."""
+    """- score: [text] weighted sums of standard scores, over their spread in the bank. p: [text] share of people that
+    score as high. z: [text, voice] standard scores of each voice alone."""
 
     score: np.ndarray
     p: np.ndarray
@@ -67,21 +67,25 @@ class Judged:
 def judge(
     bank: np.ndarray, bank_words: np.ndarray, values: np.ndarray, words: np.ndarray, weights: np.ndarray
 ) -> Judged:
-    """Each text [text, voice] among the bank's [n, voice]: means and spreads are those of the bank with this text
-    added, and its p-value is its rank among them all. Voices of weight 0 are not heard and may be NaN.
+    """Each text [text, voice] among the bank's [n, voice]. Voices of weight 0 are not heard and may be NaN.
+
+    Scores are standardised by the bank alone, so that they do not depend on its size. For the p-value, means and
+    spreads are those of the bank with this text added, and it is the text's rank among them all: only so is no text
+    special, and the promise exact.
 
     - weights: [voice], or [text, voice]."""
     weights = np.broadcast_to(weights, values.shape)
-    score, p, z = np.zeros(len(values)), np.zeros(len(values)), np.zeros(values.shape)
+    mean, spread = trends(bank, bank_words)
+    z, people = (values - mean(words)) / spread(words), (bank - mean(bank_words)) / spread(bank_words)
+    score, p = np.zeros(len(values)), np.zeros(len(values))
     for i, (value, length) in enumerate(zip(values, words, strict=True)):
-        everybody = np.concatenate([bank, value[None]])
-        standard = standardised(everybody, np.append(bank_words, length))
         heard = weights[i] > 0
+        mine = weights[i, heard]
+        score[i] = z[i, heard] @ mine / max(float((people[:, heard] @ mine).std()), 1e-12)
+        everybody = np.concatenate([bank[:, heard], value[None, heard]])
         # Rounding must not part what is equal: a text that is in the bank has to tie with itself.
-        sums = np.round(standard[:, heard] @ weights[i, heard], 9)
-        score[i] = sums[-1] / max(float(sums.std()), 1e-12)
+        sums = np.round(standardised(everybody, np.append(bank_words, length)) @ mine, 9)
         p[i] = p_values(sums[-1:], sums[:-1])[0]
-        z[i] = standard[-1]
     return Judged(score, p, z)
 
 

@@ -14,7 +14,7 @@ from intarsia.detection.calibration.banks import FEWEST, Bank
 from intarsia.detection.checking.checker import bank_of
 from intarsia.detection.detector import VOICES, Detector
 from intarsia.detection.normalising import normalise
-from intarsia.detection.voices.cuts import SHORTEST, VIEWS, length_of
+from intarsia.detection.voices.cuts import LEAST, VIEWS, length_of
 from intarsia.errors import BadInput
 from intarsia.measure.provenance import provenance
 
@@ -33,7 +33,7 @@ def add(detector: Detector, config: CalibrateConfig) -> Calibrated:
     bank = bank_of(detector, documents, config.domain, config.language)
     if bank.texts < FEWEST:
         raise BadInput(
-            f"{config.humans}: {bank.texts} texts of {SHORTEST} words or more; a bank wants {FEWEST} at least, and 99 "
+            f"{config.humans}: {bank.texts} texts of {LEAST} words or more; a bank wants {FEWEST} at least, and 99 "
             "to vouch for 1 %"
         )
     groups = group_rates(detector, documents)
@@ -58,7 +58,7 @@ def add(detector: Detector, config: CalibrateConfig) -> Calibrated:
 
 def group_rates(detector: Detector, documents: Sequence[Document]) -> list[GroupRate]:
     """Of each group of writers the rate at which the rest of the bank would flag its texts; none for one group."""
-    known = [(d.writers, t) for d in documents if d.writers and length_of(t := normalise(d.text).text) >= SHORTEST]
+    known = [(d.writers, t) for d in documents if d.writers and length_of(t := normalise(d.text).text) >= LEAST]
     names = list(dict.fromkeys(writers for writers, _ in known))
     if len(names) < 2:
         return []

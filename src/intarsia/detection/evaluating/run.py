@@ -19,7 +19,7 @@ from intarsia.detection.evaluating.protocol import Scorer, Split, by_threshold, 
 from intarsia.detection.methods import Engines, Method, find_method
 from intarsia.detection.normalising import normalise
 from intarsia.detection.statistics import Kept
-from intarsia.detection.voices.cuts import SHORTEST, length_of
+from intarsia.detection.voices.cuts import LEAST, length_of
 from intarsia.errors import BadInput
 from intarsia.measure.provenance import provenance
 
@@ -68,7 +68,7 @@ def judge_with(
     """Scores and p-values [document] of a detector that has this bank alone; NaN and 1 for texts that are too short."""
     made = bank_of(detector, bank, "bank", "en")
     scores, p = np.full(len(documents), np.nan), np.ones(len(documents))
-    rows = [i for i, d in enumerate(documents) if length_of(d.text) >= SHORTEST]
+    rows = [i for i, d in enumerate(documents) if length_of(d.text) >= LEAST]
     if rows and made.texts >= FEWEST:
         judged = detector.judge(made, [documents[i].text for i in rows])
         scores[rows], p[rows] = judged.score, judged.p

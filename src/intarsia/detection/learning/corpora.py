@@ -12,7 +12,7 @@ import numpy as np
 
 from intarsia.detection.normalising import normalise
 from intarsia.detection.voices import language_model
-from intarsia.detection.voices.cuts import SHORTEST, VIEWS, cut, length_of
+from intarsia.detection.voices.cuts import LEAST, VIEWS, cut, length_of
 from intarsia.detection.voices.ngrams import counts
 from intarsia.errors import BadInput, Note
 
@@ -98,7 +98,7 @@ def corpora(documents: Sequence[Document], bank_share: float, seed: int) -> list
         texts, machine, banked, seen = [], [], [], set()
         for document, in_bank in zip(some, _drawn(some, bank_share, seed), strict=True):
             text = normalise(document.text).text
-            if length_of(text) < SHORTEST:
+            if length_of(text) < LEAST:
                 short += 1
             elif text in seen:
                 again += 1
@@ -111,11 +111,11 @@ def corpora(documents: Sequence[Document], bank_share: float, seed: int) -> list
             language = next((d.language for d in some if d.language), "en")
             out.append(Corpus(domain, texts, np.array(machine), np.array(banked), language))
     if short or again:
-        reasons = ((short, f"of fewer than {SHORTEST} words"), (again, "that stand there twice"))
+        reasons = ((short, f"of fewer than {LEAST} words"), (again, "that stand there twice"))
         told = " and ".join(f"{number} {why}" for number, why in reasons if number)
         warnings.warn(f"texts left out: {told}", Note, stacklevel=3)
     if not any((~c.machine).any() for c in out) or not any(c.machine.any() for c in out):
-        raise BadInput(f"no texts of people and of machines with {SHORTEST} words or more are left")
+        raise BadInput(f"no texts of people and of machines with {LEAST} words or more are left")
     return out
 
 

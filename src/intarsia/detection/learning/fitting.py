@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from intarsia.detection.learning.corpora import Corpus
     from intarsia.detection.statistics import Kept
 
-FITTED_IN = (65, 125, 200, 320)  # views that weights are fitted in
+FITTED_IN = (35, 50, 80, 125, 200, 320)  # views that weights are fitted in
 LARGEST = 6.0  # a standard score beyond it only says that its bank's spread is no measure
 RATES = (0.01, 0.05)  # budgets at which it is noted how many of machines' texts are found in unseen domains
 
@@ -56,15 +56,17 @@ def learn(
     strange = strangers(some)
     weights = fit_weights(some, strange)
     final = train([(corpus, ~corpus.banked) for corpus in some])
-    banks = {}
-    for corpus in some:
+    banks, own = {}, [final.values(corpus) for corpus in some]
+    for corpus, values in zip(some, own, strict=True):
         mine = (~corpus.machine & corpus.banked)[corpus.chosen]
         if mine.any():
-            values, lengths = final.values(corpus)[mine], corpus.lengths[corpus.chosen][mine]
-            banks[corpus.domain] = Bank.of(corpus.domain, VOICES, values, lengths, VIEWS, corpus.language)
+            lengths = corpus.lengths[corpus.chosen][mine]
+            banks[corpus.domain] = Bank.of(corpus.domain, VOICES, values[mine], lengths, VIEWS, corpus.language)
     machine = {}
     for view in VIEWS:
-        parts = [_among(c, v, view, weights)[0] for c, v in zip(some, strange, strict=True)]
+        # Of domains that the voices do not know and, by texts that are none of their training's, of those they do.
+        parts = [_among(c, v, view, weights) for c, v in zip(some, strange, strict=True)]
+        parts += [_among(c, v, view, weights, c.banked) for c, v in zip(some, own, strict=True)]
         if len(scores := np.concatenate(parts)) >= FEWEST:
             machine[view] = np.sort(scores)
     facts = {
@@ -143,16 +145,17 @@ def _standard(corpus: Corpus, values: np.ndarray):
             yield np.clip(z, -LARGEST, LARGEST), words[judged].astype(float), machine[judged]
 
 
-def _among(corpus: Corpus, values: np.ndarray, view: int, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and p-values of a corpus' machine texts among its bank, in a view."""
+def _among(
+    corpus: Corpus, values: np.ndarray, view: int, weights: Weights, only: np.ndarray | None = None
+) -> np.ndarray:
+    """Scores of a corpus' machine texts (`only` those [text]) among its bank, in a view."""
     machine, banked = corpus.machine[corpus.chosen], corpus.banked[corpus.chosen]
     at, words = values[:, VIEWS.index(view)], corpus.words(view)
-    people = ~machine & banked
+    people, rows = ~machine & banked, machine & (True if only is None else only[corpus.chosen])
     if people.sum() < FEWEST:
-        return np.zeros(0), np.zeros(0)
+        return np.zeros(0)
     each = np.stack([weights.of(int(n)) for n in words])
-    found = judge(at[people], words[people], at[machine], words[machine], each[machine])
-    return found.score, found.p
+    return judge(at[people], words[people], at[rows], words[rows], each[rows]).score
 
 
 def unseen(some: Sequence[Corpus], strange: Sequence[np.ndarray], weights: Weights, view: int = 125) -> dict:

@@ -7,10 +7,12 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 
-VIEWS = (65, 80, 100, 125, 160, 200, 250, 320, 400, 500, 700)
+VIEWS = (35, 50, 65, 80, 100, 125, 160, 200, 250, 320, 400, 500, 700)
 """Lengths in words."""
 SHORTEST = 50
-"""Under so many words nothing can be said."""
+"""Words under which no verdict is given."""
+LEAST = 25
+"""Words under which a text is neither learned from nor in a bank."""
 CJK = "぀-ヿ㐀-䶿一-鿿豈-﫿"
 """Signs that are written without blanks between words: each counts as one."""
 
