@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,20 +105,55 @@ def _serve(engine: Any, name: str, listener: Any) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one.")
 def serve_labels(model: str, host: str, port: int) -> None:
+    def made(name: str) -> Any:
+        from intarsia.models import load
+        from intarsia.server.labelling import app
+
+        return app(load(model), name)
+
+    _serve_small(model, host, port, made, "adaptation serve", ("server",), "/v1/label")
+
+
+@click.command(
+    "serve",
+    cls=Command,
+    example="intarsia detection serve mine --port 8000",
+    help="""Serve a detector over HTTP.
+
+    `POST /v1/detect` takes `{"text": ...}`, and if you like a domain, a budget (`alpha`) and references, and gives the
+    verdict with its passages; `/v1/detect/batch` many texts; `/` is a page. Texts are not kept. Stop it with Ctrl-C.
+
+    DETECTOR: a folder that `detection train` made, or one that comes along.""",
+)
+@click.argument("detector", default="english")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one.")
+def serve_detector(detector: str, host: str, port: int) -> None:
+    def made(name: str) -> Any:
+        from intarsia.detection import Detector
+        from intarsia.server.detecting import app
+
+        opened = Detector.open(detector)
+        _ = opened.kept  # before the first request, and so that what is wrong with it is told now
+        return app(opened, name)
+
+    _serve_small(detector, host, port, made, "detection serve", ("server", "detect"), "/v1/detect")
+
+
+def _serve_small(
+    source: str, host: str, port: int, made: Callable[[str], Any], what: str, extras: tuple[str, ...], route: str
+) -> None:
+    """Load, say where it is to be found, and serve until stopped."""
     from intarsia.recipes.extras import lacking
 
-    if missing := lacking("server"):
-        raise MissingExtra(f"adaptation serve ({', '.join(missing)})", "server")
+    if missing := [name for extra in extras for name in lacking(extra)]:
+        raise MissingExtra(f"{what} ({', '.join(missing)})", ",".join(extras))
     import uvicorn
 
-    from intarsia.models import load
-    from intarsia.server.labelling import app
-
     listener = _listening(host, port)
+    name = Path(source).name if Path(source).exists() else source
     with shown():
-        loaded = load(model)
-    name = Path(model).name if Path(model).exists() else model
-    made = app(loaded, name)
-    click.echo(f"serving {name}: http://{host}:{listener.getsockname()[1]}/ (POST /v1/label)")
-    config = uvicorn.Config(made, log_level="debug" if settings_of().debug else "warning")
+        application = made(name)
+    click.echo(f"serving {name}: http://{host}:{listener.getsockname()[1]}/ (POST {route})")
+    config = uvicorn.Config(application, log_level="debug" if settings_of().debug else "warning")
     uvicorn.Server(config).run(sockets=[listener])

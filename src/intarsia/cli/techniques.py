@@ -24,6 +24,7 @@ from intarsia.errors import BadInput, MissingExtra
 # Commands of a room that are no techniques: they find nothing and change nothing, they go on until stopped.
 SERVERS = {
     "adaptation": ("intarsia.cli.serving", "serve_labels"),
+    "detection": ("intarsia.cli.serving", "serve_detector"),
     "moe": ("intarsia.cli.serving", "serve_experts"),
 }
 

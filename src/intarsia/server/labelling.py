@@ -9,15 +9,15 @@ import threading
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pydantic
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
 
 from intarsia.data import LabelledText, Turn
-from intarsia.errors import BadInput, IntarsiaError
+from intarsia.errors import BadInput
 from intarsia.measure.labelling import label_scores, own_way
 from intarsia.measure.labels import LabelTask
 from intarsia.measure.likelihood import LabelScores, score
+from intarsia.server.application import STYLE, application
 
 if TYPE_CHECKING:
     from intarsia.models import Model
@@ -80,19 +80,8 @@ def app(model: Model, name: str) -> FastAPI:
     that has no labels."""
     if own_way(model) is None and LabelTask.of(model) is None:
         raise BadInput(f"{name} has no labels: tune a model with `intarsia adaptation dialogue` or `adaptation label`")
-    api = FastAPI(title=f"Intarsia: {name}", docs_url="/docs", redoc_url=None)
+    api = application(name)
     one_at_a_time = threading.Lock()
-
-    @api.exception_handler(IntarsiaError)
-    def refused(request: Request, error: IntarsiaError) -> JSONResponse:
-        return _error(str(error), 400 if isinstance(error, BadInput) else 500)
-
-    @api.exception_handler(RequestValidationError)
-    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        said = first["msg"].removeprefix("Value error, ")
-        return _error(f"{where}: {said}" if where else said, 422)
 
     @api.post("/v1/label")
     def label(request: LabelRequest) -> dict[str, Any]:
@@ -112,40 +101,18 @@ def app(model: Model, name: str) -> FastAPI:
     def models() -> dict[str, Any]:
         return {"object": "list", "data": [{"id": name, "object": "model", "owned_by": "intarsia"}]}
 
-    @api.get("/health")
-    def health() -> dict[str, str]:
-        return {"status": "ok"}
-
     @api.get("/", response_class=HTMLResponse)
     def page() -> str:
         import html
 
-        return PAGE.replace("{{name}}", html.escape(name))
+        return PAGE.replace("{{name}}", html.escape(name)).replace("{{style}}", STYLE)
 
     return api
 
 
-def _error(message: str, code: int) -> JSONResponse:
-    return JSONResponse(
-        {"error": {"message": message, "type": "invalid_request_error" if code < 500 else "error"}}, code
-    )
-
-
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{{name}}</title>
-<style>
-:root{color-scheme:light dark;--ink:#1d2430;--soft:#667;--line:#d5d9e0;--bar:#3b6ea8;--paper:#fff}
-@media(prefers-color-scheme:dark){:root{--ink:#e6e9ef;--soft:#9aa3b2;--line:#39414f;--bar:#7aa7dc;--paper:#161a21}}
-body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:var(--ink);
-background:var(--paper)}
-h1{font-size:1.2rem}textarea{width:100%;box-sizing:border-box;font:inherit;padding:.6rem;border:1px solid var(--line);
-border-radius:.4rem;background:transparent;color:inherit}
-button{font:inherit;padding:.4rem 1.2rem;margin:.6rem 0;border:0;border-radius:.4rem;background:var(--bar);color:#fff}
-table{border-collapse:collapse;width:100%}td{padding:.35rem .5rem;border-top:1px solid var(--line);vertical-align:top}
-td.label{white-space:nowrap;font-weight:600}td.bar{width:9rem}
-.meter{height:.55rem;margin-top:.5rem;background:var(--line);border-radius:.3rem}
-.meter div{height:100%;background:var(--bar);border-radius:.3rem}.soft{color:var(--soft)}
-</style>
+<style>{{style}}</style>
 <h1>{{name}}</h1>
 <p class="soft">A dialogue, a line each: <code>Speaker: text</code>. Hover a label for all probabilities.</p>
 <textarea id="text" rows="8" aria-label="Dialogue">Ann: I got the job!

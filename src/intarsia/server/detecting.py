@@ -1,0 +1,159 @@
+"""Whose text is it? Verdicts over HTTP.
+
+`app(detector, name)` is a FastAPI application: `POST /v1/detect` (one text), `POST /v1/detect/batch` (many, answered as
+JSON lines as they come), `GET /v1/profiles`, `GET /health`, and a page at `/`. Texts are not kept: what the answer says
+of their words is sent back and forgotten; the language model's numbers are kept under a hash of the text."""
+
+from __future__ import annotations
+
+import html
+import threading
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import pydantic
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse, StreamingResponse
+
+from intarsia.data import Document
+from intarsia.detection import Detector
+from intarsia.detection.checking.checker import Checker
+from intarsia.detection.checking.references import compare
+from intarsia.detection.checking.verdicts import STATEMENT, Checked, Verdicts
+from intarsia.errors import BadInput
+from intarsia.server.application import STYLE, application
+
+MOST = 500  # texts of one request
+LONGEST = 1_000_000  # characters of a text
+
+
+SomeText = Annotated[str, pydantic.Field(max_length=LONGEST)]
+
+
+class Asked(pydantic.BaseModel):
+    """How to judge. domain: a bank of the detector; alpha: the false-positive budget; triage: see `detection.check`."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+    domain: str | None = None
+    language: str = ""
+    alpha: float = pydantic.Field(0.01, gt=0, lt=1)
+    triage: bool = False
+    passages: int = pydantic.Field(20, ge=0, le=200)
+
+
+class DetectRequest(Asked):
+    """One text, and what machines wrote on its topic."""
+
+    text: SomeText
+    references: list[SomeText] = pydantic.Field(default_factory=list, max_length=20)
+
+
+class BatchRequest(Asked):
+    """Texts, judged one after the other."""
+
+    texts: list[SomeText] = pydantic.Field(min_length=1, max_length=MOST)
+
+
+def app(detector: Detector, name: str, embedder: str = "minilm") -> FastAPI:
+    """The application. Requests are answered one after the other: each uses all cores."""
+    api = application(name)
+    one_at_a_time = threading.Lock()
+
+    def judged(request: Asked, text: str, references: list[str]) -> Checked:
+        bank = detector.bank(request.domain) if request.domain is not None else None
+        checker = Checker(detector, bank, request.alpha, triage=request.triage, passages=request.passages)
+        document = Document(text, name="text", language=request.language)
+        with one_at_a_time:
+            (found,) = checker([document])
+            if references:
+                others = [Document(r, "machine", name=f"reference {i}") for i, r in enumerate(references, 1)]
+                compare([found], [document], others, embedder)
+        return found
+
+    @api.post("/v1/detect")
+    def detect(request: DetectRequest) -> dict[str, Any]:
+        found = judged(request, request.text, request.references)
+        return {"model": name, "alpha": request.alpha, "statement": STATEMENT, **found.model_dump(exclude={"name"})}
+
+    @api.post("/v1/detect/batch")
+    def batch(request: BatchRequest) -> StreamingResponse:
+        if request.domain is not None:
+            detector.bank(request.domain)  # refused before the first line is sent
+
+        def lines() -> Iterator[str]:
+            for number, text in enumerate(request.texts):
+                found = judged(request, text, []).model_copy(update={"name": str(number)})
+                yield found.model_dump_json() + "\n"
+
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+    @api.get("/v1/profiles")
+    def profiles() -> dict[str, Any]:
+        banks = [
+            {
+                "domain": bank.domain,
+                "language": bank.language,
+                "texts": bank.texts,
+                "smallest_alpha": 1 / (bank.texts + 1),
+            }
+            for bank in detector.banks.values()
+        ]
+        return {"model": name, "scorer": detector.scorer, "banks": banks, "trained_on": detector.facts}
+
+    @api.post("/report", response_class=HTMLResponse)
+    def report(request: DetectRequest) -> str:
+        from intarsia.report import render_finding
+
+        found = judged(request, request.text, request.references)
+        if found.verdict in ("unreadable",):
+            raise BadInput("there is no text")
+        return render_finding(Verdicts(title="Whose text?", documents=[found], rate=request.alpha, detector=name))
+
+    @api.get("/", response_class=HTMLResponse)
+    def page() -> str:
+        choices = "".join(f"<option>{html.escape(domain)}</option>" for domain in detector.banks)
+        filled = PAGE.replace("{{name}}", html.escape(name)).replace("{{style}}", STYLE)
+        return filled.replace("{{domains}}", choices).replace("{{statement}}", html.escape(STATEMENT))
+
+    return api
+
+
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{{name}}</title>
+<style>{{style}}select,input{font:inherit;padding:.3rem;margin-right:.6rem}#out{white-space:pre-wrap;margin-top:1rem}
+mark{background:none;border-radius:.2rem}.verdict{font-weight:600}</style>
+<h1>Whose text is it?</h1>
+<textarea id="text" rows="12" aria-label="Text" placeholder="50 words or more"></textarea>
+<label>Kind of text <select id="domain"><option value="">not known</option>{{domains}}</select></label>
+<label>Budget <input id="alpha" type="number" value="0.01" min="0.001" max="0.5" step="0.001"></label>
+<button id="go">Check</button> <span id="note" class="soft" role="status"></span>
+<p id="verdict" class="verdict"></p><p id="told" class="soft"></p><div id="out"></div>
+<p class="soft">{{statement}}</p>
+<script>
+const get=id=>document.getElementById(id);
+get('go').onclick=async()=>{
+ const text=get('text').value,body={text,alpha:+get('alpha').value};
+ if(get('domain').value)body.domain=get('domain').value;
+ get('note').textContent='...';get('out').replaceChildren();get('verdict').textContent=get('told').textContent='';
+ try{
+  const headers={'content-type':'application/json'};
+  const r=await fetch('/v1/detect',{method:'POST',headers,body:JSON.stringify(body)});
+  const d=await r.json();
+  get('note').textContent='';
+  if(!r.ok){get('note').textContent=d.error.message;return}
+  const score=d.score?': score '+d.score[0].toFixed(2)+' ('+d.score[1].toFixed(2)+' to '+d.score[2].toFixed(2)+'), '+
+   (100*d.p_human).toFixed(1)+' % of people\'s texts score as high':'';
+  get('verdict').textContent=d.verdict.replaceAll('_',' ')+score;
+  get('told').textContent=[...d.warnings,...d.findings].join('; ');
+  const edges=[...new Set(d.passages.flatMap(p=>[p.start,p.end]))].sort((a,b)=>a-b);
+  edges.slice(0,-1).forEach((start,i)=>{
+   const end=edges[i+1],over=d.passages.filter(p=>p.start<=start&&p.end>=end),piece=document.createElement('mark');
+   const score=over.reduce((s,p)=>s+p.score,0)/Math.max(1,over.length);
+   piece.textContent=[...text].slice(start,end).join('');
+   piece.style.background='rgba(214,120,40,'+Math.max(0,Math.min(.6,score/6))+')';
+   piece.title='score '+score.toFixed(2)+(over.some(p=>p.flagged)?', flagged':'');
+   get('out').append(piece);
+  });
+ }catch(e){get('note').textContent='the server does not answer'}
+};
+</script></html>"""
