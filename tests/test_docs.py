@@ -115,6 +115,46 @@ def routing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def detection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a corpus, an essay, papers, and a detector that a tiny model listens for."""
+    from intarsia.detection import Documents, train
+    from tests.test_detection_check import documents, text
+
+    folder = tmp_path_factory.mktemp("detection")
+    for kind, some in (("human", documents(False, 60)), ("machine", documents(True, 60))):
+        for number, document in enumerate(some):
+            file = folder / "corpus" / kind / f"{number}.txt"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(document.text)
+    (folder / "papers").mkdir()
+    for number in range(25):
+        (folder / "papers" / f"{number}.txt").write_text(text("letters", 900 + number, False))
+    (folder / "essay.txt").write_text(text("letters", 700, True))
+    tiny("llama").save(folder / "scorer")
+    made = train(Documents.open(folder / "corpus"), scorer=str(folder / "scorer"), tokens=32)
+    made.scorer = "smollm2-135m"
+    made.save(folder / "detector")
+    return folder
+
+
+class Scribe:
+    """A tiny random model's words are no text: this one writes some."""
+
+    name = "scribe"
+
+    def write(self, prompts, **settings):
+        return [" ".join(f"word{i}" for i in range(60)) for _ in prompts]
+
+
+def prepare_detection(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files, tiny models for all that is loaded by name, and a tiny detector for the one that comes along."""
+    shutil.copytree(folder, Path.cwd(), dirs_exist_ok=True)
+    monkeypatch.setattr("intarsia.models.load", lambda source: tiny("bert-encoder" if source == "minilm" else "llama"))
+    monkeypatch.setattr("intarsia.detection.profiles.profile_path", lambda name: folder / "detector")
+    monkeypatch.setattr("intarsia.detection.writing.writer.open_writer", lambda spec: Scribe())
+
+
 @pytest.mark.parametrize("name", shown())
 def test_the_example_of_a_technique_runs(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys, request: pytest.FixtureRequest
@@ -144,6 +184,8 @@ def test_the_example_of_a_technique_runs(
 
         monkeypatch.setitem(place.KNOWN, "python", lambda: request.getfixturevalue("python_graph"))
         shutil.copytree(request.getfixturevalue("grown"), tmp_path / "runs" / "python")
+    if own()[name].room == "detection":
+        prepare_detection(request.getfixturevalue("detection"), monkeypatch)
     exec(compile(code, name, "exec"), {})
     assert capsys.readouterr().out.strip()
 

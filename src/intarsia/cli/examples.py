@@ -48,7 +48,7 @@ def example(technique: Technique) -> str:
     before = _routing(technique.needs)
     source = example_model(technique)
     words = ["intarsia", *technique.name.split(".", 1)]
-    words += ["--model", source] if technique.subject is None else [technique.example["subject"]]
+    words += ["--model", source] if technique.subject is None else [shlex.quote(technique.example["subject"])]
     if source == EXAMPLE_SKILLS:
         before.append(f"intarsia adaptation continual --model {EXAMPLE_MODEL} --stream tasks --out {EXAMPLE_SKILLS}")
     others = [name for name, needed in model_inputs(technique).items() if needed]

@@ -72,7 +72,7 @@ class ReferencesConfig(Config):
     needs="documents",
     gives="References",
     extra="detect",
-    example={"subject": "'Should school start later?'", "count": 3},
+    example={"subject": "Should school start later?", "count": 2, "words": 50},
 )
 def references(topic: Topic, config: ReferencesConfig, *, seed: int = 0) -> References:
     """Have a machine write on a topic, so that what was handed in can be compared with it.
