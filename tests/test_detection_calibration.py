@@ -79,10 +79,11 @@ def test_a_text_is_judged_among_the_bank_with_itself():
     text = np.array([1.0, 2.0])
     found = bank_of(values, words).judge(text[None], np.array([90]), 200, weights)
     everybody = np.concatenate([values, text[None]])
-    sums = (everybody - everybody.mean(0)) / everybody.std(0) @ weights
+    sums = np.log1p(np.exp((everybody - everybody.mean(0)) / everybody.std(0))) @ weights
     z, people = (text - values.mean(0)) / values.std(0), (values - values.mean(0)) / values.std(0)
     np.testing.assert_allclose(found.z[0], z)
-    assert found.score[0] == pytest.approx(z @ weights / (people @ weights).std())
+    theirs = np.log1p(np.exp(people)) @ weights
+    assert found.score[0] == pytest.approx((np.log1p(np.exp(z)) @ weights - theirs.mean()) / theirs.std())
     assert found.p[0] == (1 + (sums[:-1] >= sums[-1]).sum()) / 31
     # One of the bank ties with itself, and one that nobody reaches has the smallest p there is.
     assert judge(values, words, values[:1], words[:1], weights).p[0] >= 2 / 31
@@ -144,12 +145,12 @@ def test_weights_are_where_the_loss_is_least():
 
     def loss(short, long):
         share = np.clip(np.log(words / SHORT) / np.log(LONG / SHORT), 0, 1)
-        total = ((1 - share)[:, None] * short + share[:, None] * long) * z
+        total = ((1 - share)[:, None] * short + share[:, None] * long) * np.log1p(np.exp(z))
         best = min(
             (importance / importance.sum()) @ np.logaddexp(0, -np.where(machine, 1, -1) * (b + total.sum(1)))
-            for b in np.linspace(-1, 1, 81)
+            for b in np.linspace(-3, 1, 321)
         )
-        return best + 1e-3 * (short @ short + long @ long)
+        return best + 1e-2 * (short @ short + long @ long)
 
     least = loss(found.short, found.long)
     for at in range(2):

@@ -96,7 +96,7 @@ def test_kept_is_kept(detector, place):
     some = [d.text for d in documents(True, 5)]
     for name, bank in detector.banks.items():
         before, after = detector.judge(bank, some), again.judge(again.bank(name), some)
-        np.testing.assert_allclose(after.score, before.score, atol=0.05)
+        np.testing.assert_allclose(after.score, before.score, rtol=0.02)
     assert again.facts == json.loads(json.dumps(detector.facts)) and "letters" in again.facts["unseen"]
     raw = (place / "mine" / "detector.safetensors").read_bytes()
     assert b"my aunt used to say" not in raw  # no text is kept

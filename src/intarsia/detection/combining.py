@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 SHORT, LONG = 40.0, 160.0  # words: between them weights go from the short text's to the long text's, by log length
-RIDGE = 1e-3
+RIDGE = 1e-2
 
 
 @dataclass
@@ -40,11 +40,13 @@ class Weights:
         - z: [row, voice] standard scores among people's texts of the same domain and length. words: [row].
         - machine: [row]. importance: [row], of mean 1.
 
-        Minimises the weighted mean of log(1 + exp(-y (b + sum_k w_k(words) z_k))) + ridge * sum w^2 over w >= 0."""
+        Minimises the weighted mean of log(1 + exp(-y (b + sum_k w_k(words) e(z_k)))) + ridge * sum w^2 over w >= 0, e
+        being `evidence`."""
         from scipy.optimize import minimize
 
         share = _share(words)[:, None]
-        both = np.concatenate([z * (1 - share), z * share], 1)
+        told = evidence(z)
+        both = np.concatenate([told * (1 - share), told * share], 1)
         sign = np.where(machine, 1.0, -1.0)
         importance = importance / importance.sum()
 
@@ -60,6 +62,13 @@ class Weights:
         bounds = [(None, None), *[(0, None)] * (2 * count)]
         found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 500}).x
         return Weights(tuple(voices), found[1 : 1 + count], found[1 + count :])
+
+
+def evidence(z: np.ndarray) -> np.ndarray:
+    """log(1 + exp z): what a standard score adds. One below people's mean adds next to nothing and takes nothing away:
+    machines differ, and what one voice does not hear of this one, another may. NaN stays NaN."""
+    with np.errstate(invalid="ignore"):
+        return np.logaddexp(0.0, z)
 
 
 def _share(words: np.ndarray) -> np.ndarray:

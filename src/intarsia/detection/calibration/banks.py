@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from intarsia.detection.calibration.conformal import p_values
+from intarsia.detection.combining import evidence
 
 FEWEST = 20  # texts under which no spread can be told
 SAME = 0.05  # spread of log length under which texts count as equally long
@@ -56,7 +57,7 @@ class Bank:
 
 @dataclass
 class Judged:
-    """- score: [text] weighted sums of standard scores, over their spread in the bank. p: [text] share of people that
+    """- score: [text] weighted sums of evidence, standardised by those of the bank. p: [text] share of people that
     score as high. z: [text, voice] standard scores of each voice alone."""
 
     score: np.ndarray
@@ -81,10 +82,11 @@ def judge(
     for i, (value, length) in enumerate(zip(values, words, strict=True)):
         heard = weights[i] > 0
         mine = weights[i, heard]
-        score[i] = z[i, heard] @ mine / max(float((people[:, heard] @ mine).std()), 1e-12)
+        theirs = evidence(people[:, heard]) @ mine
+        score[i] = (evidence(z[i, heard]) @ mine - theirs.mean()) / max(float(theirs.std()), 1e-12)
         everybody = np.concatenate([bank[:, heard], value[None, heard]])
         # Rounding must not part what is equal: a text that is in the bank has to tie with itself.
-        sums = np.round(standardised(everybody, np.append(bank_words, length)) @ mine, 9)
+        sums = np.round(evidence(standardised(everybody, np.append(bank_words, length))) @ mine, 9)
         p[i] = p_values(sums[-1:], sums[:-1])[0]
     return Judged(score, p, z)
 

@@ -10,7 +10,7 @@ import numpy as np
 from intarsia.detection.statistics import SCORES, Kept, TokenStatistics
 from intarsia.detection.voices.cuts import word_ends
 
-NAMES = ("loglik", "logrank", "lrr", "neg_entropy", "neg_var", "top1", "top10")
+NAMES = ("loglik", "logrank", "lrr", "neg_entropy", "neg_var", "top1", "top10", "curvature")
 TOKENS = 128
 
 
