@@ -154,6 +154,7 @@ def test_a_hundred_pages_are_read_in_passages(detector):
     outside = [p.flagged for p in found.passages if not 0.36 < p.start / len(pages) < 0.52]
     assert np.mean(inside) > 0.5 > 0.2 > np.mean(outside)
     assert all(pages[p.start : p.end] == p.text for p in found.passages)
+    assert found.verdict == "inconclusive" and "read like a machine's" in " ".join(found.warnings)
     share, low, high = found.flagged_share
     assert low <= share <= high and 0 < share < 0.4
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import intarsia as ia
 from bench.common import parser, start, write
-from bench.detection import domains
+from bench.detection import domains, fairness, published, shifts, speed
 from bench.detection.sets import DOMAINS, OTHERS, read_set
 from bench.kept import Kept as Finished
 from intarsia.data import shared_data
 from intarsia.detection.statistics import Kept
 
-PARTS = ("domains",)
+PARTS = ("domains", "published", "shifts", "fairness", "speed")
 MODEL = "smollm2-135m"
 
 
@@ -40,6 +40,14 @@ def main() -> None:
     found: dict[str, float] = {}
     if "domains" in options.parts:
         found |= domains.run(sets, kept, finished, options.fpr, options.only)
+    if "published" in options.parts:
+        published.run(folder, sets, finished)
+    if "shifts" in options.parts:
+        found |= shifts.run(folder, sets["arxiv"], kept, finished, options.fpr, quick=options.quick)
+    if "fairness" in options.parts:
+        found |= fairness.run(sets, kept, finished, options.fpr)
+    if "speed" in options.parts:
+        speed.run(sets, kept, options.fpr, quick=options.quick)
     write(found, options.json)
 
 

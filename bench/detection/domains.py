@@ -52,8 +52,11 @@ def _one(one: Set, corpora: dict[str, Corpus], kept: Kept, rate: float) -> dict:
     rows = []
     for name, scorer in scorers.items():
         rows += [row.model_dump() for row in measure(name, split, scorer, rate, kinds=lambda d: kinds[id(d)])]
+    documents = [*one.people, *one.machine]
+    scores, _ = scorers["default"](one.bank, documents)
+    said = {d.name: float(score) for d, score in zip(documents, scores, strict=True)}
     weights = {"short": detector.weights.short.tolist(), "long": detector.weights.long.tolist()}
-    return {"rows": rows, "weights": weights, "facts": detector.facts}
+    return {"rows": rows, "weights": weights, "facts": detector.facts, "scores": said}
 
 
 def alone(detector: Detector, voice: str) -> Detector:

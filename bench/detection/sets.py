@@ -55,8 +55,7 @@ class Set:
 
 def read_set(folder: Path, name: str, *, quick: bool = False) -> Set:
     """One corpus. Of the answers about PubMed the question, which is the same for both, is left out."""
-    documents = [_clean(d) for d in read_documents(folder / f"{name}.jsonl.gz")]
-    documents.sort(key=lambda d: _drawn(d.name))
+    documents = sorted(clean_set(folder, name), key=lambda d: drawn_by(d.name))
     people = list({d.text: d for d in reversed(documents) if d.label == "human"}.values())[::-1]
     machine = [d for d in documents if d.label != "human"]
     if name in SPLIT:
@@ -84,6 +83,11 @@ def _quick(made: Set) -> Set:
     return Set(made.name, made.bank[:40], made.people[:25], made.machine[:50], made.learned[:200])
 
 
+def clean_set(folder: Path, name: str) -> list[Document]:
+    """All of one corpus, as voices see it."""
+    return [_clean(d) for d in read_documents(folder / f"{name}.jsonl.gz")]
+
+
 def _clean(document: Document) -> Document:
     text = document.text
     if document.domain == "fdg_pubmed":
@@ -91,7 +95,8 @@ def _clean(document: Document) -> Document:
     return replace(document, text=normalise(text).text)
 
 
-def _drawn(name: str) -> str:
+def drawn_by(name: str) -> str:
+    """A key that orders texts at random, the same everywhere."""
     return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
 
 

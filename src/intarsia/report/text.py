@@ -135,10 +135,15 @@ def _tokens(block: TokenMap, console: Console) -> Iterator[RenderableType]:
     known = [i for i, value in enumerate(values[: len(block.tokens)]) if finite(value)]
     top = sorted(known, key=lambda i: (-shade.strength(values[i]), i))[:5]
     words = ", ".join(
-        f"{(show_token(block.tokens[i]).strip() or '␣')!r} {number(values[i], block.format)}" for i in top
+        f"{_short(show_token(block.tokens[i]).strip() or '␣')!r} {number(values[i], block.format)}" for i in top
     )
     meaning = f"strongest ({clean(block.meaning)})" if block.meaning else "strongest"
     yield Text(f"{meaning}: {words or 'none'}", style="dim")
+
+
+def _short(words: str, most: int = 40) -> str:
+    """A token may be a whole passage: here its beginning names it."""
+    return words if len(words) <= most else words[: most - 1] + "…"
 
 
 def _colour(strength: float, negative: bool) -> str:

@@ -171,6 +171,7 @@ class Checker:
             ))  # fmt: skip
         out.flagged_share = self._share(every, flagged)
         if len(every) > 1 and out.verdict in ("human_like", "inconclusive") and flagged.any():
+            out.verdict = "inconclusive"  # its beginning is a person's, perhaps, but not all of it
             out.warnings.append(f"{int(flagged.sum())} of {len(every)} passages read like a machine's")
 
     @staticmethod

@@ -192,7 +192,7 @@ def _passages(document: Checked) -> Table:
     rows.sort(key=lambda row: row[2])
     columns = [
         Column(name="passage"), Column(name="score", format=".2f"), Column(name="p people", format=".3f"),
-        Column(name=""), Column(name="begins"), Column(name="spelling that speaks for a machine"),
+        Column(name=""), Column(name="begins"), Column(name="words that speak for a machine"),
     ]  # fmt: skip
     return Table(title=f"Passages of {document.name}, the most machine-like first", columns=columns, rows=rows[:20])
 
