@@ -121,7 +121,7 @@ def test_weights_are_never_negative_and_go_with_length():
     draw = np.random.default_rng(3)
     n = 4000
     machine = draw.random(n) < 0.5
-    words = draw.choice([50.0, 400.0], n)
+    words = draw.choice([30.0, 400.0], n)
     z = draw.normal(size=(n, 3))
     z[:, 0] += 2.0 * (machine & (words < 100))  # tells in short texts
     z[:, 1] += 2.0 * (machine & (words > 100))  # tells in long ones

@@ -241,7 +241,7 @@ def test_a_bank_of_ones_own(detector, place):
     few = place / "few"
     few.mkdir(exist_ok=True)
     (few / "a.txt").write_text(text("letters", 1, False))
-    fails(lambda: calibrate(again, humans=str(few), domain="few"), "1 texts of 25 words or more", "99 to vouch for 1 %")
+    fails(lambda: calibrate(again, humans=str(few), domain="few"), "1 texts of 10 words or more", "99 to vouch for 1 %")
 
 
 def test_a_bank_that_is_unfair_to_a_group_is_refused(detector, place):
@@ -310,7 +310,7 @@ def test_short_and_double_texts_are_left_out_with_a_note(place):
         + documents(False, 3)
         + [Document("short", "human", domain="letters")]
     )
-    with pytest.warns(match="1 of fewer than 25 words and 3 that stand there twice"):
+    with pytest.warns(match="1 of fewer than 10 words and 3 that stand there twice"):
         train(Documents("some", some), scorer=str(place / "scorer"), tokens=32)
 
 

@@ -107,4 +107,4 @@ def test_views():
     text = "  one two\n three  four"
     assert word_ends(text) == [5, 9, 16, 22] and cut(text, 2) == "  one two" and cut(text, 99) == text
     assert cut("", 5) == "" and length_of("") == 0 and length_of(text) == 4
-    assert [view_for(n) for n in (1, 36, 65, 66, 700, 5000)] == [35, 50, 65, 80, 700, VIEWS[-1]]
+    assert [view_for(n) for n in (1, 36, 65, 66, 700, 5000)] == [20, 50, 65, 80, 700, VIEWS[-1]]

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SHORT, LONG = 40.0, 160.0  # words: between them weights go from the short text's to the long text's, by log length
+SHORT, LONG = 30.0, 160.0  # words: between them weights go from the short text's to the long text's, by log length
 RIDGE = 1e-2
 
 
 @dataclass
 class Weights:
-    """- voices: their names. short, long: [voice] what each counts for in texts of 40 words and of 160 or more."""
+    """- voices: their names. short, long: [voice] what each counts for in texts of 30 words and of 160 or more."""
 
     voices: tuple[str, ...]
     short: np.ndarray

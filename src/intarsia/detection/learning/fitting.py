@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from intarsia.detection.learning.corpora import Corpus
     from intarsia.detection.statistics import Kept
 
-FITTED_IN = (35, 50, 80, 125, 200, 320)  # views that weights are fitted in
+FITTED_IN = (20, 35, 50, 80, 125, 200, 320)  # views that weights are fitted in
 LARGEST = 6.0  # a standard score beyond it only says that its bank's spread is no measure
 RATES = (0.01, 0.05)  # budgets at which it is noted how many of machines' texts are found in unseen domains
 

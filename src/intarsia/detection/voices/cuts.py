@@ -7,11 +7,11 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 
-VIEWS = (35, 50, 65, 80, 100, 125, 160, 200, 250, 320, 400, 500, 700)
+VIEWS = (20, 35, 50, 65, 80, 100, 125, 160, 200, 250, 320, 400, 500, 700)
 """Lengths in words."""
 SHORTEST = 50
 """Words under which no verdict is given."""
-LEAST = 25
+LEAST = 10
 """Words under which a text is neither learned from nor in a bank."""
 CJK = "぀-ヿ㐀-䶿一-鿿豈-﫿"
 """Signs that are written without blanks between words: each counts as one."""
