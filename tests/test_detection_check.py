@@ -219,6 +219,29 @@ def test_references_are_evidence(detector, place, monkeypatch):
     )  # fmt: skip
 
 
+def test_an_encoder_that_compares_with_references(place):
+    some = [
+        replace(d, group=str(i % 20), prompt=f"p{i % 3}" if d.label == "machine" else "", generator=d.label)
+        for i, d in enumerate([*documents(False, 60), *documents(True, 60, start=600)])
+    ]  # fmt: skip
+    made = train(
+        Documents("x", some), scorer=str(place / "scorer"), tokens=32, siamese=True, encoder=str(place / "encoder")
+    )
+    made.save(place / "paired", force=True)
+    (place / "one.txt").write_text(text("letters", 950, True))
+    (place / "other.txt").write_text(text("letters", 951, True))
+    found = check(
+        Documents.open(place / "one.txt"), detector=str(place / "paired"), domain="letters", fpr=0.05,
+        references=str(place / "other.txt"), embedder=str(place / "encoder"),
+    )  # fmt: skip
+    again = Detector.open(place / "paired").siamese
+    wanted = again.score([text("letters", 950, True)], [[text("letters", 951, True)]])[0]
+    assert found.documents[0].siamese == pytest.approx(wanted, abs=1e-4) and "Siamese log odds" in str(found.tables())
+    other = Detector.open(place / "paired")
+    other.save(place / "copied", force=True)
+    assert Detector.open(place / "copied").siamese is not None
+
+
 def test_shared_runs_are_the_longest_and_none_lies_in_another():
     mine = "We saw the old green bridge over the river, and then we went home again."
     other = "They say the old green bridge over the river fell. We went home again, too."

@@ -83,6 +83,4 @@ def test_the_benchmark_judges_nothing_it_has_seen(name):
         }
         assert sum("polished" in kind for kind in kinds_of(one.machine)) == 90
     corpus = one.corpus()
-    assert corpus.banked.sum() == sum(len(t.split()) > 9 for t in bank) and len(set(corpus.texts)) == len(
-        corpus.texts
-    )
+    assert corpus.banked.sum() == sum(len(t.split()) > 9 for t in bank) and len(set(corpus.texts)) == len(corpus.texts)

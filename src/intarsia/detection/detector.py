@@ -23,11 +23,13 @@ from intarsia.detection.voices.states import Probe
 from intarsia.errors import BadInput, did_you_mean
 
 if TYPE_CHECKING:
+    from intarsia.detection.siamese import SiameseDetector
     from intarsia.detection.statistics import Kept
     from intarsia.models import Model
     from intarsia.models.saved import Saved
 
 FILE = "detector.safetensors"
+SIAMESE = "siamese"
 FORMAT = 1
 WORDS, STATES = "words", "states"
 VOICES = (WORDS, STATES, *language_model.NAMES)
@@ -38,7 +40,8 @@ class Detector:
     """- ngrams: the linear model of words; probe: of the language model's states. weights: what each voice counts for.
     - banks: people's texts, by domain. machine: view -> [text] scores of machines' texts among their domain's bank.
     - scorer: where the language model is loaded from, and `scorer_key` of its weights. tokens: that it scores.
-    - facts: what it was trained on, and how well it did on domains it had not seen."""
+    - facts: what it was trained on, and how well it did on domains it had not seen. siamese: compares a text with
+      references of its topic: evidence beside the verdict, where there is one."""
 
     ngrams: NGrams
     probe: Probe
@@ -49,6 +52,7 @@ class Detector:
     scorer_key: str = ""
     tokens: int = language_model.TOKENS
     facts: dict[str, Any] = field(default_factory=dict)
+    siamese: SiameseDetector | None = field(default=None, compare=False, repr=False)
     folder: Path | None = field(default=None, compare=False)
     _kept: Kept | None = field(default=None, compare=False, repr=False)
 
@@ -155,6 +159,10 @@ class Detector:
             )
         detector = Detector.of_saved(saved)
         detector.folder = path if path.is_dir() else path.parent
+        if (detector.folder / SIAMESE).is_dir():
+            from intarsia.detection.siamese import SiameseDetector
+
+            detector.siamese = SiameseDetector.load(detector.folder / SIAMESE)
         return detector
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
@@ -169,6 +177,8 @@ class Detector:
         saved = self.to_saved()
         with cache.beside(path, replace=force) as part:
             saved.write(part / FILE)
+            if self.siamese is not None:
+                self.siamese.save(part / SIAMESE)
         self.folder = path
         return path
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,14 @@ class TrainConfig(Config):
     tokens: int = Field(128, ge=32, description="tokens of a text that it scores")
     read_most: int = Field(
         300, ge=20, description="texts of a domain, of each kind and part, that it reads; spelling is learned from all"
+    )
+    siamese: bool = Field(
+        False, description="also train an encoder that compares a text with references of its topic (Synthetic-Siamese)"
+    )
+    encoder: str = Field("minilm", description="siamese: the encoder that is tuned")
+    head: Literal["diff", "abs", "full"] = Field(
+        "diff",
+        description="siamese: what is compared: diff: u - v; abs: |u - v|, the paper's form; full: u, v, |u - v|",
     )
     bank_share: float = Field(0.5, gt=0, lt=1, description="share of topics whose people's texts become the bank")
 
@@ -40,7 +48,8 @@ def train(documents: Documents, config: TrainConfig, *, seed: int = 0) -> Detect
 
     Texts of several domains make a better one: what each voice counts for is fitted on domains that the voices were not
     trained on. In each domain a share of the topics is kept for the bank. About half a CPU-second a text that the
-    language model reads; what it read once is kept.
+    language model reads; what it read once is kept. With `siamese` texts of machines on the same topic serve as references
+    of one another, as in Synthetic-Siamese (Dou et al. 2024).
 
     - DOCUMENTS: a folder with `human`, `machine` (and `polished`) in it, at the top or in a folder for each domain; or
       a table (jsonl, csv) with the columns text, label, and where known domain, topic, split.
@@ -55,4 +64,8 @@ def train(documents: Documents, config: TrainConfig, *, seed: int = 0) -> Detect
     detector = learn(found, kept, tokens=config.tokens, read_most=config.read_most, seed=seed)
     detector.scorer = config.scorer
     detector.hold(kept)
+    if config.siamese:
+        from intarsia.detection.siamese import SiameseConfig, fit
+
+        detector.siamese = fit(load(config.encoder), documents.records, SiameseConfig(head=config.head), seed)
     return detector

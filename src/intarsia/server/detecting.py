@@ -67,7 +67,7 @@ def app(detector: Detector, name: str, embedder: str = "minilm") -> FastAPI:
             (found,) = checker([document])
             if references:
                 others = [Document(r, "machine", name=f"reference {i}") for i, r in enumerate(references, 1)]
-                compare([found], [document], others, embedder)
+                compare([found], [document], others, embedder, detector.siamese)
         return found
 
     @api.post("/v1/detect")

@@ -12,15 +12,18 @@ from intarsia.errors import BadInput
 
 if TYPE_CHECKING:
     from intarsia.data import Document
+    from intarsia.detection.siamese import SiameseDetector
 
 SHORTEST = 4  # words in a row that are worth showing
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 
 def compare(
-    checked: Sequence[Checked], documents: Sequence[Document], references: Sequence[Document], embedder: str
-) -> None:
-    """Add to each checked document the references of its topic (all, where they name none), the nearest first.
+    checked: Sequence[Checked], documents: Sequence[Document], references: Sequence[Document], embedder: str,
+    siamese: SiameseDetector | None = None,
+) -> None:  # fmt: skip
+    """Add to each checked document the references of its topic (all, where they name none), the nearest first; and,
+    where there is an encoder for it, the log odds it gives.
 
     Raises `BadInput` for a reference that is the document itself: it would speak against anybody."""
     import numpy as np
@@ -44,6 +47,8 @@ def compare(
             continue
         rows = [r for r, ref in enumerate(references) if ref.group == document.group] if document.group else []
         rows = rows or list(range(len(references)))
+        if siamese is not None:
+            out.siamese = float(siamese.score([mine[i]], [[theirs[row] for row in rows]])[0])
         cosine = others[rows] @ vectors[i]
         for at in np.argsort(-cosine, kind="stable"):
             reference = references[rows[at]]

@@ -43,7 +43,7 @@ def look(documents: Documents, config: CheckConfig, seed: int) -> Verdicts:
     )  # fmt: skip
     checked = checker(documents.records)
     if references:
-        compare(checked, documents.records, references, config.embedder)
+        compare(checked, documents.records, references, config.embedder, detector.siamese)
     found = detector.facts.get("rates", {})
     return Verdicts(
         title=f"Whose text? {documents.source}", summary=_summary(checked, config.fpr), documents=checked,

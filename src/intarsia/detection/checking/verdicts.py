@@ -203,5 +203,8 @@ def _references(document: Checked) -> Table:
         Column(name="reference"), Column(name="written by"), Column(name="cosine", format=".2f"),
         Column(name="words in a row that both have"),
     ]  # fmt: skip
-    note = "A reference shows what a machine writes on this topic. People who write on it share its words, too."
+    said = (
+        f"Siamese log odds that a machine wrote it: {document.siamese:+.2f}. " if document.siamese is not None else ""
+    )
+    note = said + "A reference shows what a machine writes on this topic. People who write on it share its words, too."
     return Table(title=f"References for {document.name}", columns=columns, rows=rows, note=note)
