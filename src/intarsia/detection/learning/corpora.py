@@ -28,14 +28,17 @@ class Corpus:
     """Documents of one domain.
 
     - texts: as voices see them. machine: [text]. banked: [text] whether it is in the part that the bank is made of; no
-      topic is in both parts. After `read`: chosen: [row] the texts that the language model read; features
-      [row, view, feature] and states [row, view, width]."""
+      topic is in both parts. topics: [text]; None: each text is of its own.
+
+    After `read`: chosen: [row] the texts that the language model read; features [row, view, feature] and states [row,
+    view, width]."""
 
     domain: str
     texts: list[str]
     machine: np.ndarray
     banked: np.ndarray
     language: str = "en"
+    topics: list[str] | None = None
 
     def __post_init__(self) -> None:
         self.lengths = np.array([length_of(text) for text in self.texts])
@@ -60,6 +63,14 @@ class Corpus:
         """Have the language model read them."""
         some = [self.texts[i] for i in self.chosen]
         self.features, self.states = language_model.in_views(kept, some, VIEWS, tokens)
+
+    def half(self) -> np.ndarray:
+        """[text] whether it is in the first half of the topics, drawn at random."""
+        topics = self.topics or self.texts
+        names = list(dict.fromkeys(topics))
+        random.Random(0).shuffle(names)
+        first = set(names[: len(names) // 2])
+        return np.array([topic in first for topic in topics])
 
     def whole(self) -> sparse.csr_matrix:
         """[text, place] counts of all texts."""
@@ -96,6 +107,7 @@ def corpora(documents: Sequence[Document], bank_share: float, seed: int) -> list
     out, short, again = [], 0, 0
     for domain, some in by_domain.items():
         texts, machine, banked, seen = [], [], [], set()
+        about: list[str] = []
         for document, in_bank in zip(some, _drawn(some, bank_share, seed), strict=True):
             text = normalise(document.text).text
             if length_of(text) < LEAST:
@@ -107,9 +119,10 @@ def corpora(documents: Sequence[Document], bank_share: float, seed: int) -> list
                 texts.append(text)
                 machine.append(document.label != "human")
                 banked.append(in_bank)
+                about.append(document.group if document.group is not None else text)
         if texts:
             language = next((d.language for d in some if d.language), "en")
-            out.append(Corpus(domain, texts, np.array(machine), np.array(banked), language))
+            out.append(Corpus(domain, texts, np.array(machine), np.array(banked), language, about))
     if short or again:
         reasons = ((short, f"of fewer than {LEAST} words"), (again, "that stand there twice"))
         told = " and ".join(f"{number} {why}" for number, why in reasons if number)

@@ -95,7 +95,8 @@ def train(parts: Sequence[tuple[Corpus, np.ndarray]]) -> Trained:
 
 
 def strangers(some: Sequence[Corpus]) -> list[np.ndarray]:
-    """Of each corpus [row, view, voice], by voices trained without it; where there is but one, on its other half."""
+    """Of each corpus [row, view, voice], by voices trained without it; where there is but one corpus, on
+    the other half of its topics."""
     out = []
     for corpus in track(some, "training without each domain"):
         others = [(c, np.ones(len(c.texts), bool)) for c in some if c is not corpus]
@@ -103,7 +104,8 @@ def strangers(some: Sequence[Corpus]) -> list[np.ndarray]:
             out.append(train(others).values(corpus))
             continue
         values = np.full((len(corpus.chosen), len(VIEWS), len(VOICES)), np.nan)
-        for half in (corpus.banked, ~corpus.banked):
+        first = corpus.half()
+        for half in (first, ~first):
             if not _two_kinds([(corpus, ~half)]):
                 raise BadInput(
                     f"{corpus.domain}: too few topics to train on some and judge by the others; give more of them, or "
