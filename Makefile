@@ -33,6 +33,9 @@ bench: $(VENV)/.ready-bench
 	$(BIN)/python -m bench.knowledge
 	$(BIN)/python -m bench.continual
 	$(BIN)/python -m bench.moe
+	$(BIN)/python -m bench.dialogue --quick
+	$(BIN)/python -m bench.editing --quick
+	$(BIN)/python -m bench.detection --quick
 
 docs: $(VENV)/.ready-docs
 	$(BIN)/mkdocs build --strict

@@ -80,7 +80,7 @@ def read_set(folder: Path, name: str, *, quick: bool = False) -> Set:
 
 
 def _quick(made: Set) -> Set:
-    return Set(made.name, made.bank[:40], made.people[:25], made.machine[:50], made.learned[:200])
+    return Set(made.name, made.bank[:25], made.people[:10], made.machine[:15], made.learned[:200])
 
 
 def clean_set(folder: Path, name: str) -> list[Document]:

@@ -105,8 +105,8 @@ def run(folder: Path, arxiv: Set, kept: Kept, finished: Finished, rate: float, *
 
     judge("default", lambda: _default(essays, kept))
     judge("cosine", lambda: {"cosine, untrained": by_threshold(partial(_cosine, references))})
-    for head in HEADS:
-        for seed in SEEDS[: 1 if quick else None]:
+    for seed in SEEDS[: 1 if quick else None]:
+        for head in HEADS:
             judge(f"{head} {seed}", lambda h=head, s=seed: {_name(h): by_threshold(_tuned(essays, references, h, s))})
     _table(rows, rate)
     mine = [r.auroc[0] for r in rows if r.detector == _name("abs") and r.kind == "new constraints"]
