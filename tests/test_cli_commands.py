@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -77,14 +78,12 @@ def test_every_technique_has_help_with_its_settings_and_an_example(cli, name):
     technique = catalog.find(name)
     for field in technique.config.model_fields:
         assert field.replace("_", "-") in out
-    subject = "--model" if technique.subject is None else technique.example["subject"]
+    subject = "--model" if technique.subject is None else shlex.quote(technique.example["subject"])
     assert f"intarsia {room} {verb} {subject}" in out.split("Example:")[1]
 
 
 @pytest.mark.parametrize("name", names())
 def test_every_example_is_a_command_line_that_is_understood(name):
-    import shlex
-
     from intarsia.cli import examples, techniques
 
     technique = catalog.find(name)

@@ -179,7 +179,7 @@ def test_the_example_of_a_technique_runs(
     draw_pictures(tmp_path / "pictures")
     (tmp_path / "clips").mkdir()
     film(tmp_path / "clips" / "one.mp4", scenes([6, 8]))
-    if own()[name].subject is not None:
+    if own()[name].room == "knowledge":
         from intarsia.knowledge.store import place
 
         monkeypatch.setitem(place.KNOWN, "python", lambda: request.getfixturevalue("python_graph"))

@@ -6,12 +6,16 @@
 - `evaluate`: detectors and published methods under one protocol.
 - `register_detector`: makes a method of one's own known."""
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 from intarsia.detection.calibrate import CalibrateConfig, calibrate
 from intarsia.detection.check import CheckConfig, check
-from intarsia.detection.detector import Detector
 from intarsia.detection.documents import Documents
 from intarsia.detection.evaluate import EvaluateConfig, evaluate
-from intarsia.detection.methods import register_detector
+from intarsia.detection.profiles import SavedDetector
 from intarsia.detection.references import ReferencesConfig, Topic, references
 from intarsia.detection.train import TrainConfig, train
 
@@ -22,6 +26,7 @@ __all__ = [
     "Documents",
     "EvaluateConfig",
     "ReferencesConfig",
+    "SavedDetector",
     "Topic",
     "TrainConfig",
     "calibrate",
@@ -31,3 +36,12 @@ __all__ = [
     "register_detector",
     "train",
 ]
+
+# What needs numpy is imported when it is first used: the catalog imports this module to answer `--help`.
+_HOMES = {"Detector": "intarsia.detection.detector", "register_detector": "intarsia.detection.methods"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

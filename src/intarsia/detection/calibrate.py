@@ -8,7 +8,7 @@ import pydantic
 from pydantic import Field
 
 from intarsia.catalog import Config, technique
-from intarsia.detection.detector import Detector
+from intarsia.detection.profiles import SavedDetector
 from intarsia.errors import BadInput
 from intarsia.report import Column, Finding, Table
 
@@ -74,7 +74,7 @@ class Calibrated(Finding):
     in_place=True,
     example={"subject": "detector", "humans": "papers", "domain": "papers"},
 )
-def calibrate(detector: Detector, config: CalibrateConfig) -> Calibrated:
+def calibrate(detector: SavedDetector, config: CalibrateConfig) -> Calibrated:
     """Add a bank of people's texts to a detector, so that documents of their kind are judged by them.
 
     A bank of n texts can vouch for a false-positive rate of 1 / (n + 1): 99 texts for 1 %, 19 for 5 %. Take texts from
@@ -82,11 +82,12 @@ def calibrate(detector: Detector, config: CalibrateConfig) -> Calibrated:
     rates of each group are told, and a bank under which a group would be flagged more often than the budget is refused
     unless you accept it.
 
-    - DETECTOR: a folder that `detection train` made.
+    - DETECTOR: a folder that `detection train` made; or a `Detector` that was saved.
 
     Raises `BadInput` for texts that are too few or too short, and for a bank that is there already."""
     from intarsia.detection.calibration.calibrating import add
 
-    if detector.folder is None:
+    opened = detector.load() if isinstance(detector, SavedDetector) else detector
+    if opened.folder is None:
         raise BadInput("a detector that is kept nowhere cannot be changed: save it first")
-    return add(detector, config)
+    return add(opened, config)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from intarsia.detection.detector import Detector
 
 PROFILES = ("english",)
 """`english`: essays, abstracts, news, stories, answers; trained on texts whose licences allow it."""
@@ -10,3 +15,21 @@ PROFILES = ("english",)
 
 def profile_path(name: str) -> Path:
     return Path(__file__).parent / name
+
+
+@dataclass(frozen=True)
+class SavedDetector:
+    """Where a detector lies, as a command line names it."""
+
+    path: Path
+
+    @staticmethod
+    def open(text: str | Path) -> SavedDetector:
+        """From a folder's path; whether there is a detector is seen when it is loaded."""
+        return SavedDetector(Path(text))
+
+    def load(self) -> Detector:
+        """The detector. Raises `BadInput` where there is none."""
+        from intarsia.detection.detector import Detector
+
+        return Detector.open(self.path)
