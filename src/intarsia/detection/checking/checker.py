@@ -96,7 +96,12 @@ class Checker:
         return all(self.detector.judge(b, [text], read=False).p[0] <= DOUBT for b in self._banks(language))
 
     def _judge(self, out: Checked, text: str, least: int, read: bool) -> None:
-        each = [(bank, self.detector.judge(bank, [text], read=read)) for bank in self._banks(out.language)]
+        banks = self._banks(out.language)
+        # One that is too small to vouch for the budget would flag nobody, whatever the text; one whose texts are all
+        # much shorter or longer is no measure.
+        for fit in (lambda bank: bank.texts >= least, lambda bank: _of_length(bank, out.words)):
+            banks = [bank for bank in banks if fit(bank)] or banks
+        each = [(bank, self.detector.judge(bank, [text], read=read)) for bank in banks]
         # Of several banks the one under which it looks most like a person's: whichever is its own, that is no riskier.
         bank, judged = max(each, key=lambda pair: pair[1].p[0])
         out.read, out.bank = read, BankUsed(domain=bank.domain, texts=bank.texts, words=int(np.median(bank.lengths)))
@@ -124,8 +129,8 @@ class Checker:
                 f"the bank has {bank.texts} texts: it can vouch for {conformal.smallest_rate(bank.texts):.1%}, "
                 f"not for {self.rate:.1%}"
             )
-        low, high = np.quantile(bank.words(view), [0.02, 0.98])
-        if not low * 0.8 <= shown <= high * 1.25:
+        if not _of_length(bank, out.words):
+            low, high = np.quantile(bank.words(view), [0.02, 0.98])
             out.certified = False
             out.warnings.append(f"the bank's texts have {low:.0f} to {high:.0f} words, this one {shown}")
 
@@ -181,6 +186,13 @@ class Checker:
         apart = max(1, math.ceil(len(every) / 2))
         _, low, high = conformal.rate_interval(round(share * apart), apart)
         return share, min(low, share), max(high, share)
+
+
+def _of_length(bank: Bank, words: int) -> bool:
+    """Whether the bank has texts about as long, as far as a view shows them."""
+    view = view_for(words)
+    low, high = np.quantile(bank.words(view), [0.02, 0.98])
+    return bool(low * 0.8 <= min(words, view) <= high * 1.25)
 
 
 def bank_of(detector: Detector, documents: Sequence[Document], domain: str, language: str = "") -> Bank:
