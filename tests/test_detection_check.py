@@ -40,6 +40,14 @@ def text(domain: str, number: int, machine: bool, words: int = 0) -> str:
     return " ".join(some).capitalize() + "."
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """What tiny models read is not kept among what real ones did."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INTARSIA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("detection")

@@ -132,7 +132,9 @@ def detection(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "papers" / f"{number}.txt").write_text(text("letters", 900 + number, False))
     (folder / "essay.txt").write_text(text("letters", 700, True))
     tiny("llama").save(folder / "scorer")
-    made = train(Documents.open(folder / "corpus"), scorer=str(folder / "scorer"), tokens=32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INTARSIA_CACHE", str(folder / "cache"))
+        made = train(Documents.open(folder / "corpus"), scorer=str(folder / "scorer"), tokens=32)
     made.scorer = "smollm2-135m"
     made.save(folder / "detector")
     return folder

@@ -17,6 +17,14 @@ fastapi = pytest.importorskip("fastapi", reason="the extra 'server' is not insta
 testclient = pytest.importorskip("fastapi.testclient", reason="the test client's own HTTP library is not installed")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """What tiny models read is not kept among what real ones did."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INTARSIA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
