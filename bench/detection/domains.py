@@ -13,7 +13,7 @@ from bench.detection.sets import Set, kinds_of
 from bench.kept import Kept as Finished
 from intarsia.detection.combining import Weights
 from intarsia.detection.detector import VOICES, Detector
-from intarsia.detection.evaluating.protocol import Measured, Split, by_threshold, measure
+from intarsia.detection.evaluating.protocol import Measured, Split, by_threshold, measure_judged
 from intarsia.detection.evaluating.run import judge_with
 from intarsia.detection.learning import Corpus, learn
 from intarsia.detection.methods import Engines, find_method
@@ -50,11 +50,12 @@ def _one(one: Set, corpora: dict[str, Corpus], kept: Kept, rate: float) -> dict:
         method = find_method(name)
         scorers[name] = by_threshold(lambda documents, method=method: method(documents, engines))
     rows = []
+    documents, said = [*one.people, *one.machine], {}
     for name, scorer in scorers.items():
-        rows += [row.model_dump() for row in measure(name, split, scorer, rate, kinds=lambda d: kinds[id(d)])]
-    documents = [*one.people, *one.machine]
-    scores, _ = scorers["default"](one.bank, documents)
-    said = {d.name: float(score) for d, score in zip(documents, scores, strict=True)}
+        scores, p = scorer(one.bank, documents)
+        if name == "default":
+            said = {d.name: float(score) for d, score in zip(documents, scores, strict=True)}
+        rows += [row.model_dump() for row in measure_judged(name, split, scores, p, rate, kinds=lambda d: kinds[id(d)])]
     weights = {"short": detector.weights.short.tolist(), "long": detector.weights.long.tolist()}
     return {"rows": rows, "weights": weights, "facts": detector.facts, "scores": said}
 

@@ -9,6 +9,7 @@ import numpy as np
 from intarsia.detection.detector import VOICES, Detector
 from intarsia.detection.statistics import TokenStatistics
 from intarsia.detection.voices import language_model
+from intarsia.detection.voices.ngrams import damped, raw_counts
 
 DRAWS = 200
 _SENTENCE = re.compile(r"\S.*?(?:[.!?][\"')\]]*(?=\s|$)|$)", re.S)
@@ -31,12 +32,9 @@ def resampled(
     spans = sentences(text)
     generator = np.random.default_rng(seed)
     drawn = generator.multinomial(len(spans), np.full(len(spans), 1 / len(spans)), size=draws)
-    from intarsia.detection.voices.ngrams import raw_counts
-
     total = (sparse.csr_matrix(drawn.astype(np.float32)) @ raw_counts([text[a:b] for a, b in spans])).tocsr()
-    total.data = 1 + np.log(total.data)
     out = np.full((draws, len(VOICES)), np.nan)
-    out[:, 0] = detector.ngrams.of(total)
+    out[:, 0] = detector.ngrams.of(damped(total))
     if found is not None and len(found):
         starts = np.array([a for a, _ in spans])
         of = np.clip(np.searchsorted(starts, found.spans[:, 0], side="right") - 1, 0, None)

@@ -91,7 +91,7 @@ class Checker:
 
     def _doubtful(self, text: str, language: str) -> bool:
         """Whether the language model is to be asked: unless under some bank many people write in such words."""
-        if not self.triage:
+        if not self.triage or not self.read:
             return True
         return all(self.detector.judge(b, [text], read=False).p[0] <= DOUBT for b in self._banks(language))
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from intarsia.detection.checking.verdicts import Checked, Compared
 from intarsia.detection.normalising import normalise
+from intarsia.detection.peers.overlapping import SHORTEST, overlaps
 from intarsia.errors import BadInput
 
 if TYPE_CHECKING:
     from intarsia.data import Document
     from intarsia.detection.siamese import SiameseDetector
 
-SHORTEST = 4  # words in a row that are worth showing
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 
@@ -58,27 +58,7 @@ def compare(
             ))  # fmt: skip
 
 
-def shared_runs(text: str, other: str, shortest: int = SHORTEST) -> list[str]:
+def shared_runs(text: str, other: str) -> list[str]:
     """Runs of words that both texts have, as the first writes them, the longest first; none inside another."""
-    mine = list(_WORD.finditer(text))
-    words = [w.group().casefold() for w in mine]
-    theirs = [w.group().casefold() for w in _WORD.finditer(other)]
-    places: dict[tuple[str, ...], list[int]] = {}
-    for at in range(len(theirs) - shortest + 1):
-        places.setdefault(tuple(theirs[at : at + shortest]), []).append(at)
-    runs, done = [], 0
-    for start in range(len(words) - shortest + 1):
-        best = 0
-        for at in places.get(tuple(words[start : start + shortest]), ()):
-            length = shortest
-            while (
-                start + length < len(words) and at + length < len(theirs)
-                and words[start + length] == theirs[at + length]
-            ):  # fmt: skip
-                length += 1
-            best = max(best, length)
-        if best and start + best > done:
-            runs.append((best, start))
-            done = start + best
-    runs.sort(key=lambda run: (-run[0], run[1]))
-    return list(dict.fromkeys(text[mine[s].start() : mine[s + n - 1].end()] for n, s in runs))
+    found = overlaps(text, [other], SHORTEST, _WORD)
+    return list(dict.fromkeys(one.text for one in sorted(found, key=lambda one: (-one.words, one.start))))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from intarsia.data import Document
 from intarsia.data.documents import read_documents
 from intarsia.detection.calibration import conformal
 from intarsia.detection.checking.checker import Checker, bank_of
@@ -79,9 +78,3 @@ def _predictive(found: dict[str, float], rate: float) -> dict[str, float]:
     if power is None:
         return {}
     return {f"{base:.0%}": conformal.predictive_value(base, power, rate) for base in BASES}
-
-
-def documents_of(texts: Sequence[str], names: Sequence[str] | None = None) -> list[Document]:
-    """Texts as documents, named by number where no names are given."""
-    names = names or [f"text {i}" for i in range(1, len(texts) + 1)]
-    return [Document(text, name=name) for text, name in zip(texts, names, strict=True)]

@@ -63,7 +63,7 @@ class Compared(pydantic.BaseModel):
 
 
 class BankUsed(pydantic.BaseModel):
-    """domain, texts: of the bank at the length of `words`. groups: flagged people by group, where it knows groups."""
+    """domain, texts: of the bank. words: of its middle text."""
 
     domain: str
     texts: int

@@ -98,10 +98,17 @@ def measure(
     name: str, split: Split, scorer: Scorer, rate: float, *, kinds: Callable[[Document], str] | None = None,
     draws: int = 1000,
 ) -> list[Measured]:  # fmt: skip
-    """All machine's texts together, and each kind of them apart against the same people's texts.
+    """All machine's texts together, and each kind of them apart against the same people's texts."""
+    return measure_judged(name, split, *scorer(split.bank, split.judged), rate, kinds=kinds, draws=draws)
+
+
+def measure_judged(
+    name: str, split: Split, scores: np.ndarray, p: np.ndarray, rate: float, *,
+    kinds: Callable[[Document], str] | None = None, draws: int = 1000,
+) -> list[Measured]:  # fmt: skip
+    """As `measure`, from what a scorer gave for the texts that are judged.
 
     A text that a detector says nothing of counts as lowest: it is never flagged."""
-    scores, p = scorer(split.bank, split.judged)
     scores = np.where(np.isnan(scores), -np.inf, scores)
     count = len(split.people)
     groups = {"all": np.ones(len(split.machine), bool)}

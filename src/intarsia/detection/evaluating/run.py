@@ -15,7 +15,7 @@ from intarsia.detection.calibration.banks import FEWEST
 from intarsia.detection.checking.checker import bank_of
 from intarsia.detection.detector import Detector
 from intarsia.detection.evaluating.finding import Evaluated, GroupFlagged
-from intarsia.detection.evaluating.protocol import Scorer, Split, by_threshold, measure, split_by_domain
+from intarsia.detection.evaluating.protocol import Scorer, Split, by_threshold, measure_judged, split_by_domain
 from intarsia.detection.methods import Engines, Method, find_method
 from intarsia.detection.normalising import normalise
 from intarsia.detection.statistics import Kept
@@ -46,8 +46,9 @@ def look(documents: Documents, config: EvaluateConfig, seed: int) -> Evaluated:
     rows, groups = [], []
     for name, scorer in scorers.items():
         for split in splits:
-            rows += measure(name, split, scorer, config.fpr, kinds=kind_of)
-            groups += group_rates(name, split, scorer, config.fpr)
+            scores, p = scorer(split.bank, split.judged)
+            rows += measure_judged(name, split, scores, p, config.fpr, kinds=kind_of)
+            groups += group_rates(name, split, p[: len(split.people)], config.fpr)
     judged = sum(len(s.judged) for s in splits)
     return Evaluated(
         title=f"Detectors on {documents.source}", rows=rows, groups=groups, rate=config.fpr,
@@ -75,12 +76,12 @@ def judge_with(
     return scores, p
 
 
-def group_rates(name: str, split: Split, scorer: Scorer, rate: float) -> list[GroupFlagged]:
-    """Of each group of writers among those judged, how many are flagged; none where there is but one group."""
+def group_rates(name: str, split: Split, p: np.ndarray, rate: float) -> list[GroupFlagged]:
+    """Of each group of writers among those judged, how many are flagged, by the p-values of people's texts [text]; none
+    where there is but one group."""
     groups = [d.writers or "others" for d in split.people]
     if len(set(groups)) < 2 and groups[0] == "others":
         return []
-    _, p = scorer(split.bank, split.people)
     of = np.array(groups)
     return [
         GroupFlagged(

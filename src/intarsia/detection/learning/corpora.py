@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from intarsia.data.documents import LABELS
 from intarsia.detection.normalising import normalise
 from intarsia.detection.voices import language_model
 from intarsia.detection.voices.cuts import LEAST, VIEWS, cut, length_of
@@ -94,7 +95,7 @@ def corpora(documents: Sequence[Document], bank_share: float, seed: int) -> list
 
     Raises `BadInput` for documents that do not say whose text they are, and for people's or machines' alone."""
     kinds = {document.label for document in documents}
-    if unknown := kinds - {"human", "machine", "polished", "mixed"}:
+    if unknown := kinds - {*LABELS}:
         given = ", ".join(map(repr, sorted(unknown)))
         raise BadInput(f"training wants documents labelled human, machine or polished; given: {given}")
     if "human" not in kinds or not kinds & {"machine", "polished"}:

@@ -34,16 +34,20 @@ class Overlap:
     continuations: int
 
 
-def overlaps(text: str, continuations: Sequence[str], shortest: int = SHORTEST) -> list[Overlap]:
+def overlaps(
+    text: str, continuations: Sequence[str], shortest: int = SHORTEST, word: re.Pattern[str] = _WORD
+) -> list[Overlap]:
     """The shared word n-grams of at least `shortest` words, in the order of the text.
+
+    - word: what counts as one.
 
     Each is as long as it can be: none lies within another, though two may overlap. Case and punctuation do not count.
     Raises `BadInput` for a `shortest` below 1."""
     if shortest < 1:
         raise BadInput(f"shortest is {shortest}: give at least 1")
-    places = [match.span() for match in _WORD.finditer(text)]
-    words = words_of(text)
-    others = [words_of(one) for one in continuations]
+    places = [match.span() for match in word.finditer(text)]
+    words = words_of(text, word)
+    others = [words_of(one, word) for one in continuations]
 
     @cache
     def grams(n: int) -> list[set[tuple[str, ...]]]:
@@ -93,10 +97,10 @@ def overlap_score(
     return float(np.mean([_of_code(words, other, entries) for other in others]))
 
 
-def words_of(text: str) -> list[str]:
+def words_of(text: str, word: re.Pattern[str] = _WORD) -> list[str]:
     """Its words without regard to case or punctuation."""
     # Folded word by word: folding may change a text's length.
-    return [word.casefold() for word in _WORD.findall(text)]
+    return [one.casefold() for one in word.findall(text)]
 
 
 def _words_of_code(text: str, stem: Callable[[str], str] | None) -> list[str]:

@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from intarsia.data.documents import LABELS
 from intarsia.data.splits import normalised_text
 from intarsia.errors import BadInput, Note
 
 if TYPE_CHECKING:
     from intarsia.data import Document
-
-LABELS = ("human", "machine", "polished", "mixed")
 
 # Kinds of prompt (what stands before the first colon) that rewrite a text instead of writing one.
 REWRITES = frozenset(

@@ -101,7 +101,11 @@ def balanced(machine: np.ndarray, domains: Sequence[str]) -> np.ndarray:
 
 def counts(texts: Sequence[str]) -> sparse.csr_matrix:
     """[text, place] float32: 1 + log of how often the n-grams of each place occur."""
-    found = raw_counts(texts)
+    return damped(raw_counts(texts))
+
+
+def damped(found: sparse.csr_matrix) -> sparse.csr_matrix:
+    """1 + log of counts, in place."""
     found.data = 1 + np.log(found.data)
     return found
 
