@@ -17,7 +17,9 @@ from intarsia.detection.checking.checker import Checker, bank_of
 from intarsia.detection.checking.passages import share_of_words, windows
 from intarsia.detection.checking.references import shared_runs
 from intarsia.detection.detector import VOICES
+from intarsia.detection.learning import corpora, learn
 from intarsia.detection.methods import Engines, find_method, methods
+from intarsia.errors import BadInput
 from tests.failing import fails
 from tests.tiny import tiny
 
@@ -97,6 +99,27 @@ def test_the_machine_is_found_and_people_are_left_alone(detector):
     low, high = one.score[1:]
     assert low <= one.score[0] <= high and 0 < one.p_human <= 0.05
     assert {v.name for v in one.voices} == set(VOICES) and all(v.weight >= 0 for v in one.voices)
+
+
+class Unread:
+    """A language model that must not be asked."""
+
+    def __call__(self, texts, most=None):
+        raise AssertionError("it was asked")
+
+
+@pytest.mark.parametrize(
+    ("people", "machine", "group", "said"),
+    [
+        (60, 60, "the one task", "letters: too few topics"),
+        (12, 60, None, "no domain has 20 texts of people"),
+        (60, 60, None, "it was asked"),
+    ],
+)
+def test_what_cannot_be_learned_from_is_refused_before_an_hour_of_reading(people, machine, group, said):
+    some = [replace(d, group=group) for d in documents(False, people) + documents(True, machine)]
+    with pytest.raises((BadInput, AssertionError), match=said):
+        learn(corpora(some, 0.5, 0), Unread())
 
 
 def test_kept_is_kept(detector, place):

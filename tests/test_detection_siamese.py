@@ -18,7 +18,6 @@ from intarsia.detection.siamese import (
     Pair,
     SiameseConfig,
     SiameseDetector,
-    by_topic,
     fit,
     frozen_cosine,
     make_pairs,
@@ -149,22 +148,6 @@ def test_pairs_refuse_what_they_cannot_use():
         make_pairs([HUMAN, doc("who knows", "")])
     with pytest.raises(BadInput, match="references: at least 1"):
         make_pairs([HUMAN], references=0)
-
-
-def test_a_split_keeps_topics_and_shared_texts_together():
-    documents = [*toy(8), doc("a nice words of people", "human", "t7")]  # the first topic's text stands in t7 too
-    train, dev = by_topic(documents, 0.25, seed=3)
-    assert sorted(map(id, train + dev)) == sorted(map(id, documents))
-    assert not {d.group for d in train} & {d.group for d in dev}
-    assert ("t0" in {d.group for d in dev}) == ("t7" in {d.group for d in dev})
-    assert 0.1 <= len(dev) / len(documents) <= 0.4
-    assert [d for d in documents if d in train] == train
-    again = by_topic(documents, 0.25, seed=3)
-    assert again == (train, dev) and by_topic(toy(8), 0.25, seed=0) != by_topic(toy(8), 0.25, seed=1)
-    with pytest.raises(BadInput, match="dev_share"):
-        by_topic(documents, 1.0)
-    with pytest.raises(BadInput, match="nothing is left"):
-        by_topic(toy(1), 0.5)
 
 
 # --- heads ---

@@ -3,7 +3,6 @@ of the domain are judged. No machine's text is ever seen before it is judged."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import numpy as np
 import pydantic
 
 from intarsia.detection.calibration import conformal
+from intarsia.detection.topics import drawn, topics_of
 from intarsia.measure.quality_parts import Interval
 
 if TYPE_CHECKING:
@@ -65,11 +65,8 @@ def split_by_domain(documents: Sequence[Document], seed: int = 0) -> list[Split]
             others = [d for d in people if d.split not in ("cal", "train")]
             machine = [d for d in machine if d.split != "cal"]
         else:
-            topics = list(dict.fromkeys(_topic(d) for d in people))
-            random.Random(seed).shuffle(topics)
-            mine = set(topics[: len(topics) // 2])
-            bank = [d for d in people if _topic(d) in mine]
-            others = [d for d in people if _topic(d) not in mine]
+            mine = drawn(topics_of(people), 0.5, seed)
+            bank, others = ([d for d, yes in zip(people, mine, strict=True) if yes == which] for which in (True, False))
         out.append(Split(domain, bank, others, machine))
     return out
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from intarsia.data.documents import LABELS
 from intarsia.detection.normalising import normalise
+from intarsia.detection.topics import drawn, topics_of
 from intarsia.detection.voices import language_model
 from intarsia.detection.voices.cuts import LEAST, VIEWS, cut, length_of
 from intarsia.detection.voices.ngrams import counts
@@ -39,7 +39,7 @@ class Corpus:
     machine: np.ndarray
     banked: np.ndarray
     language: str = "en"
-    topics: list[str] | None = None
+    topics: Sequence[Hashable] | None = None
 
     def __post_init__(self) -> None:
         self.lengths = np.array([length_of(text) for text in self.texts])
@@ -67,11 +67,7 @@ class Corpus:
 
     def half(self) -> np.ndarray:
         """[text] whether it is in the first half of the topics, drawn at random."""
-        topics = self.topics or self.texts
-        names = list(dict.fromkeys(topics))
-        random.Random(0).shuffle(names)
-        first = set(names[: len(names) // 2])
-        return np.array([topic in first for topic in topics])
+        return np.array(drawn(self.topics or self.texts, 0.5))
 
     def whole(self) -> sparse.csr_matrix:
         """[text, place] counts of all texts."""
@@ -108,8 +104,8 @@ def corpora(documents: Sequence[Document], bank_share: float, seed: int) -> list
     out, short, again = [], 0, 0
     for domain, some in by_domain.items():
         texts, machine, banked, seen = [], [], [], set()
-        about: list[str] = []
-        for document, in_bank in zip(some, _drawn(some, bank_share, seed), strict=True):
+        about, topics = [], topics_of(some)
+        for document, topic, in_bank in zip(some, topics, _banked(some, topics, bank_share, seed), strict=True):
             text = normalise(document.text).text
             if length_of(text) < LEAST:
                 short += 1
@@ -120,7 +116,7 @@ def corpora(documents: Sequence[Document], bank_share: float, seed: int) -> list
                 texts.append(text)
                 machine.append(document.label != "human")
                 banked.append(in_bank)
-                about.append(document.group if document.group is not None else text)
+                about.append(topic)
         if texts:
             language = next((d.language for d in some if d.language), "en")
             out.append(Corpus(domain, texts, np.array(machine), np.array(banked), language, about))
@@ -133,11 +129,8 @@ def corpora(documents: Sequence[Document], bank_share: float, seed: int) -> list
     return out
 
 
-def _drawn(documents: Sequence[Document], share: float, seed: int) -> list[bool]:
+def _banked(documents: Sequence[Document], topics: Sequence[int], share: float, seed: int) -> list[bool]:
     """Whether each belongs to the bank's part: what the data say, else whole topics drawn from the seed."""
     if any(d.split == "cal" for d in documents):
         return [d.split == "cal" for d in documents]
-    topics = list(dict.fromkeys(d.group if d.group is not None else d.text for d in documents))
-    random.Random(seed).shuffle(topics)
-    mine = set(topics[: round(share * len(topics))])
-    return [(d.group if d.group is not None else d.text) in mine for d in documents]
+    return drawn(topics, share, seed)

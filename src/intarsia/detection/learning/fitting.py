@@ -50,7 +50,9 @@ def learn(
     """A detector from corpora.
 
     - read_most: texts of a domain, kind and part that the language model reads, at most; words are learned from all."""
-    kept([text for corpus in some for text in corpus.choose(read_most, seed)], tokens)  # so that progress is of all
+    chosen = [text for corpus in some for text in corpus.choose(read_most, seed)]
+    check(some)
+    kept(chosen, tokens)  # all at once, so that progress is of all
     for corpus in some:
         corpus.read(kept, tokens)
     strange = strangers(some)
@@ -76,6 +78,22 @@ def learn(
     return Detector(final.ngrams, final.probe, weights, banks, machine, tokens=tokens or 0, facts=facts)
 
 
+def check(some: Sequence[Corpus]) -> None:
+    """Raises `BadInput` for corpora that cannot be learned from, before the language model has read for an hour."""
+    for corpus in some:
+        if not _two_kinds(_others(some, corpus)):
+            first = corpus.half()
+            if not all(_two_kinds([(corpus, half)]) for half in (first, ~first)):
+                raise BadInput(
+                    f"{corpus.domain}: too few topics to train on some and judge by the others; give more of them, or "
+                    "texts of a second domain"
+                )
+    if not any(_judges(corpus, half) for corpus in some for half in _halves(corpus)):
+        raise BadInput(
+            f"no domain has {FEWEST} texts of people in each half and texts of machines beside them; give more texts"
+        )
+
+
 def train(parts: Sequence[tuple[Corpus, np.ndarray]]) -> Trained:
     """The voices that learn, from some texts [text] of each corpus."""
     from scipy import sparse
@@ -99,22 +117,20 @@ def strangers(some: Sequence[Corpus]) -> list[np.ndarray]:
     the other half of its topics."""
     out = []
     for corpus in track(some, "training without each domain"):
-        others = [(c, np.ones(len(c.texts), bool)) for c in some if c is not corpus]
-        if _two_kinds(others):
+        if _two_kinds(others := _others(some, corpus)):
             out.append(train(others).values(corpus))
             continue
         values = np.full((len(corpus.chosen), len(VIEWS), len(VOICES)), np.nan)
         first = corpus.half()
         for half in (first, ~first):
-            if not _two_kinds([(corpus, ~half)]):
-                raise BadInput(
-                    f"{corpus.domain}: too few topics to train on some and judge by the others; give more of them, or "
-                    "texts of a second domain"
-                )
             rows = half[corpus.chosen]
             values[rows] = train([(corpus, ~half)]).values(corpus)[rows]
         out.append(values)
     return out
+
+
+def _others(some: Sequence[Corpus], corpus: Corpus) -> list[tuple[Corpus, np.ndarray]]:
+    return [(c, np.ones(len(c.texts), bool)) for c in some if c is not corpus]
 
 
 def _two_kinds(parts: Sequence[tuple[Corpus, np.ndarray]]) -> bool:
@@ -124,19 +140,27 @@ def _two_kinds(parts: Sequence[tuple[Corpus, np.ndarray]]) -> bool:
 def fit_weights(some: Sequence[Corpus], strange: Sequence[np.ndarray]) -> Weights:
     """What each voice counts for, from every domain's texts among each half of its people's."""
     found = [(i, *part) for i, (c, v) in enumerate(zip(some, strange, strict=True)) for part in _standard(c, v)]
-    if not any(machine.any() and not machine.all() for *_, machine in found):
-        raise BadInput(
-            f"no domain has {FEWEST} texts of people in each half and texts of machines beside them; give more texts"
-        )
     names = [str(i) for i, z, *_ in found for _ in range(len(z))]
     z, words, machine = (np.concatenate([part[k] for part in found]) for k in (1, 2, 3))
     return Weights.fit(VOICES, z, words, machine, balanced(machine, names))
 
 
+def _halves(corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
+    """[row] the bank's part of the texts that are read, and the rest."""
+    banked = corpus.banked[corpus.chosen]
+    return banked, ~banked
+
+
+def _judges(corpus: Corpus, half: np.ndarray) -> bool:
+    """Whether a half has people enough for others, and for machines' texts, to be judged among."""
+    machine = corpus.machine[corpus.chosen]
+    return (~machine & half).sum() >= FEWEST and (~machine & ~half).any() and machine.any()
+
+
 def _standard(corpus: Corpus, values: np.ndarray):
     """(standard scores [row, voice], words, whether a machine wrote it) of the texts among each half of people's."""
-    machine, banked = corpus.machine[corpus.chosen], corpus.banked[corpus.chosen]
-    for half in (banked, ~banked):
+    machine = corpus.machine[corpus.chosen]
+    for half in _halves(corpus):
         people, judged = ~machine & half, (~machine & ~half) | machine
         if people.sum() < FEWEST or not judged.any():
             continue
