@@ -19,7 +19,7 @@ from intarsia.data import Document
 from intarsia.detection.methods import Engines, find_method, methods
 from intarsia.detection.peers import perturbing
 from intarsia.detection.peers.detectgpt import Perturbed, detectgpt, npr, perturbed_texts, whole_words
-from intarsia.detection.peers.dna_gpt import Regenerated, dna_gpt, dna_gpt_black, first_words, regenerate, white_box
+from intarsia.detection.peers.dna_gpt import Regenerated, dna_gpt, dna_gpt_black, regenerate, white_box
 from intarsia.detection.peers.drawing import drawn, unkept
 from intarsia.detection.peers.overlapping import overlap_score, overlaps, words_of
 from intarsia.detection.peers.perturbing import filled, masked, matching_fills, perturb, place_gaps
@@ -258,6 +258,12 @@ def test_line_breaks_and_double_spaces_stay(filler):
         assert sum(one.count(word) for word in FILLS) == 0 or "x0" in one
 
 
+def test_signs_without_blanks_are_words():
+    text = "这是一个没有空格的句子吗"
+    (made,) = regenerate([text], Engines(writer=Scripted("有" * 9), regenerations=1), "dna_gpt")
+    assert made.first == text[:6] and made.rest == text[6:]
+
+
 @pytest.mark.parametrize("text", ["", "one", "one two", " ".join(["w"] * 13), "这是一个没有空格的句子"])
 def test_texts_too_short_for_a_gap(filler, kept, text):
     assert perturb(filler, text, 3) == []
@@ -461,10 +467,15 @@ def test_of_a_long_text_its_beginning_counts():
     text = " ".join(f"w{n}" for n in range(300))
     (made,) = regenerate([text], Engines(writer=writer, regenerations=1, tokens=128), "dna_gpt")
     assert len(made.text.split()) == 96 and len(made.first.split()) == 48
-    assert first_words("a b", 5) == "a b" and first_words(" a  b c", 2) == " a  b" and first_words("", 1) == ""
 
 
-@pytest.mark.parametrize("text", ["", "one", "one two three four five six seven", "这是一个没有空格的句子"])
+def test_signs_without_blanks_are_words():
+    text = "这是一个没有空格的句子吗"
+    (made,) = regenerate([text], Engines(writer=Scripted("有" * 9), regenerations=1), "dna_gpt")
+    assert made.first == text[:6] and made.rest == text[6:]
+
+
+@pytest.mark.parametrize("text", ["", "one", "one two three four five six seven", "这是没有空格的"])
 def test_texts_too_short_to_be_cut(kept, text):
     writer = Scripted()
     engines = Engines(kept=kept, writer=writer)

@@ -27,8 +27,8 @@ class CheckConfig(Config):
     references: str | None = Field(
         None, description="a file or folder of texts that machines wrote on the same topic; evidence, not a verdict"
     )
-    language_model: bool = Field(True, description="ask the language model, too; without, spelling alone")
-    triage: bool = Field(False, description="ask the language model only where spelling leaves doubt")
+    language_model: bool = Field(True, description="ask the language model, too; without, words alone")
+    triage: bool = Field(False, description="ask the language model only where words leave doubt")
     passages: int = Field(60, ge=0, description="passages of a document that are looked at, at most")
     embedder: str = Field("minilm", description="the model that compares a document with references")
 
@@ -46,10 +46,10 @@ class CheckConfig(Config):
 def check(documents: Documents, config: CheckConfig, *, seed: int = 0) -> Verdicts:
     """Say whether documents read like a machine's text, how sure that is, and which passages it rests on.
 
-    Two kinds of voices are heard: how a text is spelled (character n-grams), and what a small language model thinks of
-    its words. Each is compared with texts of the same length that people wrote, the bank, so that a document is flagged
-    no more often than the budget says if it is of the bank's kind. Between people's texts and machines' there is no
-    verdict. Fewer than 50 words, or a language without a bank, get none either.
+    Two kinds of voices are heard: which words and runs of words a text has, and what a small language model makes of
+    it. Each is compared with texts of the same length that people wrote, the bank, so that a document is flagged no more
+    often than the budget says if it is of the bank's kind. Between people's texts and machines' there is no verdict.
+    Fewer than 50 words, or a language without a bank, get none either.
 
     - DOCUMENTS: a text, Markdown, Word or PDF file, a folder of such, a table with a column `text`, or `-` (input).
 

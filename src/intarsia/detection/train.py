@@ -20,7 +20,7 @@ class TrainConfig(Config):
     scorer: str = Field("smollm2-135m", description="the language model that is asked, as for --model elsewhere")
     tokens: int = Field(128, ge=32, description="tokens of a text that it scores")
     read_most: int = Field(
-        300, ge=20, description="texts of a domain, of each kind and part, that it reads; spelling is learned from all"
+        300, ge=20, description="texts of a domain, of each kind and part, that it reads; words are learned from all"
     )
     siamese: bool = Field(
         False, description="also train an encoder that compares a text with references of its topic (Synthetic-Siamese)"
@@ -37,8 +37,8 @@ class TrainConfig(Config):
     "detection.train",
     kind="learn",
     family="detection",
-    source="own: stacked voices; Wolpert 1992 and Breiman 1996 (stacking, non-negative weights); character n-grams: "
-    "Koike et al. 2024",
+    source="own: stacked voices; Wolpert 1992 and Breiman 1996 (stacking, non-negative weights); words in a linear "
+    "model: Koike et al. 2024",
     needs="documents",
     gives="Detector",
     extra="detect",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 UNLIKE = 0.05  # beta: under this share of machines' texts a score is unlike them
 SURE = 0.8  # of a language, before a text is refused for it
-DOUBT = 0.5  # triage: where so many of people's texts are spelled as machine-like, the language model is not asked
+DOUBT = 0.5  # triage: where so many of people's texts have words as machine-like, the language model is not asked
 FALSE_PASSAGES = 0.1  # share of the flagged passages that may be wrong
 
 
@@ -35,7 +35,7 @@ class Checker:
 
     - bank: people's texts they are judged among; None: every bank of their language, and the one under which a document
       looks most like a person's decides; such a verdict is not certified.
-    - rate: false-positive budget. read: whether the language model is asked at all; triage: only where spelling leaves
+    - rate: false-positive budget. read: whether the language model is asked at all; triage: only where words leave
       doubt. passages: windows that are looked at, at most; 0: none."""
 
     detector: Detector

@@ -39,8 +39,8 @@ class Trained:
 
     def values(self, corpus: Corpus) -> np.ndarray:
         """[row, view, voice] of the texts that were read."""
-        spelled = np.stack([self.ngrams.of(corpus.counted(view)) for view in VIEWS], 1)
-        return np.concatenate([spelled[..., None], self.probe.scores(corpus.states)[..., None], corpus.features], 2)
+        spoken = np.stack([self.ngrams.of(corpus.counted(view)) for view in VIEWS], 1)
+        return np.concatenate([spoken[..., None], self.probe.scores(corpus.states)[..., None], corpus.features], 2)
 
 
 def learn(

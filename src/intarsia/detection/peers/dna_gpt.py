@@ -5,7 +5,6 @@ over tokens as in its notebook) and black box (shared n-grams)."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from intarsia.detection.methods import register_detector
 from intarsia.detection.peers.drawing import drawn, unkept
 from intarsia.detection.peers.overlapping import SHORTEST, overlap_score, overlaps
 from intarsia.detection.statistics.scores import loglik
+from intarsia.detection.voices.cuts import cut, length_of, word_spans
 from intarsia.detection.writing.seeds import mixed_seed
 from intarsia.errors import BadInput
 from intarsia.progress import listening, track
@@ -33,7 +33,6 @@ TOKENS_A_WORD = 2  # asked for: enough for the second half and a little more
 WORDS_A_TOKEN = 0.75
 LEAST_WORDS = 55  # of first half and continuation, or all that the text has
 TRIES = 3
-_WORD = re.compile(r"\S+")
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,8 @@ def white_box(of: Regenerated, kept: Kept, *, whole: bool = False) -> float:
     - whole: of all tokens, the first half's too, as in Fast-DetectGPT's version of this method."""
     if not of.continuations:
         return np.nan
-    words = len(_WORD.findall(of.rest))
-    others = [of.first + first_words(one, words) for one in of.continuations]
+    words = length_of(of.rest)
+    others = [of.first + cut(one, words) for one in of.continuations]
     with listening(None):
         own, *made = unkept(kept)([of.text, *others])
     if not whole:
@@ -114,8 +113,8 @@ def regenerate(texts: Sequence[str], engines: Engines, why: str) -> list[Regener
 
 def _regenerated(text: str, writer: Writer, engines: Engines) -> Regenerated:
     if engines.tokens is not None:
-        text = first_words(text, max(1, int(WORDS_A_TOKEN * engines.tokens)))
-    places = [match.span() for match in _WORD.finditer(text)]
+        text = cut(text, max(1, int(WORDS_A_TOKEN * engines.tokens)))
+    places = word_spans(text)
     half = len(places) // 2
     at = places[half - 1][1] if half else 0
     if half < SHORTEST:
@@ -124,7 +123,7 @@ def _regenerated(text: str, writer: Writer, engines: Engines) -> Regenerated:
     least = min(LEAST_WORDS, len(places))
     made = [""] * engines.regenerations
     for number in range(TRIES):
-        short = [i for i, one in enumerate(made) if not one.strip() or half + len(one.split()) < least]
+        short = [i for i, one in enumerate(made) if not one.strip() or half + length_of(one) < least]
         if not short:
             break
         with listening(None):
@@ -133,17 +132,8 @@ def _regenerated(text: str, writer: Writer, engines: Engines) -> Regenerated:
                 seed=mixed_seed(engines.seed, "regenerate", number, text), chat=False,
             )  # fmt: skip
         for i, one in zip(short, written, strict=True):
-            made[i] = max(made[i], one, key=lambda text: len(text.split()))
+            made[i] = max(made[i], one, key=length_of)
     return Regenerated(text, at, tuple(one for one in made if one.strip()))
-
-
-def first_words(text: str, words: int) -> str:
-    """The text up to the end of its last word of so many, with the space before the first; all of it where it has no
-    more."""
-    for number, match in enumerate(_WORD.finditer(text), 1):
-        if number == words:
-            return text[: match.end()]
-    return text
 
 
 def _after(statistics: TokenStatistics, at: int) -> TokenStatistics:
