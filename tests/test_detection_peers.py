@@ -469,7 +469,7 @@ def test_of_a_long_text_its_beginning_counts():
     assert len(made.text.split()) == 96 and len(made.first.split()) == 48
 
 
-def test_signs_without_blanks_are_words():
+def test_a_text_without_blanks_is_halved_by_its_signs():
     text = "这是一个没有空格的句子吗"
     (made,) = regenerate([text], Engines(writer=Scripted("有" * 9), regenerations=1), "dna_gpt")
     assert made.first == text[:6] and made.rest == text[6:]
