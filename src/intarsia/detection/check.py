@@ -48,8 +48,8 @@ def check(documents: Documents, config: CheckConfig, *, seed: int = 0) -> Verdic
 
     Two kinds of voices are heard: which words and runs of words a text has, and what a small language model makes of
     it. Each is compared with texts of the same length that people wrote, the bank, so that a document is flagged no
-    more often than the budget says if it is of the bank's kind. Between people's texts and machines' there is no verdict.
-    Fewer than 50 words, or a language without a bank, get none either.
+    more often than the budget says if it is of the bank's kind. Between people's texts and machines' there is no
+    verdict. Fewer than 50 words, or a language without a bank, get none either.
 
     - DOCUMENTS: a text, Markdown, Word or PDF file, a folder of such, a table with a column `text`, or `-` (input).
 
