@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pydantic
 from pydantic import Field
 
 from intarsia.catalog import Config, technique
-from intarsia.detection.profiles import SavedDetector
+from intarsia.detection.profiles import PROFILES_FOLDER, SavedDetector
 from intarsia.errors import BadInput
 from intarsia.report import Column, Finding, Table
 
@@ -20,6 +21,10 @@ class CalibrateConfig(Config):
     domain: str = Field(description="what to call this kind of text")
     language: str = Field("", description="ISO 639-1; default: what the texts read as")
     replace: bool = Field(False, description="take the place of a bank of that name")
+    out: str | None = Field(
+        None,
+        description="a folder for the detector with its new bank; default: where it lies",
+    )
     accept_group_risk: bool = Field(
         False, description="keep the bank although people of some group in it would be flagged too often"
     )
@@ -85,9 +90,24 @@ def calibrate(detector: SavedDetector, config: CalibrateConfig) -> Calibrated:
     - DETECTOR: a folder that `detection train` made; or a `Detector` that was saved.
 
     Raises `BadInput` for texts that are too few or too short, and for a bank that is there already."""
+    from intarsia.data.documents import read_documents
     from intarsia.detection.calibration.calibrating import add
+    from intarsia.measure.provenance import provenance
 
     opened = detector.load() if isinstance(detector, SavedDetector) else detector
-    if opened.folder is None:
-        raise BadInput("a detector that is kept nowhere cannot be changed: save it first")
-    return add(opened, config)
+    home = Path(config.out).expanduser().absolute() if config.out is not None else opened.folder
+    if home is None:
+        raise BadInput("a detector that is kept nowhere cannot be changed: save it first, or give out")
+    if home.is_relative_to(PROFILES_FOLDER):
+        raise BadInput(
+            f"'{home.name}' comes with Intarsia and stays as it is: give a folder for its changed copy (--out)"
+        )
+    if home != opened.folder and home.exists() and (home.is_file() or any(home.iterdir())):
+        raise BadInput(f"{home} is there already: give another --out")
+    found = add(
+        opened, read_documents(config.humans), config.domain, language=config.language, replace=config.replace,
+        accept_group_risk=config.accept_group_risk, source=config.humans,
+    )  # fmt: skip
+    opened.save(home, force=home == opened.folder)
+    settings = config.model_dump(mode="json")
+    return found.model_copy(update={"provenance": provenance(scorer=opened.scorer, settings=settings)})

@@ -205,9 +205,7 @@ class Detector:
         note = {
             "format": FORMAT, "voices": list(VOICES), "bias": self.ngrams.bias, "scorer": self.scorer,
             "scorer_key": self.scorer_key, "tokens": self.tokens, "facts": self.facts,
-            "banks": [
-                {"domain": b.domain, "language": b.language, "added": b.added} for b in self.banks.values()
-            ],
+            "banks": [{"domain": b.domain, "language": b.language} for b in self.banks.values()],
         }  # fmt: skip
         return Saved(tensors, note)
 
@@ -224,7 +222,9 @@ class Detector:
                 start = f"bank.{number}."
                 values = {int(n[len(start) :]): v.astype(float) for n, v in read.items() if n.startswith(start)}
                 lengths = read[f"lengths.{number}"].astype(int)
-                banks[about["domain"]] = Bank(voices=VOICES, values=values, lengths=lengths, **about)
+                banks[about["domain"]] = Bank(
+                    voices=VOICES, values=values, lengths=lengths, domain=about["domain"], language=about["language"]
+                )
             return Detector(
                 NGrams(read["ngrams.rarity"], read["ngrams.weight"], note["bias"]),
                 Probe(read["probe.weight"]),

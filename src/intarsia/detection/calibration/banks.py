@@ -8,7 +8,7 @@ every text of the bank does, so that none of them is special. A voice's mean and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,14 +23,13 @@ FALL = (-1.0, 0.0)  # a voice's spread goes with length to a power in this range
 @dataclass
 class Bank:
     """- domain: of its texts. language: ISO 639-1. voices: their names.
-    - values: view -> [text, voice]. lengths: [text] in words. added: notes on where they came from."""
+    - values: view -> [text, voice]. lengths: [text] in words."""
 
     domain: str
     voices: tuple[str, ...]
     values: dict[int, np.ndarray]
     lengths: np.ndarray
     language: str = "en"
-    added: list[str] = field(default_factory=list)
 
     @property
     def texts(self) -> int:
@@ -43,6 +42,11 @@ class Bank:
     def judge(self, values: np.ndarray, words: np.ndarray, view: int, weights: np.ndarray) -> Judged:
         """Texts [text, voice] with their words [text] in a view, among the bank's."""
         return judge(self.values[view], self.words(view), values, words, weights)
+
+    def some(self, rows: np.ndarray) -> Bank:
+        """Of some of its texts, [text] whether each is among them."""
+        values = {view: values[rows] for view, values in self.values.items()}
+        return Bank(self.domain, self.voices, values, self.lengths[rows], self.language)
 
     @staticmethod
     def of(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -195,10 +195,15 @@ def _of_length(bank: Bank, words: int) -> bool:
     return bool(low * 0.8 <= min(words, view) <= high * 1.25)
 
 
+def bank_documents(documents: Sequence[Document]) -> list[Document]:
+    """Documents as a bank takes them: normalised, without those said twice and those that are too short."""
+    read = (replace(document, text=normalise(document.text).text) for document in documents)
+    return [d for d in {d.text: d for d in reversed(list(read))}.values() if length_of(d.text) >= LEAST][::-1]
+
+
 def bank_of(detector: Detector, documents: Sequence[Document], domain: str, language: str = "") -> Bank:
-    """A bank made of people's documents. Texts said twice and those that are too short are left out."""
-    texts = list(dict.fromkeys(normalise(document.text).text for document in documents))
-    texts = [text for text in texts if length_of(text) >= LEAST]
+    """A bank made of people's documents, of those that `bank_documents` leaves."""
+    texts = [document.text for document in bank_documents(documents)]
     codes = [language_of(text)[0] for text in texts]
     spoken = language or (max(set(codes), key=codes.count) if codes else "en")
     lengths = np.array([length_of(text) for text in texts], dtype=int)

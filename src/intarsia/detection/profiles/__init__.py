@@ -13,8 +13,11 @@ PROFILES = ("english",)
 """`english`: essays, abstracts, news, stories, answers; trained on texts whose licences allow it."""
 
 
+PROFILES_FOLDER = Path(__file__).absolute().parent
+
+
 def profile_path(name: str) -> Path:
-    return Path(__file__).parent / name
+    return PROFILES_FOLDER / name
 
 
 @dataclass(frozen=True)
