@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from intarsia.data import Document
-from intarsia.detection import Documents, train
+from intarsia.detection import Detector, Documents, train
 from intarsia.detection.checking.checker import Checker
 from tests.test_detection_check import documents, text
 from tests.tiny import tiny
@@ -68,7 +68,7 @@ def test_references_banks_and_pages(client):
     assert banks[0]["domain"] == "letters" and banks[0]["smallest_alpha"] == 1 / (banks[0]["texts"] + 1)
     page = client.get("/").text
     assert "<option>letters</option>" in page and "{{" not in page
-    assert "Passages of text" in client.post("/report", json={"text": given, "domain": "letters"}).text
+    assert "Passages of text" in client.post("/v1/report", json={"text": given, "domain": "letters"}).text
     assert client.get("/health").json() == {"status": "ok"}
 
 
@@ -77,7 +77,7 @@ def test_references_banks_and_pages(client):
     [
         ({}, 422, "text"),
         ({"text": "a", "alpha": 2}, 422, "alpha"),
-        ({"text": "a", "retain": True}, 422, "retain"),
+        ({"text": "a", "keep": True}, 422, "keep"),
         ({"text": "a " * 60, "domain": "leters"}, 400, "did you mean letters?"),
     ],
 )
@@ -90,6 +90,57 @@ def test_a_reference_that_is_the_text_itself_is_refused(client):
     given = text("letters", 804, True)
     said = client.post("/v1/detect", json={"text": given, "domain": "letters", "references": [given]})
     assert said.status_code == 400 and "itself" in said.json()["error"]["message"]
+
+
+def test_a_report_is_kept_where_that_is_asked_for(client):
+    given = {"text": text("letters", 805, True), "domain": "letters"}
+    assert "id" not in client.post("/v1/detect", json=given).json()
+    number = client.post("/v1/detect", json={**given, "retain": True}).json()["id"]
+    assert "Passages of text" in client.get(f"/v1/report/{number}").text
+    assert client.delete(f"/v1/report/{number}").json() == {"id": number, "deleted": True}
+    for gone in (client.get(f"/v1/report/{number}"), client.delete(f"/v1/report/{number}")):
+        assert gone.status_code == 404 and number in gone.json()["error"]["message"]
+
+
+def test_a_bank_that_is_sent_is_judged_by_and_stays(client, detector):
+    texts = [text("reports", 900 + i, False) for i in range(30)]
+    said = client.post("/v1/calibrate", json={"domain": "reports", "texts": texts}).json()
+    assert said["texts"] == 30 and said["lasting"] and said["reach"] == pytest.approx(1 / 31)
+    assert Detector.open(detector.folder).bank("reports").texts == 30
+    judged = client.post("/v1/detect", json={"text": text("reports", 990, True), "domain": "reports", "alpha": 0.05})
+    assert judged.json()["bank"]["domain"] == "reports"
+    again = client.post("/v1/calibrate", json={"domain": "reports", "texts": texts})
+    assert again.status_code == 400 and "already" in again.json()["error"]["message"]
+    few = client.post("/v1/calibrate", json={"domain": "few", "texts": texts[:3]})
+    assert few.status_code == 400 and "3 texts" in few.json()["error"]["message"]
+    odd = client.post("/v1/calibrate", json={"domain": "odd", "texts": texts, "writers": ["a"]})
+    assert odd.status_code == 422 and "1 for 30" in odd.json()["error"]["message"]
+
+
+class Copying:
+    """Writes its prompt."""
+
+    name = "copying"
+
+    def write(self, prompts, *, most_tokens, temperature=1.0, top_p=1.0, seed=0, chat=True):
+        return [f"{prompt} " * 4 for prompt in prompts]
+
+
+def test_a_machine_writes_on_a_topic(detector):
+    from intarsia.server.detecting import app
+
+    client = testclient.TestClient(app(detector, "mine", writer=Copying()))
+    asked = {"task": "Should school start later?", "count": 2, "words": 50}
+    said = client.post("/v1/references", json=asked).json()["references"]
+    assert len(said) == 2 and {r["generator"] for r in said} == {"copying"} and said[0]["text"] != said[1]["text"]
+    assert all("Should school start later?" in r["text"] and r["prompt"] for r in said)
+    assert client.post("/v1/references", json={"task": ""}).status_code == 422
+
+
+def test_without_a_writer_the_detectors_model_writes(client):
+    said = client.post("/v1/references", json={"task": "Should school start later?", "count": 1, "words": 50})
+    # Its context is too short for this: that it was asked is what is told.
+    assert said.status_code == 400 and said.json()["error"]["message"].startswith("tiny-llama: a prompt of")
 
 
 def test_the_command_says_what_is_wrong(tmp_path):

@@ -121,21 +121,23 @@ def serve_labels(model: str, host: str, port: int) -> None:
     help="""Serve a detector over HTTP.
 
     `POST /v1/detect` takes `{"text": ...}`, and if you like a domain, a budget (`alpha`) and references, and gives the
-    verdict with its passages; `/v1/detect/batch` many texts; `/` is a page. Texts are not kept. Stop it with Ctrl-C.
+    verdict with its passages; `/v1/detect/batch` many texts; `/v1/calibrate` adds a bank of people's texts,
+    `/v1/references` writes on a topic; `/` is a page, `/docs` tells all. Texts are not kept. Stop it with Ctrl-C.
 
     DETECTOR: a folder that `detection train` made, or one that comes along.""",
 )
 @click.argument("detector", default="english")
+@click.option("--writer", help="What writes references, as for `detection references`; unset: the detector's model.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one.")
-def serve_detector(detector: str, host: str, port: int) -> None:
+def serve_detector(detector: str, writer: str | None, host: str, port: int) -> None:
     def made(name: str) -> Any:
         from intarsia.detection import Detector
         from intarsia.server.detecting import app
 
         opened = Detector.open(detector)
         _ = opened.kept  # before the first request, and so that what is wrong with it is told now
-        return app(opened, name)
+        return app(opened, name, writer=writer)
 
     _serve_small(detector, host, port, made, "detection serve", ("server", "detect"), "/v1/detect")
 

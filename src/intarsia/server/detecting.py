@@ -1,13 +1,22 @@
 """Whose text is it? Verdicts over HTTP.
 
-`app(detector, name)` is a FastAPI application: `POST /v1/detect` (one text), `POST /v1/detect/batch` (many, answered as
-JSON lines as they come), `GET /v1/profiles`, `GET /health`, and a page at `/`. Texts are not kept: what the answer says
-of their words is sent back and forgotten; the language model's numbers are kept under a hash of the text."""
+`app(detector, name)` is a FastAPI application:
+
+- `POST /v1/detect` (one text), `POST /v1/detect/batch` (many, answered as JSON lines as they come).
+- `POST /v1/report`: the verdict as a page. `GET /v1/report/ID`: that of a text sent to `/v1/detect` with `retain`;
+  `DELETE` forgets it.
+- `POST /v1/calibrate`: a bank of people's texts. `POST /v1/references`: what a machine writes on a topic.
+- `GET /v1/profiles`: the banks. `GET /health`; `GET /`: a page to try it.
+
+Texts are not kept but where `retain` asks for it, and then in memory alone: what the answer says of their words is sent
+back and forgotten; the language model's numbers are kept under a hash of the text."""
 
 from __future__ import annotations
 
 import html
+import secrets
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -17,13 +26,20 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 
 from intarsia.data import Document
 from intarsia.detection import Detector
+from intarsia.detection.calibration.calibrating import add
 from intarsia.detection.checking.checker import Checker
 from intarsia.detection.checking.references import compare
 from intarsia.detection.checking.verdicts import STATEMENT, Checked, Verdicts
+from intarsia.detection.profiles import PROFILES_FOLDER
+from intarsia.detection.writing.local import LocalWriter
+from intarsia.detection.writing.references import make_references
+from intarsia.detection.writing.writer import Writer, open_writer
 from intarsia.errors import BadInput
-from intarsia.server.application import STYLE, application
+from intarsia.report import render_finding
+from intarsia.server.application import STYLE, application, error_of
 
 MOST = 500  # texts of one request
+RETAINED = 200  # reports in memory; of more, the oldest are forgotten
 LONGEST = 1_000_000  # characters of a text
 
 
@@ -42,10 +58,11 @@ class Asked(pydantic.BaseModel):
 
 
 class DetectRequest(Asked):
-    """One text, and what machines wrote on its topic."""
+    """One text, and what machines wrote on its topic. retain: keep the report, so that its page can be had later."""
 
     text: SomeText
     references: list[SomeText] = pydantic.Field(default_factory=list, max_length=20)
+    retain: bool = False
 
 
 class BatchRequest(Asked):
@@ -54,10 +71,43 @@ class BatchRequest(Asked):
     texts: list[SomeText] = pydantic.Field(min_length=1, max_length=MOST)
 
 
-def app(detector: Detector, name: str, embedder: str = "minilm") -> FastAPI:
-    """The application. Requests are answered one after the other: each uses all cores."""
+class CalibrateRequest(pydantic.BaseModel):
+    """Texts that people wrote in a domain; see `detection.calibrate`. writers: of each text its group of writers."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+    domain: str = pydantic.Field(min_length=1, max_length=200)
+    texts: list[SomeText] = pydantic.Field(min_length=1, max_length=10 * MOST)
+    writers: list[str] | None = None
+    language: str = ""
+    replace: bool = False
+    accept_group_risk: bool = False
+
+    @pydantic.model_validator(mode="after")
+    def one_each(self) -> CalibrateRequest:
+        if self.writers is not None and len(self.writers) != len(self.texts):
+            raise ValueError(f"writers: one for each text is wanted ({len(self.writers)} for {len(self.texts)})")
+        return self
+
+
+class ReferencesRequest(pydantic.BaseModel):
+    """A topic; see `detection.references`."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+    task: SomeText = pydantic.Field(min_length=1)
+    count: int = pydantic.Field(3, ge=1, le=20)
+    words: int = pydantic.Field(200, ge=50, le=1000)
+    seed: int = pydantic.Field(0, ge=0)
+
+
+def app(detector: Detector, name: str, embedder: str = "minilm", writer: str | Writer | None = None) -> FastAPI:
+    """The application. Requests are answered one after the other: each uses all cores.
+
+    - embedder: compares texts with references. writer: writes references, as in `detection.references`; default: the
+      detector's own language model."""
     api = application(name)
     one_at_a_time = threading.Lock()
+    reports: OrderedDict[str, Verdicts] = OrderedDict()
+    writers: list[Writer] = []
 
     def judged(request: Asked, text: str, references: list[str]) -> Checked:
         bank = detector.bank(request.domain) if request.domain is not None else None
@@ -73,7 +123,19 @@ def app(detector: Detector, name: str, embedder: str = "minilm") -> FastAPI:
     @api.post("/v1/detect")
     def detect(request: DetectRequest) -> dict[str, Any]:
         found = judged(request, request.text, request.references)
-        return {"model": name, "alpha": request.alpha, "statement": STATEMENT, **found.model_dump(exclude={"name"})}
+        kept = {}
+        if request.retain:
+            kept["id"] = secrets.token_urlsafe(12)
+            reports[kept["id"]] = page_of(found, request.alpha)
+            while len(reports) > RETAINED:
+                reports.popitem(last=False)
+        return {
+            **kept,
+            "model": name,
+            "alpha": request.alpha,
+            "statement": STATEMENT,
+            **found.model_dump(exclude={"name"}),
+        }
 
     @api.post("/v1/detect/batch")
     def batch(request: BatchRequest) -> StreamingResponse:
@@ -100,14 +162,51 @@ def app(detector: Detector, name: str, embedder: str = "minilm") -> FastAPI:
         ]
         return {"model": name, "scorer": detector.scorer, "banks": banks, "trained_on": detector.facts}
 
-    @api.post("/report", response_class=HTMLResponse)
-    def report(request: DetectRequest) -> str:
-        from intarsia.report import render_finding
+    def page_of(found: Checked, alpha: float) -> Verdicts:
+        return Verdicts(title="Whose text?", documents=[found], rate=alpha, detector=name)
 
+    @api.post("/v1/report", response_class=HTMLResponse)
+    def report(request: DetectRequest) -> str:
         found = judged(request, request.text, request.references)
-        if found.verdict in ("unreadable",):
+        if found.verdict == "unreadable":
             raise BadInput("there is no text")
-        return render_finding(Verdicts(title="Whose text?", documents=[found], rate=request.alpha, detector=name))
+        return render_finding(page_of(found, request.alpha))
+
+    @api.get("/v1/report/{number}", response_class=HTMLResponse)
+    def retained(number: str) -> Any:
+        found = reports.get(number)
+        return render_finding(found) if found is not None else error_of(f"no report '{number}'", 404)
+
+    @api.delete("/v1/report/{number}")
+    def forget(number: str) -> Any:
+        gone = reports.pop(number, None) is not None
+        return {"id": number, "deleted": True} if gone else error_of(f"no report '{number}'", 404)
+
+    @api.post("/v1/calibrate")
+    def calibrate(request: CalibrateRequest) -> dict[str, Any]:
+        groups = request.writers or [""] * len(request.texts)
+        documents = [Document(t, "human", writers=w) for t, w in zip(request.texts, groups, strict=True)]
+        lasting = detector.folder is not None and not detector.folder.absolute().is_relative_to(PROFILES_FOLDER)
+        with one_at_a_time:
+            found = add(
+                detector, documents, request.domain, language=request.language, replace=request.replace,
+                accept_group_risk=request.accept_group_risk,
+            )  # fmt: skip
+            if lasting:
+                detector.save(detector.folder, force=True)  # type: ignore[arg-type]
+        # A detector that comes along stays as it is on the disk: there the bank is gone with the server.
+        return {**found.model_dump(include=set(BANK)), "lasting": lasting}
+
+    @api.post("/v1/references")
+    def references(request: ReferencesRequest) -> dict[str, Any]:
+        with one_at_a_time:
+            if not writers:
+                chosen = LocalWriter(detector.kept.model) if writer is None else writer
+                writers.append(open_writer(chosen) if isinstance(chosen, str) else chosen)
+            made = make_references(
+                request.task, writers[0], k=request.count, words=request.words, seed=request.seed
+            )  # fmt: skip
+        return {"references": [{"text": d.text, "generator": d.generator, "prompt": d.prompt} for d in made]}
 
     @api.get("/", response_class=HTMLResponse)
     def page() -> str:
@@ -116,6 +215,9 @@ def app(detector: Detector, name: str, embedder: str = "minilm") -> FastAPI:
         return filled.replace("{{domains}}", choices).replace("{{statement}}", html.escape(STATEMENT))
 
     return api
+
+
+BANK = ("domain", "texts", "language", "words", "reach", "groups", "budget")
 
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
