@@ -12,13 +12,13 @@ from pathlib import Path
 
 import intarsia as ia
 from bench.common import parser, start, write
-from bench.detection import domains, fairness, published, shifts, speed
+from bench.detection import chinese, domains, fairness, published, shifts, speed
 from bench.detection.sets import DOMAINS, OTHERS, read_set
 from bench.kept import Kept as Finished
 from intarsia.data import shared_data
 from intarsia.detection.statistics import Kept
 
-PARTS = ("domains", "published", "shifts", "fairness", "speed")
+PARTS = ("domains", "published", "shifts", "fairness", "chinese", "speed")
 MODEL = "smollm2-135m"
 
 
@@ -46,6 +46,8 @@ def main() -> None:
         found |= shifts.run(folder, sets["arxiv"], kept, finished, options.fpr, quick=options.quick)
     if "fairness" in options.parts:
         found |= fairness.run(sets, kept, finished, options.fpr)
+    if "chinese" in options.parts:
+        chinese.run(folder, kept, finished, options.fpr, quick=options.quick)
     if "speed" in options.parts:
         speed.run(sets, kept, options.fpr, quick=options.quick)
     write(found, options.json)
