@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from intarsia.compression.grids import Grid, from_grid, legal_group, pack4, round_to, unpack4
+from intarsia.compression.quantization.grids import Grid, from_grid, legal_group, pack4, round_to, unpack4
 from intarsia.errors import BadInput
 
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 import transformers as tf
 
 from intarsia import compression
-from intarsia.compression.grids import Grid
-from intarsia.compression.modules import QuantConv1D, QuantEmbedding, Quantized, QuantLinear, TiedHead
+from intarsia.compression.quantization.grids import Grid
+from intarsia.compression.quantization.modules import QuantConv1D, QuantEmbedding, Quantized, QuantLinear, TiedHead
 from intarsia.errors import BadInput
 from tests.tiny import FAMILIES, MOE, inputs, tiny
 

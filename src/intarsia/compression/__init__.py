@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from intarsia.catalog import Config, technique
-from intarsia.compression import registration
+from intarsia.compression.quantization import registration
 
 if TYPE_CHECKING:
     from intarsia.models import Model
@@ -79,7 +79,7 @@ def quantize(model: Model, config: QuantizeConfig) -> Model:
     as a Hugging Face folder that `transformers` loads once `intarsia.compression` is imported.
 
     In PyTorch the gain is the size; for speed on a CPU, `compression.export` it."""
-    from intarsia.compression.rounding import quantize as run
+    from intarsia.compression.quantization.rounding import quantize as run
 
     return run(model, config)
 
@@ -108,7 +108,7 @@ def dequantize(model: Model) -> Model:
     """A plain network (no modules of Intarsia) whose weights are the rounded ones, in the dtype the model computes in.
 
     A model that is not quantized is copied as it is."""
-    from intarsia.compression.rounding import dequantize as run
+    from intarsia.compression.quantization.rounding import dequantize as run
 
     return run(model)
 
@@ -118,6 +118,6 @@ def tune_kernels(model: Model, repeats: int = 3) -> Model:
 
     It times each shape `repeats` times, so two machines (or two calls) may choose differently and give outputs that
     differ by rounding: never called unasked. The choice is noted in `extras["compression.quantize"]["kernels"]`."""
-    from intarsia.compression.rounding import tune_kernels as run
+    from intarsia.compression.quantization.rounding import tune_kernels as run
 
     return run(model, repeats)

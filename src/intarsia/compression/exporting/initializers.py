@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from intarsia.compression.grids import Grid, pack4, round_to
-from intarsia.compression.modules import Quantized, TiedHead
+from intarsia.compression.quantization.grids import Grid, pack4, round_to
+from intarsia.compression.quantization.modules import Quantized, TiedHead
 from intarsia.errors import IntarsiaError
 
 CODES = re.compile(r"(?P<module>.+)\.MatMul\.weight_Q(?P<bits>\d)G(?P<block>\d+)$")

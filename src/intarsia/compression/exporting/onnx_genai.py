@@ -18,8 +18,8 @@ from torch import nn
 
 from intarsia.compression import ExportConfig, QuantizeConfig, dequantize
 from intarsia.compression.exporting import build, initializers
-from intarsia.compression.modules import Quantized, QuantLinear
-from intarsia.compression.rounding import quantize
+from intarsia.compression.quantization.modules import Quantized, QuantLinear
+from intarsia.compression.quantization.rounding import quantize
 from intarsia.errors import BadInput, IntarsiaError, MissingExtra
 from intarsia.models import Model
 from intarsia.models.folders import quiet

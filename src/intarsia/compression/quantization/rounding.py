@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from intarsia.compression import QuantizeConfig
-from intarsia.compression.grids import Grid, legal_group
-from intarsia.compression.hf import IntarsiaQuantizationConfig, IntarsiaQuantizer
-from intarsia.compression.modules import (
+from intarsia.compression.quantization.grids import Grid, legal_group
+from intarsia.compression.quantization.hf import IntarsiaQuantizationConfig, IntarsiaQuantizer
+from intarsia.compression.quantization.modules import (
     QuantConv1D,
     QuantEmbedding,
     Quantized,

@@ -37,7 +37,7 @@ class _Waiting(importlib.abc.MetaPathFinder):
 
 
 def _register() -> None:
-    import intarsia.compression.hf  # noqa: F401
+    import intarsia.compression.quantization.hf  # noqa: F401
 
 
 def install() -> None:

@@ -18,7 +18,7 @@ class IntarsiaQuantizationConfig(QuantizationConfigMixin):
 
     - modules: grid (`bits:group:scheme`) -> names of the modules on it
     - ties: name of a module -> name of the module whose table it uses
-    - kernel: how few tokens are multiplied (`intarsia.compression.modules.QuantLinear`)"""
+    - kernel: how few tokens are multiplied (`intarsia.compression.quantization.modules.QuantLinear`)"""
 
     def __init__(
         self,
@@ -40,12 +40,12 @@ class IntarsiaQuantizer(HfQuantizer):
     requires_calibration = True
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> None:
-        from intarsia.compression.rounding import lay_out
+        from intarsia.compression.quantization.rounding import lay_out
 
         lay_out(model, self.quantization_config)  # type: ignore[arg-type]
 
     def _dequantize(self, model: Any, dtype: torch.dtype | None = None) -> Any:
-        from intarsia.compression.rounding import lay_plain
+        from intarsia.compression.quantization.rounding import lay_plain
 
         return lay_plain(model, dtype)
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from intarsia.compression.grids import Grid, from_grid, pack4, round_to, unpack4
+from intarsia.compression.quantization.grids import Grid, from_grid, pack4, round_to, unpack4
 
 Kernel = Literal["auto", "reference", "packed"]
 # Up to here the weights' traffic dominates and a fused kernel pays; above it, a dequantized matrix product does.
