@@ -6,7 +6,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from intarsia.compression.quantization.grids import Grid, from_grid, legal_group, pack4, round_to, unpack4
+from intarsia.compression.quantization.grids import (
+    Grid,
+    from_grid,
+    legal_group,
+    pack,
+    pack4,
+    packed_size,
+    round_to,
+    unpack,
+    unpack4,
+)
 from intarsia.errors import BadInput
 
 
@@ -78,3 +88,14 @@ def test_weights_that_cannot_be_quantized(bad):
     weight[1, 3] = bad
     with pytest.raises(BadInput, match="not finite or too large"):
         round_to(weight, Grid(4, 32, False))
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("count", [1, 7, 8, 24, 33])
+def test_codes_of_any_width_are_packed_without_gaps(bits, count):
+    codes = torch.randint(0, 2**bits, (3, 5, count), generator=torch.Generator().manual_seed(bits), dtype=torch.uint8)
+    packed = pack(codes, bits)
+    assert packed.shape == (3, 5, packed_size(count, bits)) and unpack(packed, bits, count).equal(codes)
+    # The first code is in the lowest bits of a number whose lowest byte comes first.
+    number = int.from_bytes(bytes(packed[0, 0].tolist()), "little")
+    assert [(number >> (bits * i)) & (2**bits - 1) for i in range(count)] == codes[0, 0].tolist()

@@ -124,7 +124,7 @@ def test_bad_input():
     with pytest.raises(BadInput, match="nothing to quantize"):
         quantized(model, skip=("*",))
     with pytest.raises(BadInput, match="bits"):
-        compression.quantize(model, bits=5)
+        compression.quantize(model, bits=7)
     with pytest.raises(BadInput, match="wants a quantized model"):
         compression.tune_kernels(model)
 

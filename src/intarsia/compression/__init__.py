@@ -16,6 +16,7 @@ from intarsia.catalog import Config, technique
 from intarsia.compression.quantization import registration
 
 if TYPE_CHECKING:
+    from intarsia.data import Text
     from intarsia.models import Model
 
 __all__ = ["ExportConfig", "QuantizeConfig", "dequantize", "export", "quantize", "tune_kernels"]
@@ -26,16 +27,28 @@ registration.install()
 class QuantizeConfig(Config):
     """Settings of `compression.quantize`."""
 
-    bits: Literal[8, 4] = Field(8, description="bits of a weight: 8 is nearly free, 4 halves the file once more")
+    bits: Literal[8, 6, 5, 4, 3, 2] = Field(
+        8, description="bits of a weight: 8 is nearly free, 4 halves the file once more; below, quality falls quickly"
+    )
+    method: Literal["nearest", "gptq", "awq", "awq+gptq"] = Field(
+        "nearest",
+        description="how points of the grid are chosen: the nearest; or by what layers read of a text: inputs scaled "
+        "first (awq), each weight's error made good by the next (gptq), or both, the best for 4 bits and fewer",
+    )
     group_size: int | None = Field(
-        None, ge=8, description="weights of a row that share a scale; default: the whole row for 8 bits, 32 for 4 bits"
+        None, ge=8, description="weights of a row that share a scale; default: the whole row for 8 bits, 32 for fewer"
     )
     scheme: Literal["auto", "symmetric", "asymmetric"] = Field(
-        "auto", description="whether zero sits in the middle of the grid; auto: symmetric for 8 bits, not for 4"
+        "auto", description="whether zero sits in the middle of the grid; auto: symmetric for 8 bits, not for fewer"
     )
     embed: Literal["int8", "keep"] = Field(
         "int8", description="the input embedding and the output head: 8 bits with a scale a row, or as they are"
     )
+    sequential: bool = Field(
+        True, description="gptq, awq: round block after block on what the rounded ones give; no: quicker, a bit worse"
+    )
+    damping: float = Field(0.01, ge=0, description="gptq: added to the diagonal of the inputs' moments, in means of it")
+    tokens: int = Field(4096, ge=2, description="gptq, awq: tokens of calibration text that are read")
     skip: tuple[str, ...] = Field((), description="patterns of module names to leave as they are, like '*.down_proj'")
     kernel: Literal["auto", "reference", "packed"] = Field(
         "auto",
@@ -65,11 +78,12 @@ class ExportConfig(Config):
     "compression.quantize",
     kind="change",
     family="quantization",
-    source="Goel et al. 2020, arXiv 2003.11066, quantization; grids: Jacob et al. 2018, arXiv 1712.05877, §2.1",
+    source="Goel et al. 2020, arXiv 2003.11066, quantization; grids: Jacob et al. 2018, arXiv 1712.05877, §2.1; GPTQ: "
+    "Frantar et al. 2023, arXiv 2210.17323; AWQ: Lin et al. 2024, arXiv 2306.00978",
     needs="weights",
 )
-def quantize(model: Model, config: QuantizeConfig) -> Model:
-    """Weight-only 8-bit or 4-bit quantization by rounding to the nearest grid point.
+def quantize(model: Model, config: QuantizeConfig, *, calibration: list[Text] | None = None) -> Model:
+    """Weight-only quantization to 8 bits or fewer, by rounding to the nearest grid point or by what a text shows.
 
     Every linear layer (`nn.Linear`, GPT-2's `Conv1D`) gets `bits`; the input embedding and the output head get 8 bits
     with one scale a row, once for both where they are tied. Left as they are: norms, biases, position tables,
@@ -78,10 +92,14 @@ def quantize(model: Model, config: QuantizeConfig) -> Model:
     the largest group that does, with a warning. The network is copied; what was given is not touched. The result saves
     as a Hugging Face folder that `transformers` loads once `intarsia.compression` is imported.
 
-    In PyTorch the gain is the size; for speed on a CPU, `compression.export` it."""
+    In PyTorch the gain is the size; for speed on a CPU, `compression.export` it.
+
+    - calibration: text that gptq and awq look at; best of the domain the model is for. Default: Python's documentation.
+
+    Raises `BadInput` for a model that is quantized already, and where nothing is left to quantize."""
     from intarsia.compression.quantization.rounding import quantize as run
 
-    return run(model, config)
+    return run(model, config, calibration)
 
 
 @technique(

@@ -147,7 +147,7 @@ def uncached(model: Model) -> dict[str, bool]:
     """`use_cache=False` for networks that know of it."""
     from intarsia.measure.likelihood import accepts
 
-    return {"use_cache": False} if "use_cache" in accepts(model.network) else {}
+    return {"use_cache": False} if accepts(model.network)("use_cache") else {}
 
 
 def windows_of(model: Model, texts: Sequence[str], tokens: int = TOKENS, window: int = WINDOW) -> list[list[int]]:

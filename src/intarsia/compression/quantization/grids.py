@@ -75,6 +75,35 @@ def unpack4(packed: Tensor, count: int) -> Tensor:
     return torch.stack((packed & 15, packed >> 4), -1).flatten(-2)[..., :count]
 
 
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """Codes of `bits` bits along the last axis without gaps, the first in the lowest bits: [..., n] uint8 -> [..., m]
+    uint8. 4 bits as `pack4`; 8 as they are; else eight codes in `bits` bytes, the last ones filled with zero codes."""
+    if bits == 8:
+        return codes.to(torch.uint8)
+    if bits == 4:
+        return pack4(codes)
+    codes = torch.nn.functional.pad(codes, (0, -codes.shape[-1] % 8)).to(torch.int64).unflatten(-1, (-1, 8))
+    word = (codes << (bits * torch.arange(8, device=codes.device))).sum(-1, keepdim=True)
+    return ((word >> (8 * torch.arange(bits, device=codes.device))) & 255).to(torch.uint8).flatten(-2)
+
+
+def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
+    """The inverse of `pack`: [..., m] -> [..., count] uint8."""
+    if bits == 8:
+        return packed
+    if bits == 4:
+        return unpack4(packed, count)
+    word = packed.to(torch.int64).unflatten(-1, (-1, bits))
+    word = (word << (8 * torch.arange(bits, device=packed.device))).sum(-1, keepdim=True)
+    codes = (word >> (bits * torch.arange(8, device=packed.device))) & (2**bits - 1)
+    return codes.to(torch.uint8).flatten(-2)[..., :count]
+
+
+def packed_size(count: int, bits: int) -> int:
+    """Bytes of so many codes."""
+    return {4: (count + 1) // 2, 8: count}.get(bits, -(-count // 8) * bits)
+
+
 def _scale_up(scale: Tensor, dtype: torch.dtype) -> Tensor:
     """`scale` in `dtype`, never smaller than it was."""
     scale = scale.clamp(min=SMALLEST_SCALE)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from intarsia.compression.quantization.grids import Grid, from_grid, pack4, round_to, unpack4
+from intarsia.compression.quantization.grids import Grid, from_grid, pack, packed_size, round_to, unpack
 
 Kernel = Literal["auto", "reference", "packed"]
 # Up to here the weights' traffic dominates and a fused kernel pays; above it, a dequantized matrix product does.
@@ -22,46 +22,48 @@ FEW_ROWS = 16
 class Quantized(nn.Module):
     """A matrix [rows, width] on a grid.
 
-    - codes: int8 [rows, width] (8 bits symmetric), uint8 [rows, width] (8 bits), uint8 [rows, ceil(width / 2)] (4 bits)
+    - codes: int8 [rows, width] (8 bits symmetric), else uint8 [rows, `packed_size(width, bits)`]
     - scales: [rows, groups], float32 when a row is one group, else float16
-    - zeros: uint8 [rows, groups] (8 bits) or [rows, ceil(groups / 2)] (4 bits); None on a symmetric grid"""
+    - zeros: uint8 [rows, `packed_size(groups, bits)`]; None on a symmetric grid"""
 
     def __init__(self, rows: int, width: int, grid: Grid, dtype: torch.dtype, device: torch.device | None = None):
         super().__init__()
         self.rows, self.width, self.grid = rows, width, grid
         groups = grid.groups(width)
-        half = grid.bits == 4
         code_dtype = torch.int8 if grid.bits == 8 and grid.symmetric else torch.uint8
-        codes = torch.empty(rows, (width + 1) // 2 if half else width, dtype=code_dtype, device=device)
+        codes = torch.empty(rows, packed_size(width, grid.bits), dtype=code_dtype, device=device)
         self.codes = nn.Parameter(codes, requires_grad=False)
         self.register_buffer("scales", torch.empty(rows, groups, dtype=grid.scale_dtype, device=device))
         zeros = None
         if not grid.symmetric:
-            zeros = torch.empty(rows, (groups + 1) // 2 if half else groups, dtype=torch.uint8, device=device)
+            zeros = torch.empty(rows, packed_size(groups, grid.bits), dtype=torch.uint8, device=device)
         self.register_buffer("zeros", zeros)
         # Holds no data: it remembers the dtype to compute in, and follows `.to()`.
         self.register_buffer("like", torch.empty(0, dtype=dtype, device=device), persistent=False)
 
     def fill(self, weight: Tensor) -> None:
         """Round `weight` [rows, width] to the grid."""
-        codes, scales, zeros = round_to(weight, self.grid)
-        if self.grid.bits == 4:
-            codes, zeros = pack4(codes), None if zeros is None else pack4(zeros)
-        elif self.grid.symmetric:
+        self.put(*round_to(weight, self.grid))
+
+    def put(self, codes: Tensor, scales: Tensor, zeros: Tensor | None) -> None:
+        """Take codes [rows, width], scales and zeros [rows, groups] as `round_to` gives them."""
+        bits = self.grid.bits
+        if bits == 8 and self.grid.symmetric:
             codes = (codes.to(torch.int16) - self.grid.middle).to(torch.int8)
+        else:
+            codes = pack(codes, bits)
         self.codes.data = codes
         self.scales = scales
-        self.zeros = zeros
+        self.zeros = None if zeros is None else pack(zeros, bits)
 
     def unpacked(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Codes uint8 [rows, width], scales [rows, groups] and zeros uint8 [rows, groups] or None, as `round_to`."""
-        codes, zeros = self.codes, self.zeros
-        if self.grid.bits == 4:
-            codes = unpack4(codes, self.width)
-            zeros = None if zeros is None else unpack4(zeros, self.grid.groups(self.width))
-        elif self.grid.symmetric:
-            codes = (codes.to(torch.int16) + self.grid.middle).to(torch.uint8)
-        return codes, self.scales, zeros
+        bits, zeros = self.grid.bits, self.zeros
+        if bits == 8 and self.grid.symmetric:
+            codes = (self.codes.to(torch.int16) + self.grid.middle).to(torch.uint8)
+        else:
+            codes = unpack(self.codes, bits, self.width)
+        return codes, self.scales, None if zeros is None else unpack(zeros, bits, self.grid.groups(self.width))
 
     def dequantized(self, dtype: torch.dtype | None = None) -> Tensor:
         """The rounded matrix [rows, width]."""
@@ -146,8 +148,8 @@ class QuantLinear(Quantized):
         y = y.to(x.dtype).view(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias
 
-    def fill(self, weight: Tensor) -> None:
-        super().fill(weight)
+    def put(self, codes: Tensor, scales: Tensor, zeros: Tensor | None) -> None:
+        super().put(codes, scales, zeros)
         self._laid_out = None
 
     def __getstate__(self) -> dict:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -14,6 +14,9 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from intarsia.compression import QuantizeConfig
+from intarsia.compression.calibration import calibration_windows
+from intarsia.compression.linears import linears
+from intarsia.compression.quantization.calibrated import Rounded, calibrated
 from intarsia.compression.quantization.grids import Grid, legal_group
 from intarsia.compression.quantization.hf import IntarsiaQuantizationConfig, IntarsiaQuantizer
 from intarsia.compression.quantization.modules import (
@@ -29,12 +32,15 @@ from intarsia.models import Model
 from intarsia.progress import track
 from intarsia.sites import exchange, move_beside
 
+if TYPE_CHECKING:
+    from intarsia.data import Text
+
 NAME = "compression.quantize"
 ROW = Grid(8, None, True)
 SMALLEST_GROUP = 8
 
 
-def quantize(model: Model, config: QuantizeConfig) -> Model:
+def quantize(model: Model, config: QuantizeConfig, calibration: Sequence[Text] | None = None) -> Model:
     """See `intarsia.compression.quantize`."""
     if any(isinstance(m, Quantized) for m in model.network.modules()):
         raise BadInput("the model is quantized already; quantize the original, or `dequantize` it first")
@@ -45,12 +51,17 @@ def quantize(model: Model, config: QuantizeConfig) -> Model:
         raise BadInput("nothing to quantize: no linear layer or embedding is left after `skip` and `embed`")
     parameters = sum(p.numel() for p in network.parameters())
     before = _bytes(network)
+    rounded = _calibrated(model, plan, config, calibration) if config.method != "nearest" else None
     originals = {name: network.get_submodule(name) for names in plan.modules.values() for name in names}
     weights = {name: _matrix(module) for name, module in originals.items()}
     lay_out(network, plan)
     with torch.no_grad():
         for name in track(list(weights), f"quantizing to {config.bits} bits"):
-            network.get_submodule(name).fill(weights.pop(name))
+            weight, module = weights.pop(name), network.get_submodule(name)
+            if rounded is not None and name in rounded.codes:
+                module.put(*rounded.codes.pop(name))
+            else:
+                module.fill(weight)
             originals.pop(name)
     network.config.quantization_config = plan
     network.hf_quantizer = IntarsiaQuantizer(plan)
@@ -65,7 +76,22 @@ def quantize(model: Model, config: QuantizeConfig) -> Model:
         "bytes_before": before,
         "bytes": _bytes(network),
     }
+    if rounded is not None:
+        changed.extras[NAME] |= {"errors": rounded.errors, "scaled": rounded.scaled, "unscaled": rounded.unscaled}
     return changed
+
+
+def _calibrated(
+    model: Model, plan: IntarsiaQuantizationConfig, config: QuantizeConfig, texts: Sequence[Text] | None
+) -> Rounded:
+    """Codes of the linear layers, chosen by what they read; the network's weights become the rounded ones."""
+    grids = {name: Grid.parse(text) for text, names in plan.modules.items() for name in names}
+    layers = [layer for layer in linears(model) if layer.name in grids]
+    windows = calibration_windows(model, texts, config.tokens)
+    return calibrated(
+        model, layers, grids, windows, scale="awq" in config.method, feedback="gptq" in config.method,
+        sequential=config.sequential, damping=config.damping,
+    )  # fmt: skip
 
 
 def _plan(network: nn.Module, config: QuantizeConfig) -> tuple[IntarsiaQuantizationConfig, dict[str, str]]:
@@ -136,7 +162,7 @@ def _tables(network: nn.Module) -> tuple[set[str], set[str]]:
 def _grid(module: Any, config: QuantizeConfig, shrunk: dict[tuple[int, int], int]) -> Grid | None:
     width = _matrix(module).shape[1]
     symmetric = config.bits == 8 if config.scheme == "auto" else config.scheme == "symmetric"
-    wanted = config.group_size or (32 if config.bits == 4 else None)
+    wanted = config.group_size or (32 if config.bits < 8 else None)
     if wanted is None:
         return Grid(config.bits, None, symmetric)
     group = legal_group(width, wanted)
