@@ -117,7 +117,9 @@ def test_the_saved_network_holds_the_chosen_codes(method, bits, tmp_path):
         warnings.simplefilter("ignore")
         small = quantize(model, bits=bits, method=method, calibration=WORDS, group_size=16, kernel="reference")
     noted = small.extras["compression.quantize"]
-    assert set(noted["errors"]) == {layer.name for layer in linears(model)} and bool(noted["scaled"]) == ("awq" in method)
+    assert set(noted["errors"]) == {layer.name for layer in linears(model)} and bool(noted["scaled"]) == (
+        "awq" in method
+    )
     small.save(tmp_path / "small")
     again = ia.load(tmp_path / "small")
     torch.testing.assert_close(logits(again), logits(small), rtol=0, atol=0)
@@ -141,3 +143,24 @@ def test_windows_are_whole_and_text_is_wanted():
     assert [len(w) for w in found] == [40, 40, 40] and windows_of(model, ["ab"]) == [windows_of(model, ["ab"])[0]]
     with pytest.raises(ia.errors.BadInput, match="no tokens"):
         windows_of(model, [])
+
+
+def test_bits_go_where_they_are_heard(tmp_path):
+    model = tiny("llama").copy()
+    loud = model.network.get_submodule("model.layers.1.mlp.down_proj")
+    with torch.no_grad():
+        loud.weight *= 6
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        small = quantize(model, average_bits=4, method="awq+gptq", calibration=WORDS, group_size=16, kernel="reference")
+    noted = small.extras["compression.quantize"]
+    bits = noted["bits_of"]
+    weights = {layer.name: layer.weight.numel() for layer in linears(model)}
+    assert sum(bits[n] * w for n, w in weights.items()) <= 4 * sum(weights.values())
+    assert bits["model.layers.1.mlp.down_proj"] >= 5 and min(bits.values()) == 3
+    assert noted["predicted_kl"] < noted["predicted_kl_uniform"]
+    small.save(tmp_path / "small")
+    again = ia.load(tmp_path / "small")
+    torch.testing.assert_close(logits(again), logits(small), rtol=0, atol=0)
+    with pytest.raises(ia.errors.BadInput, match="average_bits"):
+        quantize(model, average_bits=2, method="gptq", calibration=WORDS)

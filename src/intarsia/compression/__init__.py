@@ -30,6 +30,10 @@ class QuantizeConfig(Config):
     bits: Literal[8, 6, 5, 4, 3, 2] = Field(
         8, description="bits of a weight: 8 is nearly free, 4 halves the file once more; below, quality falls quickly"
     )
+    average_bits: float | None = Field(
+        None, ge=3, le=8, description="bits of a weight in the mean, in place of `bits`: layers get 3 to 8 each, by how "
+        "much the predictions hear of their error"
+    )  # fmt: skip
     method: Literal["nearest", "gptq", "awq", "awq+gptq"] = Field(
         "nearest",
         description="how points of the grid are chosen: the nearest; or by what layers read of a text: inputs scaled "

@@ -45,9 +45,9 @@ def calibrated(
     - grids: by name. scale: AWQ. feedback: GPTQ, else the nearest point. sequential: a block's inputs are those that
       the rounded blocks before it give; else those of the network as it was (one pass over the text)."""
     out = Rounded()
-    stats = collect(model, layers, windows)
+    stats = collect(model, layers, windows) if scale or not sequential or any(x.block is None for x in layers) else {}
     if scale:
-        _fold(model, layers, grids, stats, out)
+        fold_scales(model, layers, grids, stats, out)
         if not sequential:
             stats = collect(model, layers, windows)  # of the scaled inputs
     inside = [layer.block for layer in layers if layer.block is not None]
@@ -60,9 +60,10 @@ def calibrated(
     return out
 
 
-def _fold(
+def fold_scales(
     model: Model, layers: Sequence[Linear], grids: Mapping[str, Grid], stats: dict[str, LayerStats], out: Rounded
 ) -> None:
+    """Scale the inputs of layers by AWQ, as far as that costs nothing, and note what was scaled in `out`."""
     for fold in track(folds(model, layers), "scaling inputs"):
         first = fold.consumers[0].name
         if first not in stats:

@@ -16,9 +16,10 @@ from transformers.pytorch_utils import Conv1D
 from intarsia.compression import QuantizeConfig
 from intarsia.compression.calibration import calibration_windows
 from intarsia.compression.linears import linears
-from intarsia.compression.quantization.calibrated import Rounded, calibrated
+from intarsia.compression.quantization.calibrated import Rounded, calibrated, fold_scales
 from intarsia.compression.quantization.grids import Grid, legal_group
 from intarsia.compression.quantization.hf import IntarsiaQuantizationConfig, IntarsiaQuantizer
+from intarsia.compression.quantization.mixed import Mixed, mixed
 from intarsia.compression.quantization.modules import (
     QuantConv1D,
     QuantEmbedding,
@@ -27,6 +28,7 @@ from intarsia.compression.quantization.modules import (
     TiedEmbedding,
     TiedHead,
 )
+from intarsia.compression.statistics import collect
 from intarsia.errors import BadInput, Note
 from intarsia.models import Model
 from intarsia.progress import track
@@ -51,12 +53,14 @@ def quantize(model: Model, config: QuantizeConfig, calibration: Sequence[Text] |
         raise BadInput("nothing to quantize: no linear layer or embedding is left after `skip` and `embed`")
     parameters = sum(p.numel() for p in network.parameters())
     before = _bytes(network)
-    rounded = _calibrated(model, plan, config, calibration) if config.method != "nearest" else None
+    rounded, mix = None, None
+    if config.method != "nearest" or config.average_bits is not None:
+        rounded, mix = _calibrated(model, plan, config, calibration)
     originals = {name: network.get_submodule(name) for names in plan.modules.values() for name in names}
     weights = {name: _matrix(module) for name, module in originals.items()}
     lay_out(network, plan)
     with torch.no_grad():
-        for name in track(list(weights), f"quantizing to {config.bits} bits"):
+        for name in track(list(weights), "putting codes in place"):
             weight, module = weights.pop(name), network.get_submodule(name)
             if rounded is not None and name in rounded.codes:
                 module.put(*rounded.codes.pop(name))
@@ -78,20 +82,40 @@ def quantize(model: Model, config: QuantizeConfig, calibration: Sequence[Text] |
     }
     if rounded is not None:
         changed.extras[NAME] |= {"errors": rounded.errors, "scaled": rounded.scaled, "unscaled": rounded.unscaled}
+    if mix is not None:
+        changed.extras[NAME] |= {
+            "average_bits": config.average_bits, "bits_of": {name: grid.bits for name, grid in mix.grids.items()},
+            "predicted_kl": mix.predicted, "predicted_kl_uniform": mix.uniform,
+        }  # fmt: skip
     return changed
 
 
 def _calibrated(
     model: Model, plan: IntarsiaQuantizationConfig, config: QuantizeConfig, texts: Sequence[Text] | None
-) -> Rounded:
+) -> tuple[Rounded, Mixed | None]:
     """Codes of the linear layers, chosen by what they read; the network's weights become the rounded ones."""
     grids = {name: Grid.parse(text) for text, names in plan.modules.items() for name in names}
     layers = [layer for layer in linears(model) if layer.name in grids]
     windows = calibration_windows(model, texts, config.tokens)
-    return calibrated(
-        model, layers, grids, windows, scale="awq" in config.method, feedback="gptq" in config.method,
-        sequential=config.sequential, damping=config.damping,
+    scale, feedback = "awq" in config.method, "gptq" in config.method
+    mix = None
+    scaled = Rounded()
+    if config.average_bits is not None:
+        if scale:
+            fold_scales(model, layers, grids, collect(model, layers, windows), scaled)
+        mix = mixed(model, layers, grids, windows, config.average_bits, feedback=feedback, damping=config.damping)
+        for name, grid in mix.grids.items():
+            plan.modules[str(grids[name])].remove(name)
+            plan.modules.setdefault(str(grid), []).append(name)
+        plan.modules = {text: names for text, names in plan.modules.items() if names}
+        grids |= mix.grids
+    out = calibrated(
+        model, layers, grids, windows, scale=scale and mix is None, feedback=feedback, sequential=config.sequential,
+        damping=config.damping,
     )  # fmt: skip
+    if mix is not None:
+        out.scaled, out.unscaled = scaled.scaled, scaled.unscaled
+    return out, mix
 
 
 def _plan(network: nn.Module, config: QuantizeConfig) -> tuple[IntarsiaQuantizationConfig, dict[str, str]]:
