@@ -14,6 +14,7 @@ from intarsia.compression.quantization.grids import (
     pack4,
     packed_size,
     round_to,
+    rounded,
     unpack,
     unpack4,
 )
@@ -64,6 +65,15 @@ def test_rounding_equals_the_formula(symmetric):
             assert (zeros is None) if symmetric else (int(zeros[row, group]) == z)
             naive = [min(max(round(x / s) + z, 0), 15) for x in w]
             assert codes[row, group * 32 : group * 32 + 32].tolist() == naive
+
+
+@pytest.mark.parametrize("grid", [Grid(4, 16, False), Grid(3, 32, True), Grid(8, None, True)], ids=str)
+def test_the_quick_form_is_the_exact_one(grid):
+    weight = torch.randn(40, 64, generator=torch.Generator().manual_seed(0))
+    wanted = from_grid(*round_to(weight, grid), grid, torch.float32)
+    gap = (rounded(weight, grid) - wanted).abs()
+    # A value in the middle of two points may fall the other way in single precision.
+    assert (gap < 1e-6).float().mean() > 0.998 and (gap <= weight.abs().max() / 3).all()
 
 
 def test_zero_stays_exactly_zero():

@@ -135,6 +135,23 @@ def round_to(weight: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor | None]
     return codes.view(rows, width).to(torch.uint8), scales, None if grid.symmetric else zero.to(torch.uint8)
 
 
+def rounded(weight: Tensor, grid: Grid) -> Tensor:
+    """The nearest grid points themselves, [out, in] float32: as `from_grid(*round_to(...))` but for single precision in
+    between, and several times as fast."""
+    rows, width = weight.shape
+    wide = weight.detach().float().view(rows, grid.groups(width), -1)
+    top = 2**grid.bits - 1
+    if grid.symmetric:
+        step = _scale_up(wide.abs().amax(-1, keepdim=True) / (grid.middle - 1), grid.scale_dtype).float()
+        codes = (wide / step).round_().clamp_(-grid.middle, top - grid.middle)
+    else:
+        low, high = wide.amin(-1, keepdim=True).clamp(max=0), wide.amax(-1, keepdim=True).clamp(min=0)
+        step = _scale_up((high - low) / top, grid.scale_dtype).float()
+        zero = (-low / step).round()
+        codes = (wide / step).round_().add_(zero).clamp_(0, top).sub_(zero)
+    return codes.mul_(step).view(rows, width)
+
+
 def from_grid(codes: Tensor, scales: Tensor, zeros: Tensor | None, grid: Grid, dtype: torch.dtype) -> Tensor:
     """The rounded weights [out, in] = (codes - zeros) * scales; codes as `round_to` gives them."""
     rows, width = codes.shape

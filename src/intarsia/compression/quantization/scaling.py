@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from intarsia.compression.quantization.folding import Fold
-from intarsia.compression.quantization.grids import Grid, from_grid, round_to
+from intarsia.compression.quantization.grids import Grid, rounded
 from intarsia.compression.statistics import LayerStats
 
 ALPHAS = tuple(i / 8 for i in range(9))
@@ -34,7 +34,7 @@ def awq(fold: Fold, stats: LayerStats, grids: Sequence[Grid], alphas: Sequence[f
         error = 0.0
         for layer, grid in zip(fold.consumers, grids, strict=True):
             weight = layer.weight.float()
-            change = from_grid(*round_to(weight * columns, grid), grid, torch.float32) / columns - weight
+            change = rounded(weight * columns, grid) / columns - weight
             error += output_error(change, stats.moment)
         if error < best:
             best, chosen, found = error, scale, alpha

@@ -1,6 +1,6 @@
 """Running a model that was exported for another engine.
 
-runtime = open_runtime("runs/emotion/exports/onnx-genai")
+runtime = open_runtime("runs/emotion/exports/onnx-genai")   # or a .gguf file
 runtime.logits(ids)                     # every position's logits [token, vocabulary]
 runtime.generate(ids, max_new_tokens=20)"""
 
@@ -39,15 +39,27 @@ class Runtime(Protocol):
 
 
 def open_runtime(path: str | Path, threads: int | None = None) -> Runtime:
-    """Open an exported folder with the engine it was made for.
+    """Open an exported folder, or a GGUF file, with the engine it was made for.
 
     threads: CPU threads; default all cores this process may use. Raises `BadInput` when the folder holds no known
     export, `MissingExtra` when its engine is not installed."""
     path = Path(path)
+    if path.is_file() and path.suffix == ".gguf":
+        return _gguf(path, threads)
     if not path.is_dir():
-        raise BadInput(f"no folder {path}; give the folder of an exported model")
+        raise BadInput(f"no folder {path}; give the folder of an exported model, or a .gguf file")
     if (path / "genai_config.json").is_file():
         from intarsia.models.runtime.onnx_genai import OnnxGenAI
 
         return OnnxGenAI(path, threads)
-    raise BadInput(f"{path} holds no exported model: expected genai_config.json (made by compression.export)")
+    if len(files := sorted(path.glob("*.gguf"))) == 1:
+        return _gguf(files[0], threads)
+    raise BadInput(
+        f"{path} holds no exported model: expected genai_config.json or one .gguf file (made by compression.export)"
+    )
+
+
+def _gguf(path: Path, threads: int | None) -> Runtime:
+    from intarsia.models.runtime.llama_cpp import LlamaCpp
+
+    return LlamaCpp(path, threads)

@@ -1,0 +1,54 @@
+"""The texts: scripts of MELD, and Python's documentation as a second domain; and the model off its 4-bit grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+import intarsia as ia
+from intarsia.compression.linears import linears
+from intarsia.compression.quantization.folding import folds
+from intarsia.compression.statistics import windows_of
+from intarsia.data import Text, Turn, load_data, shared_data, shuffled
+from intarsia.models import Model
+
+MODEL = "smollm2-135m"
+WINDOW = 512
+SPREAD = 0.3
+
+
+def scripts(split: str) -> list[str]:
+    """Dialogues of MELD as they would stand in a script: a line a turn, in the data's order."""
+    folder = shared_data("dialogue/meld")
+    if folder is None:
+        raise SystemExit("the data set dialogue/meld is not there (INTARSIA_DATA)")
+    turns: dict[str, list[Turn]] = {}
+    for turn in load_data(folder)[split]:
+        turns.setdefault(turn.group or "", []).append(turn)
+    return ["\n".join(f"{t.speaker}: {t.text}" for t in some) for some in turns.values()]
+
+
+def documentation() -> tuple[list[str], list[str]]:
+    """Pieces of Python's language reference, to calibrate and to judge by."""
+    pieces = [record.text for record in shuffled(load_data("python-docs")["text"])]
+    return pieces[::2], pieces[1::2]
+
+
+def windows(model: Model, texts: Sequence[str], tokens: int) -> list[list[int]]:
+    """Windows of 512 token ids."""
+    return windows_of(model, list(texts), tokens, WINDOW)
+
+
+def records(texts: Sequence[str]) -> list[Text]:
+    return [Text(text) for text in texts]
+
+
+def off_grid(seed: int = 0) -> Model:
+    """The model with its weights moved off the 16 values that its file holds, or 4 bits would cost nothing: inputs are
+    scaled by exp(U(-.3, .3)) where that changes no output."""
+    model = ia.load(MODEL).copy()
+    generator = torch.Generator().manual_seed(seed)
+    for fold in folds(model, linears(model)):
+        fold.apply(torch.exp((torch.rand(fold.size, generator=generator) * 2 - 1) * SPREAD))
+    return model

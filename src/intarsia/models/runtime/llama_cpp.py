@@ -1,0 +1,118 @@
+"""A GGUF file in ik_llama.cpp, the quickest engine of the llama.cpp family on CPUs, as a `Runtime`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from intarsia.errors import BadInput, IntarsiaError, MissingExtra
+
+CONTEXT = 2048  # tokens, where the file allows more
+LONGEST = 4096
+
+
+class LlamaCpp:
+    """A GGUF file, run on the CPU.
+
+    - context_length: the most tokens, prompt and answer together."""
+
+    name = "gguf"
+
+    def __init__(self, path: str | Path, threads: int | None = None, context_length: int = CONTEXT):
+        try:
+            from ik_llama_cpp import _ctypes_api, _internals
+        except (ImportError, OSError):
+            raise MissingExtra("running a GGUF file", "llama") from None
+        if threads is not None and threads < 1:
+            raise BadInput(f"threads: {threads} given, 1 or more wanted")
+        self._c, self._in = _ctypes_api, _internals
+        self.path = Path(path)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.threads = threads or cores
+        self.bytes = self.path.stat().st_size
+        self.context_length = min(context_length, LONGEST)
+        try:
+            with _silent():
+                self._model = _internals.IkModel(str(self.path))
+                # Its flash attention fails on long prompts where the CPU has no VNNI.
+                self._context = _internals.IkContext(
+                    self._model, n_ctx=self.context_length, n_threads=self.threads, flash_attn=False
+                )
+        except RuntimeError as error:
+            raise IntarsiaError(f"{self.path} does not open in ik_llama.cpp: {error}") from None
+        self.vocabulary: int = self._model.n_vocab
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        """Logits of every position, float32 [token, vocabulary]."""
+        ids = self._checked(ids, 0)
+        return np.concatenate([self._read(ids, start, True) for start in self._starts(ids)])
+
+    def generate(self, ids: Sequence[int], max_new_tokens: int) -> list[int]:
+        """The tokens that follow `ids`, greedily; ends early after an end token, which is included."""
+        ids = self._checked(ids, max_new_tokens)
+        row = np.empty(0)
+        for start in self._starts(ids):
+            row = self._read(ids, start, False)[-1:]
+        out: list[int] = []
+        while len(out) < max_new_tokens:
+            out.append(int(row[-1].argmax()))
+            if self._c.llama_token_is_eog(self._model.model, out[-1]) or len(out) == max_new_tokens:
+                break
+            row = self._run([out[-1]], len(ids) + len(out) - 1, False)
+        return out
+
+    def _checked(self, ids: Sequence[int], room: int) -> list[int]:
+        ids = [int(i) for i in ids]
+        if not ids:
+            raise BadInput("no tokens given")
+        if bad := [i for i in ids if not 0 <= i < self.vocabulary]:
+            raise BadInput(f"token id {bad[0]} is not below the vocabulary's {self.vocabulary}")
+        if len(ids) + room > self.context_length:
+            raise BadInput(f"{len(ids)} + {room} tokens are more than the context of {self.context_length}")
+        self._context.kv_cache_clear()
+        return ids
+
+    def _starts(self, ids: list[int]) -> range:
+        """Where each stretch begins that the engine's buffers hold."""
+        return range(0, len(ids), self._context._n_ubatch)
+
+    def _read(self, ids: list[int], start: int, every: bool) -> np.ndarray:
+        return self._run(ids[start : start + self._context._n_ubatch], start, every)
+
+    def _run(self, ids: list[int], position: int, every: bool) -> np.ndarray:
+        """Logits [token, vocabulary] of `every` token, or of the last alone."""
+        batch = self._in.make_batch_range(ids, pos_start=position, logits_last=True)
+        try:
+            if every:
+                for i in range(len(ids)):
+                    batch.logits[i] = 1
+            if self._context.decode(batch) != 0:
+                raise IntarsiaError(f"{self.path}: ik_llama.cpp could not read {len(ids)} tokens at {position}")
+        finally:
+            self._c.llama_batch_free(batch)
+        rows = range(len(ids)) if every else [len(ids) - 1]
+        return np.stack([self._row(i) for i in rows])
+
+    def _row(self, number: int) -> np.ndarray:
+        pointer: Any = self._context.get_logits(number)
+        return np.ctypeslib.as_array(pointer, (self.vocabulary,)).copy()
+
+
+@contextlib.contextmanager
+def _silent():  # type: ignore[no-untyped-def]
+    """The engine tells its life to the standard error; it is not asked."""
+    logging.getLogger("ik_llama_cpp").setLevel(logging.ERROR)
+    saved, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nothing)
