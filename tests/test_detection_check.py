@@ -293,12 +293,14 @@ def test_a_bank_of_ones_own(detector, place):
     again = Detector.open(place / "other")
     fails(lambda: calibrate(again, humans=str(folder), domain="papers"), "already", "--replace")
     stays = {p.name: p.read_bytes() for p in (place / "other").iterdir()}
-    found = calibrate(again, humans=str(folder), domain="more", out=str(place / "copy"))
+    found = calibrate(again, humans=str(folder), domain="more", copy_to=str(place / "copy"))
     assert "more" in Detector.open(place / "copy").banks and found.provenance["settings"]["domain"] == "more"
     assert {p.name: p.read_bytes() for p in (place / "other").iterdir()} == stays
     other = Detector.open(place / "other")
-    fails(lambda: calibrate(other, humans=str(folder), domain="most", out=str(place / "copy")), "is there already")
-    fails(lambda: calibrate(Detector.open("english"), humans=str(folder), domain="x"), "comes with Intarsia", "--out")
+    fails(lambda: calibrate(other, humans=str(folder), domain="most", copy_to=str(place / "copy")), "is there already")
+    fails(
+        lambda: calibrate(Detector.open("english"), humans=str(folder), domain="x"), "comes with Intarsia", "--copy-to"
+    )
     few = place / "few"
     few.mkdir(exist_ok=True)
     (few / "a.txt").write_text(text("letters", 1, False))

@@ -3,6 +3,8 @@
     small = compression.quantize(model, bits=4)        # a transformers network; hooks and weights work as before
     fast = compression.export(small)                   # the same numbers for ONNX Runtime GenAI: small and quick on CPU
     plain = compression.dequantize(small)              # an ordinary network with the rounded weights
+    less = compression.drop_blocks(model, count=3)     # or prune, narrow, trim_vocabulary: a smaller network
+    near = compression.distil(less, teacher=model, train=texts)   # what a cut cost is won back; before quantizing
 
 Importing this package also teaches `transformers` to load a folder that holds a quantized network."""
 
@@ -13,13 +15,40 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from intarsia.catalog import Config, technique
+from intarsia.compression.distillation.technique import DistilConfig, distil
+from intarsia.compression.pruning.technique import (
+    DropBlocksConfig,
+    NarrowConfig,
+    PruneConfig,
+    drop_blocks,
+    narrow,
+    prune,
+)
 from intarsia.compression.quantization import registration
+from intarsia.compression.vocabulary.technique import TrimVocabularyConfig, trim_vocabulary
 
 if TYPE_CHECKING:
     from intarsia.data import Text
     from intarsia.models import Model
 
-__all__ = ["ExportConfig", "QuantizeConfig", "dequantize", "export", "quantize", "tune_kernels"]
+__all__ = [
+    "DistilConfig",
+    "DropBlocksConfig",
+    "ExportConfig",
+    "NarrowConfig",
+    "PruneConfig",
+    "QuantizeConfig",
+    "TrimVocabularyConfig",
+    "dequantize",
+    "distil",
+    "drop_blocks",
+    "export",
+    "narrow",
+    "prune",
+    "quantize",
+    "trim_vocabulary",
+    "tune_kernels",
+]
 
 registration.install()
 
@@ -31,8 +60,8 @@ class QuantizeConfig(Config):
         8, description="bits of a weight: 8 is nearly free, 4 halves the file once more; below, quality falls quickly"
     )
     average_bits: float | None = Field(
-        None, ge=3, le=8, description="bits of a weight in the mean, in place of `bits`: layers get 3 to 8 each, by how "
-        "much the predictions hear of their error"
+        None, ge=3, le=8, description="bits of a weight in the mean, in place of `bits`: layers get 3 to 8 each, by "
+        "how much the predictions hear of their error"
     )  # fmt: skip
     method: Literal["nearest", "gptq", "awq", "awq+gptq"] = Field(
         "nearest",
@@ -64,7 +93,10 @@ class QuantizeConfig(Config):
 class ExportConfig(Config):
     """Settings of `compression.export`."""
 
-    engine: Literal["onnx-genai"] = Field("onnx-genai", description="the engine to export for")
+    engine: Literal["onnx-genai", "gguf"] = Field(
+        "onnx-genai",
+        description="the engine to export for: ONNX Runtime GenAI, or one GGUF file for llama.cpp's family",
+    )
     bits: Literal[4] = Field(4, description="bits of a weight in the exported body")
     group_size: Literal[16, 32, 64, 128] = Field(32, description="weights of a row that share a scale")
     embed: Literal["int8", "int4"] = Field(
@@ -110,19 +142,22 @@ def quantize(model: Model, config: QuantizeConfig, *, calibration: list[Text] | 
     "compression.export",
     kind="change",
     family="export",
-    source="ONNX Runtime GenAI model builder; MatMulNBits of ONNX Runtime",
+    source="ONNX Runtime GenAI model builder; MatMulNBits of ONNX Runtime; GGUF of the ggml project",
     needs="weights",
     extra="export",
 )
 def export(model: Model, config: ExportConfig) -> Model:
-    """The same model for ONNX Runtime GenAI, 4 bits, ready in `exports["onnx-genai"]`.
+    """The same model for a quick engine on CPUs, ready in `exports["onnx-genai"]` or `exports["gguf"]`.
 
     The network of the result is the quantized one whose numbers the exported file holds, bit for bit (but for the
     embedding and head with `embed: int4`): a model that `compression.quantize` brought to 4 bits with this group size
-    is exported as it is, any other is quantized first. Every linear layer is stored in 4 bits, skipped ones too.
+    is exported as it is, any other is quantized first. For ONNX Runtime GenAI every linear layer is stored in 4 bits,
+    skipped ones too; in a GGUF file each has the type that holds its own bits.
     `intarsia.models.runtime.open_runtime(path)` runs the folder. The folder is temporary until the model is saved."""
-    from intarsia.compression.exporting.onnx_genai import export as run
-
+    if config.engine == "gguf":
+        from intarsia.compression.exporting.gguf import export as run
+    else:
+        from intarsia.compression.exporting.onnx_genai import export as run
     return run(model, config)
 
 

@@ -21,7 +21,7 @@ class CalibrateConfig(Config):
     domain: str = Field(description="what to call this kind of text")
     language: str = Field("", description="ISO 639-1; default: what the texts read as")
     replace: bool = Field(False, description="take the place of a bank of that name")
-    out: str | None = Field(
+    copy_to: str | None = Field(
         None,
         description="a folder for the detector with its new bank; default: where it lies",
     )
@@ -95,15 +95,15 @@ def calibrate(detector: SavedDetector, config: CalibrateConfig) -> Calibrated:
     from intarsia.measure.provenance import provenance
 
     opened = detector.load() if isinstance(detector, SavedDetector) else detector
-    home = Path(config.out).expanduser().absolute() if config.out is not None else opened.folder
+    home = Path(config.copy_to).expanduser().absolute() if config.copy_to is not None else opened.folder
     if home is None:
-        raise BadInput("a detector that is kept nowhere cannot be changed: save it first, or give out")
+        raise BadInput("a detector that is kept nowhere cannot be changed: save it first, or give copy_to")
     if home.is_relative_to(PROFILES_FOLDER):
         raise BadInput(
-            f"'{home.name}' comes with Intarsia and stays as it is: give a folder for its changed copy (--out)"
+            f"'{home.name}' comes with Intarsia and stays as it is: give a folder for its changed copy (--copy-to)"
         )
     if home != opened.folder and home.exists() and (home.is_file() or any(home.iterdir())):
-        raise BadInput(f"{home} is there already: give another --out")
+        raise BadInput(f"{home} is there already: give another --copy-to")
     found = add(
         opened, read_documents(config.humans), config.domain, language=config.language, replace=config.replace,
         accept_group_risk=config.accept_group_risk, source=config.humans,

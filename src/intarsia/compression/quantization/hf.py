@@ -1,6 +1,4 @@
-"""The quantization method "intarsia" for transformers: `from_pretrained` rebuilds the modules, then loads the codes.
-
-It also lays out factored layers: they need the same, and a network can have both."""
+"""The quantization method "intarsia" for transformers: `from_pretrained` rebuilds the modules, then loads the codes."""
 
 from __future__ import annotations
 
@@ -16,52 +14,40 @@ METHOD = "intarsia"
 
 @register_quantization_config(METHOD)
 class IntarsiaQuantizationConfig(QuantizationConfigMixin):
-    """What `config.json` says of a quantized or factored network.
+    """What `config.json` says of a quantized network.
 
     - modules: grid (`bits:group:scheme`) -> names of the modules on it
     - ties: name of a module -> name of the module whose table it uses
-    - kernel: how few tokens are multiplied (`intarsia.compression.quantization.modules.QuantLinear`)
-    - ranks: name of a factored layer -> its rank (`intarsia.compression.factorization.modules.LowRankLinear`); the
-      factors may be among `modules`"""
+    - kernel: how few tokens are multiplied (`intarsia.compression.quantization.modules.QuantLinear`)"""
 
     def __init__(
         self,
         modules: dict[str, list[str]] | None = None,
         ties: dict[str, str] | None = None,
         kernel: str = "auto",
-        ranks: dict[str, int] | None = None,
         **unknown: Any,
     ):
         self.quant_method = METHOD  # type: ignore[assignment]
         self.modules = modules or {}
         self.ties = ties or {}
         self.kernel = kernel
-        self.ranks = ranks or {}
 
 
 @register_quantizer(METHOD)
 class IntarsiaQuantizer(HfQuantizer):
-    """Loads what `compression.quantize` and `compression.factorize` made; it does neither while loading."""
+    """Loads what `compression.quantize` made; it does not quantize while loading."""
 
     requires_calibration = True
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> None:
-        from intarsia.compression.factorization import laying
         from intarsia.compression.quantization.rounding import lay_out
 
-        plan: Any = self.quantization_config
-        laying.lay_out(model, plan.ranks)
-        lay_out(model, plan)
-
-    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
-        mark(model, self.quantization_config)
-        return model
+        lay_out(model, self.quantization_config)  # type: ignore[arg-type]
 
     def _dequantize(self, model: Any, dtype: torch.dtype | None = None) -> Any:
-        from intarsia.compression.factorization.laying import lay_dense
         from intarsia.compression.quantization.rounding import lay_plain
 
-        return lay_dense(lay_plain(model, dtype), dtype)
+        return lay_plain(model, dtype)
 
     def is_serializable(self) -> bool:
         """Yes: the codes are ordinary tensors."""
@@ -69,16 +55,5 @@ class IntarsiaQuantizer(HfQuantizer):
 
     @property
     def is_trainable(self) -> bool:
-        """Factors are; codes have no gradient."""
-        plan: Any = self.quantization_config
-        return not plan.modules
-
-
-def mark(network: Any, plan: Any) -> None:
-    """Put on a network the marks by which transformers saves it and loads it again as `plan` says.
-
-    It counts as quantized only where it has codes: transformers refuses to cast and to train what does."""
-    network.config.quantization_config = plan
-    network.hf_quantizer = IntarsiaQuantizer(plan)
-    network.is_quantized = bool(plan.modules)
-    network.quantization_method = plan.quant_method
+        """No: codes have no gradient."""
+        return False

@@ -19,7 +19,7 @@ from intarsia.compression.linears import linears
 from intarsia.compression.quantization.calibrated import Rounded, calibrated, fold_scales
 from intarsia.compression.quantization.grids import Grid, legal_group
 from intarsia.compression.quantization.hf import IntarsiaQuantizationConfig, IntarsiaQuantizer
-from intarsia.compression.quantization.mixed import Mixed, mixed
+from intarsia.compression.quantization.mixed import BITS, Mixed, mixed
 from intarsia.compression.quantization.modules import (
     QuantConv1D,
     QuantEmbedding,
@@ -46,6 +46,9 @@ def quantize(model: Model, config: QuantizeConfig, calibration: Sequence[Text] |
     """See `intarsia.compression.quantize`."""
     if any(isinstance(m, Quantized) for m in model.network.modules()):
         raise BadInput("the model is quantized already; quantize the original, or `dequantize` it first")
+    if config.average_bits is not None:
+        # Groups, scheme and input scales are those of the nearest whole number of bits.
+        config = config.model_copy(update={"bits": min(BITS, key=lambda bits: abs(bits - config.average_bits))})
     model = model.copy()
     network = model.network
     plan, kept = _plan(network, config)

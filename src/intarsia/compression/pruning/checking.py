@@ -1,0 +1,38 @@
+"""What cannot be pruned, said before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from intarsia.compression.quantization.modules import Quantized
+from intarsia.compression.statistics import batches, uncached
+from intarsia.errors import BadInput, first_line
+from intarsia.sites import guest_of
+
+if TYPE_CHECKING:
+    from intarsia.models import Model
+
+
+def check_plain(model: Model, who: str) -> None:
+    """Raise `BadInput` for weights that are not plain floats, or that something stands beside."""
+    network = model.network
+    if any(isinstance(m, Quantized) for m in network.modules()) or getattr(network, "is_quantized", False):
+        raise BadInput(f"{who}: the model is quantized; prune the original, and quantize last")
+    if guest_of(network) is not None:
+        raise BadInput(f"{who}: adapters stand beside this network; merge them into it first")
+
+
+def check_reads_text(model: Model, windows: Sequence[Sequence[int]], who: str) -> None:
+    """Raise `BadInput` for a network that does not run on texts alone (pictures, a second tower, a decoder's text)."""
+    kind = type(model.network).__name__
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise BadInput(f"{who}: {kind} is an encoder-decoder; a network that reads one text is wanted")
+    (batch,) = batches(model, [windows[0][:2]])
+    try:
+        with torch.no_grad():
+            model.network(**batch.kwargs, **uncached(model))
+    except (ValueError, TypeError, AttributeError, RuntimeError, KeyError) as error:
+        raise BadInput(f"{who}: {kind} does not run on a text alone ({first_line(error, 120)})") from error
