@@ -7,14 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from intarsia.compression import quantize
 from intarsia.compression.linears import linears
-from intarsia.compression.pruning import PruneConfig, masks, prune
+from intarsia.compression.pruning import PruneConfig, drop_blocks, masks, narrow, prune
 from intarsia.compression.pruning.sparsegpt import sparsegpt
 from intarsia.compression.pruning.sparsifying import by_input, relative_error
-from intarsia.compression.quantization.rounding import quantize
 from intarsia.compression.statistics import collect
 from intarsia.data import Text
 from intarsia.models import load, wrap
+from intarsia.sites import Guest, put_beside
 from tests.failing import fails
 from tests.tiny import FAMILIES, inputs, tiny
 
@@ -232,8 +233,12 @@ def test_bad_input():
     fails(lambda: pruned(wrap(model.network)), "no tokenizer")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        small = quantize(model, __import__("intarsia.compression").compression.QuantizeConfig())
+        small = quantize(model)
     fails(lambda: pruned(small), "quantize last")
+    adapted = model.copy()
+    put_beside(adapted.network, Guest(), {})
+    for change in (prune, narrow, drop_blocks):
+        fails(lambda change=change: change(adapted), "adapters stand beside", "merge them")
     assert PruneConfig().method == "sparsegpt"
 
 

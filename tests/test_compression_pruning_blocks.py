@@ -177,6 +177,7 @@ def test_finding_reads_and_travels():
     assert found.divergence == short.extras["compression.drop_blocks"]["divergence"]
     assert [row[1] for row in found.tables()[1].rows] == found.removed
     assert "divergence" in str(found)
+    assert found.provenance["settings"]["count"] == 2 and len(found.provenance["data"]) == 64
 
 
 def test_bad_input():
@@ -187,6 +188,13 @@ def test_bad_input():
     fails(lambda: dropped(tiny("bert-encoder")), "no logits", "rank influence")
     fails(lambda: dropped(tiny("t5")), "do not follow its config")
     fails(lambda: dropped(tiny("clip"), rank="influence"), "does not run on a text alone")
+
+
+def test_what_was_learnt_from_the_blocks_is_told():
+    model = tiny("llama")
+    model.parts["adaptation.dialogue"] = None
+    with pytest.warns(UserWarning, match="adaptation.dialogue: learnt from the states of all blocks"):
+        drop_blocks(model, blocks=(1,))
 
 
 def test_a_block_that_depends_on_its_number_is_refused():
@@ -228,3 +236,21 @@ def test_save_and_load(tmp_path):
     ids = inputs("qwen3")["input_ids"]
     assert torch.equal(logits(again, ids), logits(short, ids))
     assert again.identity.changes[-1]["blocks"] == [1]
+
+
+@pytest.mark.real
+def test_real_blocks_that_influence_does_not_see():
+    import intarsia
+    from intarsia.data import load_data
+
+    try:
+        model = intarsia.load("smollm2-135m")
+    except intarsia.IntarsiaError as error:
+        pytest.skip(f"SmolLM2 is not available: {error}")
+    texts = [record.text for record in load_data("python-docs")["text"][:3]]
+    ids = model.encode(["\n\n".join(texts)], max_length=64)["input_ids"].tolist()
+    found = worth(model, model, batches(model, ids), divergence=True)
+    needed = sorted(range(30), key=found.divergence.__getitem__)
+    assert {0, 1, 11, 29} <= set(needed[-6:])
+    # Block 11 hardly turns the stream.
+    assert found.influence[11] < sorted(found.influence)[20]

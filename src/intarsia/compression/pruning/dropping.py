@@ -14,6 +14,7 @@ from intarsia.compression.pruning.finding import BlocksFinding, Ranked
 from intarsia.compression.pruning.ranking import Worth, divergence, worth
 from intarsia.compression.pruning.rebuilding import filled, main_output, prove, prove_blocks, skeleton, text_config
 from intarsia.compression.statistics import batches
+from intarsia.data import Dataset
 from intarsia.errors import BadInput, Note
 from intarsia.measure import provenance
 from intarsia.sites import Batch, read, resume
@@ -47,13 +48,9 @@ def drop_blocks(model: Model, config: DropBlocksConfig, calibration: Sequence[Te
         windows = calibration_windows(model, calibration, config.tokens)
         check_reads_text(model, windows, WHO)
         found = _removals(model, config, batches(model, windows))
-        found = found.model_copy(
-            update={
-                "title": f"Blocks of {model.identity.source}",
-                "technique": WHO,
-                "provenance": provenance(**settings),
-            }
-        )
+        data = Dataset({"calibration": list(calibration)}).sha256 if calibration is not None else "python-docs"
+        facts = {"title": f"Blocks of {model.identity.source}", "technique": WHO}
+        found = found.model_copy(update=facts | {"provenance": provenance(settings=settings, data=data)})
         removed = found.removed
     short = shorter(model.copy(), [i for i in range(count) if i not in removed])
     prove_blocks([model.sites.blocks[i] for i in range(count) if i not in removed], short.sites.blocks, WHO)

@@ -3,7 +3,7 @@
 - influence: mean of 1 - cos(x, y) over tokens, x the stream below the block, y above it.
 - divergence: mean KL of the next token, in nats, of what the whole network says against what it says without the block.
 
-Influence takes one forward, and often errs: a block that turns the stream little may write what all depends on.
+Influence takes one forward, and can err: a block that turns the stream little may write what all depends on.
 
 Sources: Men et al. 2024, ShortGPT, arXiv 2403.03853, eq. 1; Kim et al. 2024, arXiv 2402.02834, §3.2."""
 

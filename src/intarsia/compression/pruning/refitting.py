@@ -5,7 +5,7 @@ over them of H_jj |W'_j - W_j|^2: weights hold to what they were, each as firmly
 scale. With H the second moment of x, D its diagonal and R the inputs that went:
 W' = W_K + W_R H_RK (H_KK + lambda D_KK)^-1.
 
-A small lambda fits the text and not the language: at some two tokens a neuron 0.01 does more harm than good.
+A small lambda fits the text rather than the language: at two tokens a neuron, 0.01 is worse than no refit at all.
 
 Source: He et al. 2017, arXiv 1707.06168, §3.1 step ii (reconstruction by least squares); the ridge is our own."""
 

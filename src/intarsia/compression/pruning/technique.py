@@ -69,7 +69,7 @@ class DropBlocksConfig(Config):
     rank: Literal["divergence", "influence"] = Field(
         "divergence",
         description="divergence: KL of the next token with the block left out; influence: how far a block turns the "
-        "stream (one forward only, and a poor guide)",
+        "stream (one forward only; blind to blocks that write little on which much depends)",
     )
     greedy: bool = Field(
         True, description="divergence: rank again after each removal; no: remove the last ones of one ranking"
