@@ -36,6 +36,7 @@ bench: $(VENV)/.ready-bench
 	$(BIN)/python -m bench.dialogue --quick
 	$(BIN)/python -m bench.editing --quick
 	$(BIN)/python -m bench.detection --quick
+	$(BIN)/python -m bench.compression --quick
 
 docs: $(VENV)/.ready-docs
 	$(BIN)/mkdocs build --strict

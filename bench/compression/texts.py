@@ -1,4 +1,4 @@
-"""The texts: scripts of MELD, and Python's documentation as a second domain; and the model off its 4-bit grid."""
+"""The texts, scripts of MELD, and the model off its 4-bit grid."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import intarsia as ia
 from intarsia.compression.linears import linears
 from intarsia.compression.quantization.folding import folds
 from intarsia.compression.statistics import windows_of
-from intarsia.data import Text, Turn, load_data, shared_data, shuffled
+from intarsia.data import Text, Turn, load_data, shared_data
 from intarsia.models import Model
 
 MODEL = "smollm2-135m"
@@ -27,12 +27,6 @@ def scripts(split: str) -> list[str]:
     for turn in load_data(folder)[split]:
         turns.setdefault(turn.group or "", []).append(turn)
     return ["\n".join(f"{t.speaker}: {t.text}" for t in some) for some in turns.values()]
-
-
-def documentation() -> tuple[list[str], list[str]]:
-    """Pieces of Python's language reference, to calibrate and to judge by."""
-    pieces = [record.text for record in shuffled(load_data("python-docs")["text"])]
-    return pieces[::2], pieces[1::2]
 
 
 def windows(model: Model, texts: Sequence[str], tokens: int) -> list[list[int]]:
