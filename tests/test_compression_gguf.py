@@ -17,9 +17,10 @@ from intarsia.compression.exporting.gguf import blocks, checking, export, export
 from intarsia.compression.exporting.gguf.tensors import paired_rows
 from intarsia.compression.quantization.grids import Grid
 from intarsia.compression.quantization.modules import QuantEmbedding, QuantLinear
-from intarsia.errors import IntarsiaError
+from intarsia.errors import BadInput, IntarsiaError
 from intarsia.models import cache, wrap
 from intarsia.models.gguf_header import read_header
+from intarsia.models.runtime import Runtime, open_runtime
 from tests.failing import fails
 from tests.tiny import CHAT, tiny
 
@@ -510,3 +511,25 @@ def test_what_gguf_cannot_say_of_a_tokenizer_is_told(tmp_path):
         export_gguf(model, tmp_path / "m.gguf", check_again=False)
     said = [str(w.message) for w in told]
     assert any("NFC" in text for text in said) and any("swallow spaces" in text for text in said)
+
+
+def test_the_file_runs_in_its_engine(tmp_path):
+    pytest.importorskip("ik_llama_cpp", reason="the extra 'llama' is not installed")
+    model = small(tied=True)
+    export_gguf(model, tmp_path / "small.gguf")
+    runtime = open_runtime(tmp_path / "small.gguf", threads=1)
+    assert isinstance(runtime, Runtime) and runtime.name == "gguf" and runtime.threads == 1
+    assert runtime.bytes == (tmp_path / "small.gguf").stat().st_size
+    ids = list(range(20, 45))
+    wanted = ia.run(model, torch.tensor([ids])).logits[0]
+    found = torch.from_numpy(runtime.logits(ids))
+    assert found.shape == wanted.shape
+    # The engine keeps keys and values in half precision.
+    torch.testing.assert_close(found, wanted, rtol=0, atol=float(wanted.abs().max()) * 5e-3)
+    made = runtime.generate(ids, 5)
+    assert made[0] == int(found[-1].argmax()) and made == runtime.generate(ids, 5) and 1 <= len(made) <= 5
+    again = open_runtime(tmp_path)  # a folder with one such file will do
+    assert again.generate(ids, 5) == made
+    for asked, said in (([], "no tokens"), ([VOCAB], "is not below"), ([1] * 3000, "more than the context")):
+        with pytest.raises(BadInput, match=said):
+            runtime.logits(asked)

@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from intarsia.compression import quantize
+from intarsia.compression import PruneConfig, drop_blocks, narrow, prune, quantize
 from intarsia.compression.linears import linears
-from intarsia.compression.pruning import PruneConfig, drop_blocks, masks, narrow, prune
+from intarsia.compression.pruning import masks
 from intarsia.compression.pruning.sparsegpt import sparsegpt
-from intarsia.compression.pruning.sparsifying import by_input, relative_error
-from intarsia.compression.statistics import collect
+from intarsia.compression.pruning.sparsifying import by_input
+from intarsia.compression.statistics import collect, relative_error
 from intarsia.data import Text
 from intarsia.models import load, wrap
 from intarsia.sites import Guest, put_beside

@@ -6,8 +6,9 @@ import pytest
 import torch
 import transformers as tf
 
+from intarsia.compression import drop_blocks
 from intarsia.compression.calibration import calibration_windows
-from intarsia.compression.pruning import BlocksFinding, drop_blocks
+from intarsia.compression.pruning import BlocksFinding
 from intarsia.compression.pruning.dropping import fewer, shorter
 from intarsia.compression.pruning.ranking import divergence, kl, worth
 from intarsia.compression.pruning.rebuilding import prove, said

@@ -6,9 +6,9 @@ import pytest
 import torch
 import transformers as tf
 
+from intarsia.compression import narrow
 from intarsia.compression.calibration import calibration_windows
 from intarsia.compression.linears import linears
-from intarsia.compression.pruning import narrow
 from intarsia.compression.pruning.parts import attention_of, mlp_of
 from intarsia.compression.pruning.refitting import refit
 from intarsia.compression.statistics import collect

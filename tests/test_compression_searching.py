@@ -85,3 +85,11 @@ def test_budgets_that_cannot_be_kept_and_that_do_not_bind():
     assert free.chosen == (1, 1) and free.harm == free.bound == 0
     assert allocate([], [], 1).chosen == ()
     assert allocate([[1, 1]], [[3, 2]], 3).chosen == (1,)  # of equal harms the cheaper
+
+
+def test_layers_that_read_one_tensor_share_its_statistics():
+    model = tiny("llama")
+    found = sensitivity(model, linears(model), ids(2, 8).tolist()).stats
+    for names in (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")):
+        part = "self_attn" if "q_proj" in names else "mlp"
+        assert len({id(found[f"model.layers.1.{part}.{name}"]) for name in names}) == 1

@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 import intarsia as ia
 from intarsia import compression
+from intarsia.compression.bpe import merges_of
 from intarsia.compression.vocabulary import rewriting, trimming
 from intarsia.compression.vocabulary.choosing import Merges, choose
 from intarsia.compression.vocabulary.technique import NAME, TrimVocabularyConfig, trim_vocabulary
@@ -188,7 +189,7 @@ def test_any_text_can_be_written_and_kept_tokens_are_cut_as_before(whole_words):
 
 def test_path_is_what_the_encoding_meets():
     said = rewriting.read(learned())
-    pairs = rewriting.pairs(said)
+    pairs = merges_of(said)
     merges = Merges(pairs)
     for token in said["model"]["vocab"]:
         if token in SPECIAL:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ ROLES = {
     "gate_up": r"gate_up_proj",
     "down": r"down_proj|fc2|wo|w2|dense_4h_to_h|lin2",
 }
+EXPERTS = "a three-dimensional tensor of experts"
 ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 
 
@@ -46,8 +47,7 @@ class Linear:
     @property
     def weight(self) -> Tensor:
         """W [out, in], a view of the network's own."""
-        weight = self.module.weight.detach()  # type: ignore[union-attr]
-        return weight.T if isinstance(self.module, Conv1D) else weight
+        return matrix(self.module).detach()
 
     def set(self, weight: Tensor) -> None:
         """Put W [out, in] in place, rounded to the precision of the network."""
@@ -67,13 +67,13 @@ def linears(model: Model, skip: Sequence[str] = (), *, head: bool = False) -> li
 
     Exactly `nn.Linear` and `Conv1D`: a subclass may do anything with its weight."""
     network = model.network
-    heads = {id(h) for m in network.modules() if isinstance(m, PreTrainedModel) and (h := _head(m)) is not None}
+    _, heads = tables_and_heads(network)
     inside = {module: i for i, block in enumerate(model.sites.blocks) for module in block.modules()}
     found = []
     for name, module in network.named_modules():
         if type(module) not in (nn.Linear, Conv1D) or any(fnmatchcase(name, pattern) for pattern in skip):
             continue
-        if id(module) in heads:
+        if module in heads:
             if head:
                 found.append(Linear(name, module, None, "head"))
             continue
@@ -96,8 +96,24 @@ def role_of(name: str) -> str:
     return "other"
 
 
-def _head(module: PreTrainedModel) -> nn.Module | None:
-    try:
-        return module.get_output_embeddings()
-    except (NotImplementedError, AttributeError):
-        return None
+def matrix(module: Any) -> Tensor:
+    """The weight of a linear layer as [out, in], or of a table as [rows, width]."""
+    return module.weight.T if isinstance(module, Conv1D) else module.weight
+
+
+def tables_and_heads(network: nn.Module) -> tuple[set[nn.Module], set[nn.Module]]:
+    """The input embeddings and the output heads of every tower."""
+    found: tuple[set[nn.Module], set[nn.Module]] = (set(), set())
+    for module in network.modules():
+        if isinstance(module, PreTrainedModel):
+            for which, get in enumerate((module.get_input_embeddings, module.get_output_embeddings)):
+                try:
+                    found[which].add(get())
+                except (NotImplementedError, AttributeError):
+                    continue  # a tower without any
+    return found
+
+
+def expert_tensors(network: nn.Module) -> list[str]:
+    """Names of the three-dimensional parameters that hold the experts of a mixture: no linear layers of their own."""
+    return [name for name, parameter in network.named_parameters() if parameter.dim() == 3 and "expert" in name]

@@ -122,6 +122,17 @@ def collect(model: Model, layers: Sequence[Linear], windows: Sequence[Sequence[i
     return found
 
 
+def output_error(change: Tensor, moment: Tensor) -> float:
+    """tr(D H D^T): the mean squared change of a layer's outputs, summed over them, when its weight changes by D."""
+    return float(((change @ moment) * change).sum())
+
+
+def relative_error(change: Tensor, weight: Tensor, moment: Tensor) -> float:
+    """|D x|^2 / |W x|^2 over the inputs whose second moment is given; 0 where the layer gave nothing."""
+    whole = output_error(weight, moment)
+    return output_error(change, moment) / whole if whole > 0 else 0.0
+
+
 def told(found: dict[str, LayerStats]) -> None:
     """Warn of too little text and of rows that were left out."""
     short = {name: s for name, s in found.items() if s.count < len(s.mean)}

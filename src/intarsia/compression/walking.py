@@ -40,10 +40,12 @@ class Walk:
 
     def blocks(self, task: str) -> Iterator[int]:
         """The numbers of the blocks, from the lowest; after each the states above it are made."""
-        for index in track(range(len(self.model.sites.blocks)), task):
+        count = len(self.model.sites.blocks)
+        for index in track(range(count), task):
             self.index = index
             yield index
-            self.states = [self._run(n) for n in range(len(self.batches))]
+            if index + 1 < count:
+                self.states = [self._run(n) for n in range(len(self.batches))]
 
     def look(self, layers: Sequence[Linear]) -> dict[str, LayerStats]:
         """Statistics of the inputs of layers of this block, by name."""

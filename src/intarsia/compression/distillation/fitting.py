@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from intarsia.compression.distillation.states import uniform_map
-from intarsia.compression.quantization.modules import Quantized
+from intarsia.compression.quantization.modules import has_codes
 from intarsia.errors import BadInput
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def kind_of(model: Model) -> Kind:
 def check(student: Model, teacher: Model, config: DistilConfig) -> Kind:
     """The kind of both networks. Raises `BadInput` for what cannot be trained or compared."""
     network: Any = student.network
-    if getattr(network, "is_quantized", False) or any(isinstance(m, Quantized) for m in network.modules()):
+    if getattr(network, "is_quantized", False) or has_codes(network):
         raise BadInput("the student is quantized, and rounded weights cannot be trained: distil first, quantize last")
     if any(p.dtype is torch.float16 for p in network.parameters()):
         raise BadInput("a student in float16 cannot be trained (its steps round to nothing): load it in float32")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from intarsia.compression.distillation.chunks import ROWS, logits_of
 from intarsia.compression.distillation.lessons import Row, wanted
-from intarsia.compression.distillation.losses import Kept, log_probabilities
+from intarsia.compression.distillation.losses import Kept, log_probabilities, rest_of
 from intarsia.models import cache
 from intarsia.models.weights import weights_key
 from intarsia.progress import track
@@ -126,5 +126,4 @@ def _ask(
 def _top(logits: Tensor, top: int, temperature: float, small: bool) -> tuple[Tensor, Tensor, Tensor]:
     logs = log_probabilities(logits, temperature)
     best, ids = logs.topk(top, dim=-1)
-    rest = logs.scatter(-1, ids, -torch.inf).logsumexp(-1)
-    return ids.to("cpu", torch.uint16 if small else torch.int32), best.float().cpu(), rest.float().cpu()
+    return ids.to("cpu", torch.uint16 if small else torch.int32), best.float().cpu(), rest_of(logs, ids).float().cpu()

@@ -122,5 +122,9 @@ class LogitLoss:
 
 def bucketed(logs: Tensor, ids: Tensor) -> Tensor:
     """Log-probabilities [row, choice] as those of `ids` [row, k] and of all others together, [row, k + 1]."""
-    rest = logs.scatter(-1, ids, -torch.inf).logsumexp(-1, keepdim=True)
-    return torch.cat((logs.gather(-1, ids), rest), -1)
+    return torch.cat((logs.gather(-1, ids), rest_of(logs, ids)[:, None]), -1)
+
+
+def rest_of(logs: Tensor, ids: Tensor) -> Tensor:
+    """[row] the logarithm of the mass of all choices but `ids` [row, k]."""
+    return logs.scatter(-1, ids, -torch.inf).logsumexp(-1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from intarsia.errors import BadInput
 from intarsia.measure import provenance
 from intarsia.measure.likelihood import length_batches
 from intarsia.models import Model
+from intarsia.sites.probe import evaluating
 from intarsia.training import lora
 from intarsia.training.loop import Training, fixed_batches, seeded
 
@@ -41,7 +41,7 @@ def distil(
     config = config.model_copy(update={"learning_rate": config.learning_rate or RATES[config.tune]})
     new = model.copy()
     new.network.eval()  # dropout would ask for what the teacher does not do
-    with seeded(seed), _at_rest(teacher.network):
+    with seeded(seed), evaluating(teacher.network):
         adapted, parameters = _learning(new.network, config)
         objective = Objective(new, teacher, config, kind, mine, other)
         objective.begin(rows)
@@ -98,18 +98,6 @@ def _keep(objective: Objective, rows: Sequence[Row]) -> None:
         objective.teacher, rows, length_batches([len(row.ids) for row in rows], TOKENS), objective.other.final,
         config.keep_top, config.temperature, objective.choices,
     )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _at_rest(network: nn.Module) -> Iterator[None]:
-    """Without dropout inside, and as it was afterwards."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 class Course:

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import nn
 
 from intarsia.compression import ExportConfig, QuantizeConfig, dequantize
 from intarsia.compression.exporting import build, initializers
+from intarsia.compression.exporting.exported import exported
 from intarsia.compression.quantization.modules import Quantized, QuantLinear
 from intarsia.compression.quantization.rounding import quantize
 from intarsia.errors import BadInput, IntarsiaError, MissingExtra
@@ -26,7 +26,6 @@ from intarsia.models.folders import quiet
 from intarsia.progress import tell
 
 ENGINE = "onnx-genai"
-NAME = "compression.export"
 # Classes whose exports were checked against the network's own logits; the builder knows more, unchecked here.
 SUPPORTED = (
     "LlamaForCausalLM",
@@ -52,15 +51,8 @@ def export(model: Model, config: ExportConfig) -> Model:
         logits=config.logits,
         activations=config.activations,
     )
-    changed = quantized.with_network(quantized.network, technique=NAME, config=config.model_dump(mode="json"))
-    changed.exports[ENGINE] = folder / ENGINE
-    changed.extras[NAME] = {
-        "engine": ENGINE,
-        "bytes": sum(f.stat().st_size for f in (folder / ENGINE).glob("model.onnx*")),
-        "logits": config.logits,
-    }
-    weakref.finalize(changed.network, shutil.rmtree, folder, ignore_errors=True)
-    return changed
+    size = sum(f.stat().st_size for f in (folder / ENGINE).glob("model.onnx*"))
+    return exported(quantized, config, ENGINE, folder, {"bytes": size, "logits": config.logits})
 
 
 def check(model: Model) -> None:

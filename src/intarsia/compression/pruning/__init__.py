@@ -2,7 +2,7 @@
 
 - `technique.py`: `compression.prune` (weights that become zero), `compression.narrow` (neurons and heads that go),
   `compression.drop_blocks`.
-- `checking.py`: what cannot be pruned. `walking.py`: block after block, each on what the blocks below it now give.
+- `checking.py`: what cannot be pruned.
 - `masks.py`, `sparsegpt.py`: which weights go, and what the others make good. `sparsifying.py`: the steps of `prune`.
 - `parts.py`, `refitting.py`: what a neuron or a head is made of, and what is kept after some went. `narrowing.py`: the
   steps of `narrow`.
@@ -10,13 +10,5 @@
 - `rebuilding.py`: the smaller network, made anew from its changed config."""
 
 from intarsia.compression.pruning.finding import BlocksFinding
-from intarsia.compression.pruning.technique import (
-    DropBlocksConfig,
-    NarrowConfig,
-    PruneConfig,
-    drop_blocks,
-    narrow,
-    prune,
-)
 
-__all__ = ["BlocksFinding", "DropBlocksConfig", "NarrowConfig", "PruneConfig", "drop_blocks", "narrow", "prune"]
+__all__ = ["BlocksFinding"]

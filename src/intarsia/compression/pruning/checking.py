@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from intarsia.compression.quantization.modules import Quantized
+from intarsia.compression.quantization.modules import has_codes
 from intarsia.compression.statistics import batches, uncached
 from intarsia.errors import BadInput, first_line
 from intarsia.sites import guest_of
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def check_plain(model: Model, who: str) -> None:
     """Raise `BadInput` for weights that are not plain floats, or that something stands beside."""
     network = model.network
-    if any(isinstance(m, Quantized) for m in network.modules()) or getattr(network, "is_quantized", False):
+    if has_codes(network) or getattr(network, "is_quantized", False):
         raise BadInput(f"{who}: the model is quantized; prune the original, and quantize last")
     if guest_of(network) is not None:
         raise BadInput(f"{who}: adapters stand beside this network; merge them into it first")

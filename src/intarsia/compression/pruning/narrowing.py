@@ -16,9 +16,8 @@ from intarsia.compression.pruning.checking import check_plain, check_reads_text
 from intarsia.compression.pruning.parts import Attention, Cuts, Mlp, attention_of, mlp_of, width_key
 from intarsia.compression.pruning.rebuilding import filled, prove, said, skeleton, text_config
 from intarsia.compression.pruning.refitting import refit
-from intarsia.compression.pruning.sparsifying import relative_error
-from intarsia.compression.pruning.walking import Walk
-from intarsia.compression.statistics import told
+from intarsia.compression.statistics import relative_error, told
+from intarsia.compression.walking import Walk
 from intarsia.errors import BadInput
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from intarsia.compression.distillation.losses import forward_kl, log_probabilities
 from intarsia.progress import track
 from intarsia.sites import Batch, read, resume, run
 
@@ -70,8 +71,7 @@ def kl(truth: Tensor, other: Tensor) -> float:
     """Sum over rows of KL(truth || other), in nats, from logits [row, vocabulary]."""
     total = 0.0
     for some, same in zip(truth.split(ROWS), other.split(ROWS), strict=True):
-        p, q = some.float().log_softmax(-1), same.float().log_softmax(-1)
-        total += float((p.exp() * (p - q)).sum(-1).double().sum())
+        total += float(forward_kl(log_probabilities(some), log_probabilities(same)).double().sum())
     return total
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from intarsia.compression.linears import Linear, linears
+from intarsia.compression.linears import EXPERTS, Linear, expert_tensors, linears
 from intarsia.compression.pruning import masks
 from intarsia.compression.pruning.checking import check_plain, check_reads_text
 from intarsia.compression.pruning.sparsegpt import sparsegpt
-from intarsia.compression.pruning.walking import Walk
-from intarsia.compression.statistics import LayerStats, collect, told
+from intarsia.compression.statistics import LayerStats, collect, relative_error, told
+from intarsia.compression.walking import Walk
 from intarsia.errors import BadInput, Note
 from intarsia.progress import track
 
@@ -92,10 +92,8 @@ def _targets(model: Model, config: PruneConfig, main_only: bool) -> tuple[list[L
         raise BadInput(f"no linear layer is called '{unknown[0]}': a pattern like '*.down_proj' is wanted")
     if not chosen:
         raise BadInput("nothing to prune: no linear layer of a block is left after `skip`")
-    for name, parameter in model.network.named_parameters():
-        if parameter.dim() == 3 and "expert" in name:
-            kept[name] = "a three-dimensional tensor of experts"
-    if any("expert" in reason for reason in kept.values()):
+    if experts := expert_tensors(model.network):
+        kept |= dict.fromkeys(experts, EXPERTS)
         warnings.warn("the experts of this network stay as they are: only its other layers are pruned", Note, 4)
     return chosen, kept
 
@@ -176,12 +174,6 @@ def _put(layer: Linear, weight: Tensor, gone: Tensor, moment: Tensor | None = No
     if moment is not None:
         facts["error"] = relative_error(after - before, before, moment)
     return facts
-
-
-def relative_error(change: Tensor, weight: Tensor, moment: Tensor) -> float:
-    """|change x|^2 / |W x|^2 over the inputs whose second moment is given."""
-    whole = float(((weight @ moment) * weight).sum())
-    return float(((change @ moment) * change).sum()) / whole if whole > 0 else 0.0
 
 
 def _changed(

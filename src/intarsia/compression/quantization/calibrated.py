@@ -14,10 +14,11 @@ from intarsia.compression.linears import Linear
 from intarsia.compression.quantization.folding import folds
 from intarsia.compression.quantization.gptq import DAMPING, gptq
 from intarsia.compression.quantization.grids import Grid, from_grid, round_to
-from intarsia.compression.quantization.scaling import awq, output_error
-from intarsia.compression.statistics import Collector, LayerStats, batches, collect
+from intarsia.compression.quantization.mixed import Mixed, mixed
+from intarsia.compression.quantization.scaling import awq
+from intarsia.compression.statistics import LayerStats, collect, relative_error, told
+from intarsia.compression.walking import Walk
 from intarsia.progress import track
-from intarsia.sites import read, resume, watching
 
 if TYPE_CHECKING:
     from intarsia.models import Model
@@ -28,39 +29,50 @@ Codes = tuple[Tensor, Tensor, Tensor | None]
 @dataclass
 class Rounded:
     """- codes: of each layer by name. errors: mean squared change of a layer's outputs over the mean square of them.
-    - scaled: names of the layers before whose input scales were folded, with the exponent. unscaled: the others."""
+    - scaled: names of the layers before whose input scales were folded, with the exponent. unscaled: the others.
+    - mix: the bits of each layer, where they were chosen."""
 
     codes: dict[str, Codes] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
     scaled: dict[str, float] = field(default_factory=dict)
     unscaled: list[str] = field(default_factory=list)
+    mix: Mixed | None = None
 
 
 def calibrated(
     model: Model, layers: Sequence[Linear], grids: Mapping[str, Grid], windows: Sequence[Sequence[int]], *,
     scale: bool = True, feedback: bool = True, sequential: bool = True, damping: float = DAMPING,
+    average: float | None = None,
 ) -> Rounded:  # fmt: skip
     """Round layers of a network, in place: their weights become the rounded ones.
 
     - grids: by name. scale: AWQ. feedback: GPTQ, else the nearest point. sequential: a block's inputs are those that
-      the rounded blocks before it give; else those of the network as it was (one pass over the text)."""
+      the rounded blocks before it give; else those of the network as it was (one pass over the text). average: bits a
+      weight in the mean, chosen layer by layer, in place of the grids' (see `mixed`)."""
     out = Rounded()
-    stats = collect(model, layers, windows) if scale or not sequential or any(x.block is None for x in layers) else {}
     if scale:
-        fold_scales(model, layers, grids, stats, out)
-        if not sequential:
-            stats = collect(model, layers, windows)  # of the scaled inputs
-    inside = [layer.block for layer in layers if layer.block is not None]
-    for layer in layers:
-        if layer.block is None or not sequential:
+        _fold(model, layers, grids, collect(model, layers, windows), out)
+    if average is not None:
+        out.mix = mixed(model, layers, grids, windows, average, feedback=feedback, damping=damping)
+        grids = out.mix.grids
+    walked = [layer for layer in layers if sequential and layer.block is not None]
+    if at_once := [layer for layer in layers if layer not in walked]:
+        stats = collect(model, at_once, windows)
+        for layer in at_once:
             _round(layer, grids[layer.name], stats.get(layer.name), feedback, damping, out)
-    if sequential and inside:
-        blocks = range(min(inside), max(inside) + 1)
-        _by_block(model, layers, grids, windows, blocks, feedback, damping, out)
+    if walked:
+        walk = Walk(model, windows)
+        for index in walk.blocks("rounding blocks"):
+            if some := [layer for layer in walked if layer.block == index]:
+                stats = walk.look(some)
+                for layer in some:
+                    _round(layer, grids[layer.name], stats.get(layer.name), feedback, damping, out)
+        if not scale:
+            told(walk.seen)  # else it was told of the same text before
     return out
 
 
-def fold_scales(
+def _fold(
     model: Model, layers: Sequence[Linear], grids: Mapping[str, Grid], stats: dict[str, LayerStats], out: Rounded
 ) -> None:
     """Scale the inputs of layers by AWQ, as far as that costs nothing, and note what was scaled in `out`."""
@@ -74,31 +86,6 @@ def fold_scales(
     out.unscaled = [layer.name for layer in layers if layer.name not in out.scaled]
 
 
-@torch.no_grad()
-def _by_block(
-    model: Model, layers: Sequence[Linear], grids: Mapping[str, Grid], windows: Sequence[Sequence[int]],
-    blocks: range, feedback: bool, damping: float, out: Rounded,
-) -> None:  # fmt: skip
-    prefix = model.sites.main.prefix
-    some = batches(model, windows)
-    before = f"{prefix}layers.{blocks[0]}.resid_pre"
-    states = [read(model, batch, before)[before] for batch in some]
-    for block in track(blocks, "rounding blocks"):
-        mine = [layer for layer in layers if layer.block == block]
-        collector, after = Collector(), f"{prefix}layers.{block}.resid_post"
-        below = f"{prefix}layers.{block - 1}" if block else f"{prefix}embed"
-        with watching(model, {layer.name: layer.module for layer in mine}, collector.seen):
-            for batch, state in zip(some, states, strict=True):
-                collector.next(batch.mask)
-                resume(model, batch, below, state=state, at=after)
-        stats = collector.stats()
-        for layer in mine:
-            _round(layer, grids[layer.name], stats.get(layer.name), feedback, damping, out)
-        states = [
-            resume(model, batch, below, state=state, at=after)[after] for batch, state in zip(some, states, strict=True)
-        ]
-
-
 def _round(layer: Linear, grid: Grid, stats: LayerStats | None, feedback: bool, damping: float, out: Rounded) -> None:
     weight = layer.weight.float()
     if stats is None or not stats.count or not feedback:  # a layer that no text reached has the nearest points
@@ -107,7 +94,6 @@ def _round(layer: Linear, grid: Grid, stats: LayerStats | None, feedback: bool, 
         codes = gptq(weight, stats.moment, grid, damping=damping)
     new = from_grid(*codes, grid, torch.float32)
     if stats is not None and stats.count:
-        whole = output_error(weight, stats.moment)
-        out.errors[layer.name] = output_error(new - weight, stats.moment) / whole if whole else 0.0
+        out.errors[layer.name] = relative_error(new - weight, weight, stats.moment)
     layer.set(new)
     out.codes[layer.name] = codes

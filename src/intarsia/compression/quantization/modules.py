@@ -86,6 +86,11 @@ class Quantized(nn.Module):
         return self
 
 
+def has_codes(network: nn.Module) -> bool:
+    """Whether some module of a network holds its weight on a grid."""
+    return any(isinstance(module, Quantized) for module in network.modules())
+
+
 class QuantLinear(Quantized):
     """`nn.Linear` with its weight [out_features, in_features] on a grid.
 

@@ -15,11 +15,11 @@ from transformers.pytorch_utils import Conv1D
 
 from intarsia.compression import QuantizeConfig
 from intarsia.compression.calibration import calibration_windows
-from intarsia.compression.linears import linears
-from intarsia.compression.quantization.calibrated import Rounded, calibrated, fold_scales
+from intarsia.compression.linears import EXPERTS, expert_tensors, linears, matrix, tables_and_heads
+from intarsia.compression.quantization.calibrated import Rounded, calibrated
 from intarsia.compression.quantization.grids import Grid, legal_group
 from intarsia.compression.quantization.hf import IntarsiaQuantizationConfig, IntarsiaQuantizer
-from intarsia.compression.quantization.mixed import BITS, Mixed, mixed
+from intarsia.compression.quantization.mixed import BITS
 from intarsia.compression.quantization.modules import (
     QuantConv1D,
     QuantEmbedding,
@@ -27,8 +27,8 @@ from intarsia.compression.quantization.modules import (
     QuantLinear,
     TiedEmbedding,
     TiedHead,
+    has_codes,
 )
-from intarsia.compression.statistics import collect
 from intarsia.errors import BadInput, Note
 from intarsia.models import Model
 from intarsia.progress import track
@@ -44,7 +44,7 @@ SMALLEST_GROUP = 8
 
 def quantize(model: Model, config: QuantizeConfig, calibration: Sequence[Text] | None = None) -> Model:
     """See `intarsia.compression.quantize`."""
-    if any(isinstance(m, Quantized) for m in model.network.modules()):
+    if has_codes(model.network):
         raise BadInput("the model is quantized already; quantize the original, or `dequantize` it first")
     if config.average_bits is not None:
         # Groups, scheme and input scales are those of the nearest whole number of bits.
@@ -56,11 +56,11 @@ def quantize(model: Model, config: QuantizeConfig, calibration: Sequence[Text] |
         raise BadInput("nothing to quantize: no linear layer or embedding is left after `skip` and `embed`")
     parameters = sum(p.numel() for p in network.parameters())
     before = _bytes(network)
-    rounded, mix = None, None
+    rounded = None
     if config.method != "nearest" or config.average_bits is not None:
-        rounded, mix = _calibrated(model, plan, config, calibration)
+        rounded = _calibrated(model, plan, config, calibration)
     originals = {name: network.get_submodule(name) for names in plan.modules.values() for name in names}
-    weights = {name: _matrix(module) for name, module in originals.items()}
+    weights = {name: matrix(module) for name, module in originals.items()}
     lay_out(network, plan)
     with torch.no_grad():
         for name in track(list(weights), "putting codes in place"):
@@ -85,40 +85,33 @@ def quantize(model: Model, config: QuantizeConfig, calibration: Sequence[Text] |
     }
     if rounded is not None:
         changed.extras[NAME] |= {"errors": rounded.errors, "scaled": rounded.scaled, "unscaled": rounded.unscaled}
-    if mix is not None:
-        changed.extras[NAME] |= {
-            "average_bits": config.average_bits, "bits_of": {name: grid.bits for name, grid in mix.grids.items()},
-            "predicted_kl": mix.predicted, "predicted_kl_uniform": mix.uniform,
-        }  # fmt: skip
+        if (mix := rounded.mix) is not None:
+            changed.extras[NAME] |= {
+                "average_bits": config.average_bits,
+                "bits_of": {name: grid.bits for name, grid in mix.grids.items()},
+                "predicted_kl": mix.predicted,
+                "predicted_kl_uniform": mix.uniform,
+            }
     return changed
 
 
 def _calibrated(
     model: Model, plan: IntarsiaQuantizationConfig, config: QuantizeConfig, texts: Sequence[Text] | None
-) -> tuple[Rounded, Mixed | None]:
-    """Codes of the linear layers, chosen by what they read; the network's weights become the rounded ones."""
+) -> Rounded:
+    """Codes of the linear layers, chosen by what they read; the network's weights become the rounded ones, and the plan
+    has the grids that were chosen."""
     grids = {name: Grid.parse(text) for text, names in plan.modules.items() for name in names}
     layers = [layer for layer in linears(model) if layer.name in grids]
     windows = calibration_windows(model, texts, config.tokens)
-    scale, feedback = "awq" in config.method, "gptq" in config.method
-    mix = None
-    scaled = Rounded()
-    if config.average_bits is not None:
-        if scale:
-            fold_scales(model, layers, grids, collect(model, layers, windows), scaled)
-        mix = mixed(model, layers, grids, windows, config.average_bits, feedback=feedback, damping=config.damping)
-        for name, grid in mix.grids.items():
-            plan.modules[str(grids[name])].remove(name)
-            plan.modules.setdefault(str(grid), []).append(name)
-        plan.modules = {text: names for text, names in plan.modules.items() if names}
-        grids |= mix.grids
     out = calibrated(
-        model, layers, grids, windows, scale=scale and mix is None, feedback=feedback, sequential=config.sequential,
-        damping=config.damping,
+        model, layers, grids, windows, scale="awq" in config.method, feedback="gptq" in config.method,
+        sequential=config.sequential, damping=config.damping, average=config.average_bits,
     )  # fmt: skip
-    if mix is not None:
-        out.scaled, out.unscaled = scaled.scaled, scaled.unscaled
-    return out, mix
+    if out.mix is not None:
+        plan.modules = {}
+        for name, grid in (grids | out.mix.grids).items():
+            plan.modules.setdefault(str(grid), []).append(name)
+    return out
 
 
 def _plan(network: nn.Module, config: QuantizeConfig) -> tuple[IntarsiaQuantizationConfig, dict[str, str]]:
@@ -156,10 +149,8 @@ def _plan(network: nn.Module, config: QuantizeConfig) -> tuple[IntarsiaQuantizat
             modules.setdefault(str(grid), []).append(name)
     for (width, wanted), group in sorted(shrunk.items()):
         warnings.warn(f"rows of {width} are not divisible by group_size {wanted}: {group} is used", Note, stacklevel=4)
-    for name, parameter in network.named_parameters():
-        if parameter.dim() == 3 and "expert" in name:
-            kept[name] = "a three-dimensional tensor of experts"
-    if any("expert" in reason for reason in kept.values()):
+    if experts := expert_tensors(network):
+        kept |= dict.fromkeys(experts, EXPERTS)
         warnings.warn("the experts of this network stay as they are: only its other layers shrink", Note, stacklevel=4)
     return IntarsiaQuantizationConfig(modules, ties, config.kernel), dict(sorted(kept.items()))
 
@@ -173,21 +164,14 @@ def _candidates(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def _tables(network: nn.Module) -> tuple[set[str], set[str]]:
     """Names of the input embeddings and of the output heads, of every tower."""
-    found: tuple[set[int], set[int]] = (set(), set())
-    for module in network.modules():
-        if isinstance(module, PreTrainedModel):
-            for which, get in enumerate((module.get_input_embeddings, module.get_output_embeddings)):
-                try:
-                    found[which].add(id(get()))
-                except (NotImplementedError, AttributeError):
-                    continue
-    names = [(name, id(module)) for name, module in network.named_modules() if isinstance(module, nn.Embedding)]
-    linear = [(name, id(module)) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    return {n for n, i in names if i in found[0]}, {n for n, i in linear if i in found[1]}
+    tables, heads = tables_and_heads(network)
+    names = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Embedding)]
+    linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    return {n for n, m in names if m in tables}, {n for n, m in linear if m in heads}
 
 
 def _grid(module: Any, config: QuantizeConfig, shrunk: dict[tuple[int, int], int]) -> Grid | None:
-    width = _matrix(module).shape[1]
+    width = matrix(module).shape[1]
     symmetric = config.bits == 8 if config.scheme == "auto" else config.scheme == "symmetric"
     wanted = config.group_size or (32 if config.bits < 8 else None)
     if wanted is None:
@@ -198,11 +182,6 @@ def _grid(module: Any, config: QuantizeConfig, shrunk: dict[tuple[int, int], int
     if group != wanted:
         shrunk[width, wanted] = group
     return Grid(config.bits, group, symmetric)
-
-
-def _matrix(module: Any) -> torch.Tensor:
-    """The weight as [out, in], or [rows, width] of a table."""
-    return module.weight.T if isinstance(module, Conv1D) else module.weight
 
 
 def _scale_of(module: Any) -> float | None:
@@ -235,7 +214,7 @@ def _quantized(old: Any, grid: Grid, kernel: str) -> Quantized:
     if isinstance(old, nn.Embedding):
         return QuantEmbedding(*old.weight.shape, grid, old.padding_idx, _scale_of(old) or 1.0, **like)
     new = QuantConv1D if isinstance(old, Conv1D) else QuantLinear
-    rows, width = _matrix(old).shape
+    rows, width = matrix(old).shape
     return new(width, rows, grid, old.bias, kernel=kernel, **like)  # type: ignore[arg-type]
 
 
@@ -281,7 +260,7 @@ def _plain(module: Any, weight: nn.Parameter) -> nn.Module:
 
 def dequantize(model: Model) -> Model:
     """See `intarsia.compression.dequantize`."""
-    if not any(isinstance(m, Quantized) for m in model.network.modules()):
+    if not has_codes(model.network):
         return model.copy()
     quantized = model.network
     config = type(quantized.config).from_dict(
@@ -323,7 +302,7 @@ def tune_kernels(model: Model, repeats: int = 3) -> Model:
         if shape not in chosen:
             chosen[shape] = min(("packed", "reference"), key=lambda kernel: _seconds(module, kernel, repeats))
         module.kernel = chosen[shape]  # type: ignore[assignment]
-    if not any(isinstance(m, Quantized) for m in model.network.modules()):
+    if not has_codes(model.network):
         raise BadInput("tune_kernels wants a quantized model; call `compression.quantize` first")
     model.extras.setdefault(NAME, {})["kernels"] = chosen
     return model

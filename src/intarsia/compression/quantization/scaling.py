@@ -14,7 +14,7 @@ from torch import Tensor
 
 from intarsia.compression.quantization.folding import Fold
 from intarsia.compression.quantization.grids import Grid, rounded
-from intarsia.compression.statistics import LayerStats
+from intarsia.compression.statistics import LayerStats, output_error
 
 ALPHAS = tuple(i / 8 for i in range(9))
 SMALLEST = 1e-4  # of a mean |x|, and of a scale
@@ -48,11 +48,6 @@ def smooth(fold: Fold, stats: LayerStats, alpha: float = 0.5) -> Tensor:
     weight = spread(fold, weight, "amax")
     scale = largest.clamp(min=SMALLEST) ** alpha / weight.clamp(min=SMALLEST) ** (1 - alpha)
     return torch.where((largest > 0) & (weight > 0), scale.clamp(min=SMALLEST), 1.0)
-
-
-def output_error(change: Tensor, moment: Tensor) -> float:
-    """tr(D H D^T): the mean squared change of the outputs, summed over them."""
-    return float(((change @ moment) * change).sum())
 
 
 def spread(fold: Fold, values: Tensor, how: str) -> Tensor:

@@ -55,7 +55,7 @@ def sensitivity(model: Model, layers: Sequence[Linear], windows: Sequence[Sequen
 
     def seen(name: str, given: Tensor, gave: Tensor) -> None:
         with torch.no_grad():
-            collector.seen(name, given.detach(), gave)
+            collector.seen(name, given, gave)  # the tensor itself: by it layers that read the same one are known
         gave.register_hook(lambda grad: heard(name, grad))
 
     def heard(name: str, grad: Tensor) -> None:

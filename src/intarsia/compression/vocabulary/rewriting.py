@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from intarsia.compression.bpe import by_bytes, merges_of, tokenizer_file
 from intarsia.errors import BadInput, IntarsiaError
 from intarsia.models import folders
 
@@ -19,23 +20,15 @@ OLD_FORMS = ("vocab.json", "merges.txt")
 
 def read(tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Any]:
     """The tokenizer's own file, as a tree; `BadInput` for one that is no byte-level BPE."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise BadInput("trimming a vocabulary wants a fast tokenizer: wrap(network, tokenizer) with one")
-    said = json.loads(backend.to_str())
+    said = tokenizer_file(tokenizer, "trimming a vocabulary")
     bpe = said["model"]
     if bpe["type"] != "BPE":
         raise BadInput(f"the tokenizer is of type {bpe['type']}, which has no merges to follow; only byte-level BPE is")
-    if bpe.get("byte_fallback") or '"ByteLevel"' not in json.dumps(said["pre_tokenizer"]):
+    if not by_bytes(said):
         raise BadInput("the tokenizer's BPE works on characters; only byte-level BPE can be trimmed without loss")
     if bpe.get("continuing_subword_prefix") or bpe.get("end_of_word_suffix") or bpe.get("dropout"):
         raise BadInput("the tokenizer marks parts of words, or drops merges at random: this BPE cannot be trimmed")
     return said
-
-
-def pairs(said: dict[str, Any]) -> list[tuple[str, str]]:
-    """The merges of a tokenizer's file, in order."""
-    return [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in said["model"]["merges"]]  # type: ignore[misc]
 
 
 def rewrite(tokenizer: PreTrainedTokenizerBase, ids: Mapping[int, int]) -> PreTrainedTokenizerBase:
@@ -70,7 +63,7 @@ def _renumbered(said: dict[str, Any], ids: Mapping[int, int]) -> dict[str, Any]:
     vocab = {token: ids[i] for token, i in bpe["vocab"].items() if i in ids}
     merges = [
         pair
-        for pair, (a, b) in zip(bpe["merges"], pairs(said), strict=True)
+        for pair, (a, b) in zip(bpe["merges"], merges_of(said), strict=True)
         if a in vocab and b in vocab and a + b in vocab
     ]
     bpe |= {"vocab": vocab, "merges": merges}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from intarsia.compression.quantization.modules import Quantized
+from intarsia.compression.quantization.modules import has_codes
 from intarsia.errors import BadInput
 from intarsia.models import Model
 from intarsia.sites import guest_of
@@ -21,7 +21,7 @@ LISTS = ("bad_words_ids", "force_words_ids", "forced_decoder_ids", "sequence_bia
 def check(model: Model) -> None:
     """`BadInput` for a network whose vocabulary is more than one embedding and one head."""
     network: Any = model.network
-    if any(isinstance(m, Quantized) for m in network.modules()):
+    if has_codes(network):
         raise BadInput("the model is quantized; trim the vocabulary of the original, then quantize")
     if guest_of(network) is not None:
         raise BadInput("an adapter stands beside this network; merge it first, or trim before it is learned")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from tokenizers import pre_tokenizers
 
+from intarsia.compression.bpe import merges_of
 from intarsia.compression.vocabulary import rewriting
 from intarsia.compression.vocabulary.choosing import Merges, choose
 from intarsia.compression.vocabulary.slicing import check, named_ids, slice_network
@@ -38,7 +39,7 @@ def trim(model: Model, config: TrimVocabularyConfig, train: Sequence[Text], test
     rows = model.network.get_input_embeddings().num_embeddings
     if config.size is not None and config.size >= min(rows, len(vocabulary)):
         raise BadInput(f"size {config.size}: the vocabulary has {len(vocabulary)} tokens; give less to trim it")
-    merges = Merges(rewriting.pairs(said), bool(said["model"].get("ignore_merges")))
+    merges = Merges(merges_of(said), bool(said["model"].get("ignore_merges")))
     counts: Counter[int] = Counter()
     for text in track(texts, "counting tokens"):
         counts.update(_ids(tokenizer, text))

@@ -10,7 +10,7 @@ import numpy as np
 from intarsia.detection.calibrate import Calibrated, GroupRate
 from intarsia.detection.calibration import conformal
 from intarsia.detection.calibration.banks import FEWEST, Bank
-from intarsia.detection.checking.checker import bank_documents, bank_of
+from intarsia.detection.checking.checker import bank_documents, bank_from
 from intarsia.detection.detector import Detector
 from intarsia.detection.voices.cuts import LEAST, view_for
 from intarsia.errors import BadInput
@@ -30,14 +30,14 @@ def add(
     - documents: those that are called a machine's are left out. source: where they are from, for what goes wrong."""
     if domain in detector.banks and not replace:
         raise BadInput(f"there is a bank '{domain}' already: give another --domain, or --replace")
-    documents = [d for d in documents if d.label in ("", "human")]
-    bank = bank_of(detector, documents, domain, language)
+    documents = bank_documents([d for d in documents if d.label in ("", "human")])
+    bank = bank_from(detector, documents, domain, language)
     if bank.texts < FEWEST:
         raise BadInput(
             f"{source}: {bank.texts} texts of {LEAST} words or more; a bank wants {FEWEST} at least, and 99 "
             "to vouch for 1 %"
         )
-    groups = group_rates(detector, bank, [d.writers or "" for d in bank_documents(documents)])
+    groups = group_rates(detector, bank, [d.writers or "" for d in documents])
     if not accept_group_risk and (bad := [g for g in groups if g.rate[1] > BUDGET]):
         worst = max(bad, key=lambda g: g.rate[0])
         raise BadInput(

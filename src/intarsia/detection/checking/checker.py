@@ -203,7 +203,12 @@ def bank_documents(documents: Sequence[Document]) -> list[Document]:
 
 def bank_of(detector: Detector, documents: Sequence[Document], domain: str, language: str = "") -> Bank:
     """A bank made of people's documents, of those that `bank_documents` leaves."""
-    texts = [document.text for document in bank_documents(documents)]
+    return bank_from(detector, bank_documents(documents), domain, language)
+
+
+def bank_from(detector: Detector, documents: Sequence[Document], domain: str, language: str = "") -> Bank:
+    """A bank made of what `bank_documents` left."""
+    texts = [document.text for document in documents]
     codes = [language_of(text)[0] for text in texts]
     spoken = language or (max(set(codes), key=codes.count) if codes else "en")
     lengths = np.array([length_of(text) for text in texts], dtype=int)

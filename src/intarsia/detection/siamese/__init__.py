@@ -5,5 +5,6 @@ from intarsia.detection.siamese.cosine import frozen_cosine
 from intarsia.detection.siamese.encoder import SiameseDetector, fit
 from intarsia.detection.siamese.pairs import Pair, make_pairs
 from intarsia.detection.siamese.settings import SiameseConfig
+from intarsia.detection.topics import by_topic
 
-__all__ = ["Pair", "SiameseConfig", "SiameseDetector", "fit", "frozen_cosine", "make_pairs"]
+__all__ = ["Pair", "SiameseConfig", "SiameseDetector", "by_topic", "fit", "frozen_cosine", "make_pairs"]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from intarsia.errors import BadInput, IntarsiaError, MissingExtra
+from intarsia.errors import IntarsiaError, MissingExtra
+from intarsia.models.runtime.asking import checked_ids, threads_for
 
-CONTEXT = 2048  # tokens, where the file allows more
-LONGEST = 4096
+CONTEXT = 2048  # tokens, whatever the file allows: memory for all of them is taken at once
 
 
 class LlamaCpp:
@@ -29,14 +29,11 @@ class LlamaCpp:
             from ik_llama_cpp import _ctypes_api, _internals
         except (ImportError, OSError):
             raise MissingExtra("running a GGUF file", "llama") from None
-        if threads is not None and threads < 1:
-            raise BadInput(f"threads: {threads} given, 1 or more wanted")
         self._c, self._in = _ctypes_api, _internals
         self.path = Path(path)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.threads = threads or cores
+        self.threads = threads_for(threads)
         self.bytes = self.path.stat().st_size
-        self.context_length = min(context_length, LONGEST)
+        self.context_length = context_length
         try:
             with _silent():
                 self._model = _internals.IkModel(str(self.path))
@@ -50,12 +47,12 @@ class LlamaCpp:
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Logits of every position, float32 [token, vocabulary]."""
-        ids = self._checked(ids, 0)
+        ids = self._begun(ids, 0)
         return np.concatenate([self._read(ids, start, True) for start in self._starts(ids)])
 
     def generate(self, ids: Sequence[int], max_new_tokens: int) -> list[int]:
         """The tokens that follow `ids`, greedily; ends early after an end token, which is included."""
-        ids = self._checked(ids, max_new_tokens)
+        ids = self._begun(ids, max_new_tokens)
         row = np.empty(0)
         for start in self._starts(ids):
             row = self._read(ids, start, False)[-1:]
@@ -67,14 +64,9 @@ class LlamaCpp:
             row = self._run([out[-1]], len(ids) + len(out) - 1, False)
         return out
 
-    def _checked(self, ids: Sequence[int], room: int) -> list[int]:
-        ids = [int(i) for i in ids]
-        if not ids:
-            raise BadInput("no tokens given")
-        if bad := [i for i in ids if not 0 <= i < self.vocabulary]:
-            raise BadInput(f"token id {bad[0]} is not below the vocabulary's {self.vocabulary}")
-        if len(ids) + room > self.context_length:
-            raise BadInput(f"{len(ids)} + {room} tokens are more than the context of {self.context_length}")
+    def _begun(self, ids: Sequence[int], room: int) -> list[int]:
+        """Token ids that may be read, with nothing left of what was read before."""
+        ids = checked_ids(ids, room, self.vocabulary, self.context_length)
         self._context.kv_cache_clear()
         return ids
 
@@ -105,7 +97,7 @@ class LlamaCpp:
 
 
 @contextlib.contextmanager
-def _silent():  # type: ignore[no-untyped-def]
+def _silent() -> Iterator[None]:
     """The engine tells its life to the standard error; it is not asked."""
     logging.getLogger("ik_llama_cpp").setLevel(logging.ERROR)
     saved, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
 from intarsia.errors import BadInput, IntarsiaError, MissingExtra, first_line
+from intarsia.models.runtime.asking import checked_ids, threads_for
 
 
 class OnnxGenAI:
@@ -26,10 +26,7 @@ class OnnxGenAI:
             raise MissingExtra("running an ONNX Runtime GenAI model", "export") from None
         self._genai = genai
         self.path = Path(path)
-        if threads is not None and threads < 1:
-            raise BadInput(f"threads: {threads} given, 1 or more wanted")
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.threads = threads or cores
+        self.threads = threads_for(threads)
         self.bytes = sum(file.stat().st_size for file in self.path.glob("*.onnx*"))
         settings = json.loads((self.path / "genai_config.json").read_text(encoding="utf-8"))["model"]
         self.context_length: int = settings["context_length"]
@@ -42,13 +39,7 @@ class OnnxGenAI:
             raise IntarsiaError(f"{self.path} does not open in ONNX Runtime GenAI: {first_line(error)}") from None
 
     def _start(self, ids: list[int], room: int):  # type: ignore[no-untyped-def]
-        ids = [int(i) for i in ids]
-        if not ids:
-            raise BadInput("no tokens given")
-        if bad := [i for i in ids if not 0 <= i < self.vocabulary]:
-            raise BadInput(f"token id {bad[0]} is not below the vocabulary's {self.vocabulary}")
-        if len(ids) + room > self.context_length:
-            raise BadInput(f"{len(ids)} + {room} tokens are more than the context of {self.context_length}")
+        ids = checked_ids(ids, room, self.vocabulary, self.context_length)
         parameters = self._genai.GeneratorParams(self._model)
         parameters.set_search_options(max_length=len(ids) + room, do_sample=False, min_length=0)
         generator = self._genai.Generator(self._model, parameters)

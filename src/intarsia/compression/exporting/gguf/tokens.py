@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from intarsia.compression.bpe import by_bytes, merges_of, tokenizer_file
 from intarsia.errors import BadInput, Note
 from intarsia.models import Model
 
@@ -31,12 +31,9 @@ def read_tokenizer(model: Model) -> dict[str, Any]:
     """The parts of a model's fast tokenizer by name (`model`, `pre_tokenizer`, ...), as its file has them.
 
     Raises `BadInput` for one that GGUF's byte-level kind cannot hold."""
-    backend = getattr(model.tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise BadInput("export to GGUF wants a fast tokenizer: wrap(network, tokenizer) with one")
-    said = json.loads(backend.to_str())
+    said = tokenizer_file(model.tokenizer, "export to GGUF")
     bpe = said["model"]
-    if bpe["type"] != "BPE" or bpe.get("byte_fallback") or '"ByteLevel"' not in json.dumps(said["pre_tokenizer"]):
+    if bpe["type"] != "BPE" or not by_bytes(said):
         raise BadInput(f"the tokenizer is no byte-level BPE (model {bpe['type']}); only these are exported to GGUF")
     if not bpe["merges"]:
         raise BadInput("the tokenizer has no merges: llama.cpp does not load a vocabulary without any")
@@ -88,7 +85,7 @@ def add_tokenizer(out: Any, model: Model) -> None:
     out.add_tokenizer_pre(name_of_split(said["pre_tokenizer"]))
     out.add_token_list(tokens)
     out.add_token_types(types)
-    out.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in said["model"]["merges"]])
+    out.add_token_merges([" ".join(pair) for pair in merges_of(said)])
     _add_special_ids(out, model)
     begins, ends = _added(tokenizer)
     out.add_add_bos_token(begins)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import tempfile
 import warnings
-import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -16,19 +14,19 @@ from typing import Any
 import torch
 
 from intarsia.compression import ExportConfig, QuantizeConfig
+from intarsia.compression.exporting.exported import exported
 from intarsia.compression.exporting.gguf.blocks import BLOCK, BLOCKS, TYPES, Stored, own_type, store, table_of
 from intarsia.compression.exporting.gguf.checking import check_file
 from intarsia.compression.exporting.gguf.metadata import add_hyperparameters, check_config, rope_factors
 from intarsia.compression.exporting.gguf.tensors import ARCHITECTURES, Part, paired_rows, parts, shares_table
 from intarsia.compression.exporting.gguf.tokens import add_tokenizer, read_tokenizer
-from intarsia.compression.quantization.modules import Quantized
+from intarsia.compression.quantization.modules import Quantized, has_codes
 from intarsia.compression.quantization.rounding import quantize
 from intarsia.errors import BadInput, MissingExtra, Note, did_you_mean
 from intarsia.models import Model
 from intarsia.progress import track
 
 ENGINE = "gguf"
-NAME = "compression.export"
 FLOATS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
@@ -38,7 +36,7 @@ def export(model: Model, config: ExportConfig) -> Model:
     if config.group_size % BLOCK:
         raise BadInput(f"group_size {config.group_size}: GGUF's blocks are {BLOCK} weights; take a multiple of {BLOCK}")
     quantized = model
-    if not any(isinstance(m, Quantized) for m in model.network.modules()):
+    if not has_codes(model.network):
         quantized = quantize(model, QuantizeConfig(bits=config.bits, group_size=config.group_size, kernel="reference"))
     types = {}
     if config.embed == "int4":
@@ -47,11 +45,7 @@ def export(model: Model, config: ExportConfig) -> Model:
     folder = Path(tempfile.mkdtemp(prefix="intarsia-export-"))
     (folder / ENGINE).mkdir()
     facts = export_gguf(quantized, folder / ENGINE / "model.gguf", types)
-    changed = quantized.with_network(quantized.network, technique=NAME, config=config.model_dump(mode="json"))
-    changed.exports[ENGINE] = folder / ENGINE
-    changed.extras[NAME] = {"engine": ENGINE, **facts}
-    weakref.finalize(changed.network, shutil.rmtree, folder, ignore_errors=True)
-    return changed
+    return exported(quantized, config, ENGINE, folder, facts)
 
 
 def check(model: Model) -> None:
