@@ -1,5 +1,5 @@
 """The corpora of the set `detect`, cut to what a workstation reads in half an hour: which texts the words are learned
-from, which the language model reads, and which are judged. All draws go by the hash of a text's id."""
+from, which the language model reads besides, and which are judged. All draws go by the hash of a text's id."""
 
 from __future__ import annotations
 
@@ -25,22 +25,26 @@ OTHERS = ("nature", "cheat_ieee")  # people's alone, and mixed texts alone
 SPLIT = ("essay", "arxiv", "acl")  # with splits of their own
 BANK = 115  # people's texts in a bank, where there are more than twice as many; two thirds where there are fewer
 JUDGED = 120  # people's texts that are judged, at most
+MORE = {"acl": 300, "cs224n": 145, "toefl": 91, "hewlett": 91, "detectrl_arxiv": 269}
+"""Topics of which the language model reads all texts: of those that were polished, and of those the nearest to them."""
 LEARNED = (400, 800)  # people's and machines' texts of a domain that words are learned from
 
 
 @dataclass
 class Set:
-    """One corpus: bank, other people's texts and machines' that are judged, and further texts to learn words from."""
+    """One corpus: bank, other people's texts and machines' that are judged, further texts that the language model reads
+    where another domain is judged, and those that words are learned from."""
 
     name: str
     bank: list[Document]
     people: list[Document]
     machine: list[Document]
+    more: list[Document]
     learned: list[Document]
 
     def corpus(self) -> Corpus:
         """For training on this domain: all of them, those that are judged here too (another domain is judged then)."""
-        read = [*self.bank, *self.people, *self.machine]
+        read = [*self.bank, *self.people, *self.machine, *self.more]
         texts = list(dict.fromkeys(d.text for d in read))
         known = set(texts)
         more = [d for d in self.learned if d.text not in known]
@@ -73,14 +77,16 @@ def read_set(folder: Path, name: str, *, quick: bool = False) -> Set:
         count[kind] += 1
         chosen.append(d)
     rest = [d for d in documents if name not in SPLIT or d.split == "train"]
+    topics = list(dict.fromkeys(d.group for d in rest))[: MORE.get(name, 0)]
+    more = [d for d in rest if d.group in topics]
     learned = [d for d in rest if d.label == "human"][: LEARNED[0]]
     learned += [d for d in rest if d.label in ("machine", "polished")][: LEARNED[1]]
-    made = Set(name, bank, judged, chosen, learned)
+    made = Set(name, bank, judged, chosen, more, learned)
     return _quick(made) if quick else made
 
 
 def _quick(made: Set) -> Set:
-    return Set(made.name, made.bank[:25], made.people[:10], made.machine[:15], made.learned[:200])
+    return Set(made.name, made.bank[:25], made.people[:10], made.machine[:15], [], made.learned[:200])
 
 
 def clean_set(folder: Path, name: str) -> list[Document]:

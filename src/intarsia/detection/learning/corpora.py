@@ -32,7 +32,7 @@ class Corpus:
       topic is in both parts. topics: [text]; None: each text is of its own.
 
     After `read`: chosen: [row] the texts that the language model read; features [row, view, feature] and states [row,
-    view, width]."""
+    view, 4 width]."""
 
     domain: str
     texts: list[str]

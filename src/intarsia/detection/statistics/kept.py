@@ -22,7 +22,7 @@ from intarsia.models.weights import weights_key
 if TYPE_CHECKING:
     from intarsia.models import Model
 
-FORMAT = "2"
+FORMAT = "3"
 AT_ONCE = 64  # texts between two writes: what a killed run loses
 WIDE = {"rank": np.int64, "spans": np.int64, "prefixes": np.int64, "states": np.float32}  # all else is float64
 KINDS = (np.float32, np.int32, np.float32, np.float32, np.float32)

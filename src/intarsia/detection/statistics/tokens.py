@@ -29,7 +29,7 @@ ROWS = 8  # windows in one forward: [8, 160, vocabulary] floats are 0.25 GB for 
 AT_ONCE = 8  # tokens whose [token, vocabulary] is worked on at once, so that it stays in the cache: four times as fast
 FIELDS = ("log_probability", "rank", "mean", "variance", "entropy")
 PREFIXES = (32, 48, 64, 80, 96, 112, 128)  # tokens after which the mean state so far is noted
-DEPTH = 2 / 3  # of the network, where states are read: texts differ more there than at its end
+DEPTHS = (1 / 3, 1 / 2, 2 / 3, 5 / 6)  # of the network, where states are read: each tells of something else
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class TokenStatistics:
 
     - spans: [token, 2]: where each stands in the text, in characters.
     - log_probability: l, in nats. rank: r, from 1. mean: m. variance: s2. entropy: H, in nats.
-    - prefixes: [prefix] numbers of tokens; states: [prefix, width] float32: the mean over so many of the text's first
-      tokens of the scoring model's states at two thirds of its depth. (The very first token is left out: its state says
-      only that it is the first.)"""
+    - prefixes: [prefix] numbers of tokens; states: [prefix, 4 width] float32: the mean over so many of the text's first
+      tokens of the scoring model's states at a third, a half, two thirds and five sixths of its depth, side by side.
+      (The very first token is left out: its state says only that it is the first.)"""
 
     spans: np.ndarray
     log_probability: np.ndarray
@@ -59,7 +59,7 @@ class TokenStatistics:
         return TokenStatistics(*(getattr(self, n)[tokens] for n in ("spans", *FIELDS)), self.prefixes, self.states)
 
     def state(self, tokens: int | None = None) -> np.ndarray:
-        """[width] mean state of about so many first tokens (default: as many as there are here): the nearest prefix
+        """[4 width] mean state of about so many first tokens (default: as many as there are here): the nearest prefix
         that was noted. NaN for a text of one token."""
         if not len(self.prefixes):
             return np.full(self.states.shape[1:], np.nan)
@@ -94,7 +94,7 @@ def token_statistics(
     window = min(window, *(m.context_length or window for m in (model, reference) if m is not None))
     if not 0 <= context < window - 1:
         raise BadInput(f"a window of {window} tokens with {context} of the one before scores nothing")
-    rows, found, width = [], [], model.config.get_text_config().hidden_size
+    rows, found, width = [], [], states_width(model)
     for number, text in enumerate(texts):
         ids, spans = _encoded(model, text)
         if reference is not None and _encoded(reference, text)[0] != ids:
@@ -117,8 +117,13 @@ def token_statistics(
     return found
 
 
+def states_width(model: Model) -> int:
+    """Numbers in a text's mean state."""
+    return len(DEPTHS) * model.config.get_text_config().hidden_size
+
+
 def _prefixes(states: np.ndarray) -> dict[str, np.ndarray]:
-    """Means of states [token, width] over the first tokens."""
+    """Means of states [token, 4 width] over the first tokens."""
     counts = [count for count in PREFIXES if count < len(states)]
     if len(states) and len(states) <= PREFIXES[-1]:
         counts.append(len(states))
@@ -166,7 +171,7 @@ def _empty(spans: np.ndarray, width: int) -> TokenStatistics:
 
 
 def _forward(model: Model, reference: Model | None, ids: Sequence[list[int]]) -> list[dict[str, np.ndarray]]:
-    """Of each row, for its tokens after the first: the five statistics, and states [token, width]."""
+    """Of each row, for its tokens after the first: the five statistics, and states [token, 4 width]."""
     import torch
 
     batch = {k: v.to(model.device) for k, v in right_padded(ids, 0).items()}
@@ -209,9 +214,11 @@ def _of(logits: Tensor, others: Tensor, target: Tensor) -> tuple[Tensor, ...]:
 
 
 def _outputs(model: Model, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Logits [row, token, vocabulary] of all tokens but the last, and states [row, token, width]."""
+    """Logits [row, token, vocabulary] of all tokens but the last, and states [row, token, 4 width]."""
+    import torch
+
     from intarsia.measure.likelihood import accepts, given
 
     out = model.network(**given(batch, accepts(model.network)), use_cache=False, output_hidden_states=True)
     depth = len(out.hidden_states) - 1
-    return out.logits[:, :-1], out.hidden_states[max(1, round(DEPTH * depth))]
+    return out.logits[:, :-1], torch.cat([out.hidden_states[max(1, round(d * depth))] for d in DEPTHS], -1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from intarsia.detection.statistics import SCORES, Kept, TokenStatistics
+from intarsia.detection.statistics import SCORES, Kept, TokenStatistics, states_width
 from intarsia.detection.voices.cuts import word_ends
 
 NAMES = ("loglik", "logrank", "lrr", "neg_entropy", "neg_var", "top1", "top10", "curvature")
@@ -22,11 +22,10 @@ def features(of: TokenStatistics) -> np.ndarray:
 def in_views(
     kept: Kept, texts: Sequence[str], views: Sequence[int], tokens: int | None = TOKENS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features [text, view, feature] and mean states [text, view, width] of the texts' first words."""
+    """Features [text, view, feature] and mean states [text, view, 4 width] of the texts' first words."""
     found = kept(texts, tokens)
-    width = kept.model.config.get_text_config().hidden_size
     out = np.full((len(texts), len(views), len(NAMES)), np.nan)
-    states = np.full((len(texts), len(views), width), np.nan, dtype=np.float32)
+    states = np.full((len(texts), len(views), states_width(kept.model)), np.nan, dtype=np.float32)
     for row, (text, one) in enumerate(zip(texts, found, strict=True)):
         ends = word_ends(text, max(views, default=0))
         known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
