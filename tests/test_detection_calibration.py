@@ -77,7 +77,7 @@ def test_a_text_is_judged_among_the_bank_with_itself():
     values, words = draw.normal(size=(30, 2)), np.full(30, 90)
     weights = np.array([0.5, 2.0])
     text = np.array([1.0, 2.0])
-    found = bank_of(values, words).judge(text[None], np.array([90]), 200, weights)
+    found = bank_of(values, words).judge(text[None], np.array([90]), 200, weights[None])
     everybody = np.concatenate([values, text[None]])
     sums = np.log1p(np.exp((everybody - everybody.mean(0)) / everybody.std(0))) @ weights
     z, people = (text - values.mean(0)) / values.std(0), (values - values.mean(0)) / values.std(0)
@@ -86,16 +86,64 @@ def test_a_text_is_judged_among_the_bank_with_itself():
     assert found.score[0] == pytest.approx((np.log1p(np.exp(z)) @ weights - theirs.mean()) / theirs.std())
     assert found.p[0] == (1 + (sums[:-1] >= sums[-1]).sum()) / 31
     # One of the bank ties with itself, and one that nobody reaches has the smallest p there is.
-    assert judge(values, words, values[:1], words[:1], weights).p[0] >= 2 / 31
-    assert judge(values, words, np.array([[99.0, 99.0]]), words[:1], weights).p[0] == 1 / 31
+    assert judge(values, words, values[:1], words[:1], weights[None]).p[0] >= 2 / 31
+    assert judge(values, words, np.array([[99.0, 99.0]]), words[:1], weights[None]).p[0] == 1 / 31
 
 
 def test_voices_without_weight_are_not_heard():
     draw = np.random.default_rng(1)
     values, words = draw.normal(size=(30, 2)), np.full(30, 90)
     silent = np.array([[1.0, np.nan]])
-    found = judge(values, words, silent, words[:1], np.array([1.0, 0.0]))
+    found = judge(values, words, silent, words[:1], np.array([[1.0, 0.0]]))
     assert np.isfinite(found.score[0]) and found.p[0] < 1
+    # A voice that the bank has no values of is not heard either, and a text of which nothing is heard is nobody's.
+    bank = np.column_stack([values[:, 0], np.full(30, np.nan)])
+    again = judge(bank, words, silent, words[:1], np.array([[1.0, 3.0]]))
+    assert (again.score[0], again.p[0]) == (found.score[0], found.p[0]) and again.counts[0, 1] == 0
+    assert judge(bank, words, silent, words[:1], np.array([[0.0, 3.0]])).p[0] == 1
+
+
+def test_sums_are_standardised_and_joined():
+    draw = np.random.default_rng(5)
+    values, words, text = draw.normal(size=(40, 3)), np.full(40, 90), np.array([2.5, -0.5, 0.1])
+    weights = np.array([[1.0, 0.0, 0.2], [0.0, 3.0, 0.2], [0.0, 0.0, 0.0]])  # the last sum hears nobody
+
+    def scores(standard, people):
+        """Of each text among people: log of the sum of exp of what each sum says in people's spreads."""
+        total = 0.0
+        for w in weights[:2]:
+            told, theirs = np.log1p(np.exp(standard)) @ w, np.log1p(np.exp(people)) @ w
+            total = total + np.exp((told - theirs.mean()) / theirs.std())
+        return np.log(total)
+
+    found = judge(values, words, text[None], words[:1], weights)
+    z, people = (text - values.mean(0)) / values.std(0), (values - values.mean(0)) / values.std(0)
+    theirs = scores(people, people)
+    assert found.score[0] == pytest.approx((scores(z, people) - theirs.mean()) / theirs.std())
+    everybody = np.vstack([values, text])
+    all_z = (everybody - everybody.mean(0)) / everybody.std(0)
+    ranked = scores(all_z, all_z)
+    assert found.p[0] == (1 + (ranked[:-1] >= ranked[-1]).sum()) / 41
+    # What a voice counts for is the slope of the score by its evidence.
+    for voice in range(3):
+        more = z.copy()
+        more[voice] = np.log(np.expm1(np.log1p(np.exp(z[voice])) + 1e-6))
+        slope = (scores(more, people) - scores(z, people)) / 1e-6 / theirs.std()
+        assert found.counts[0, voice] == pytest.approx(slope, rel=1e-3)
+    # It stands out in one sum alone: joined it stands out, in their plain mean it would less.
+    one = np.array([[1.0, 1.0, 0.2]])
+    assert found.score[0] > judge(values, words, text[None], words[:1], one).score[0]
+
+
+def test_the_promise_holds_for_joined_sums():
+    """Of people's texts no more than the budget are flagged, whatever the sums."""
+    draw = np.random.default_rng(6)
+    weights, hits = np.array([[1.0, 0.0], [0.3, 2.0]]), 0
+    for _ in range(150):
+        values = draw.standard_t(3, size=(24, 2))
+        p = judge(values[:19], np.full(19, 90), values[19:], np.full(5, 90), weights).p
+        hits += int((p <= 0.1).sum())
+    assert 40 < hits < 110  # 750 texts at 10 %
 
 
 def test_length_is_no_sign_of_a_machine():
@@ -113,7 +161,7 @@ def test_length_is_no_sign_of_a_machine():
     assert abs(short.std() - 1) < 0.25 and abs(long.std() - 1) < 0.25
     bank = Bank("d", ("a",), {700: voice(words)[:, None]}, words)
     long_ones = np.full(600, 390)
-    p = bank.judge(voice(long_ones)[:, None], long_ones, 700, np.array([1.0])).p
+    p = bank.judge(voice(long_ones)[:, None], long_ones, 700, np.array([[1.0]])).p
     assert 0.02 < (p <= 0.05).mean() < 0.09
 
 

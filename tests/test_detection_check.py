@@ -98,7 +98,39 @@ def test_the_machine_is_found_and_people_are_left_alone(detector):
     assert one.certified and one.bank.texts == detector.bank("letters").texts >= 19
     low, high = one.score[1:]
     assert low <= one.score[0] <= high and 0 < one.p_human <= 0.05
-    assert {v.name for v in one.voices} == set(VOICES) and all(v.weight >= 0 for v in one.voices)
+    # Nothing polished was learned from, so that there are no voices for it.
+    known = {name for name in VOICES if not name.startswith("polished")}
+    assert {v.name for v in one.voices} == known and all(v.weight >= 0 for v in one.voices)
+
+
+def test_polished_texts_have_voices_of_their_own(place):
+    """A machine that rewrote a person's text leaves other traces than one that wrote all of it."""
+
+    def polished(number: int, domain: str) -> Document:
+        words = text(domain, number, False).split()
+        for at in (5, 40):
+            words.insert(at, "moreover and thus")
+        return Document(" ".join(words), "polished", name=f"polished {number}", domain=domain, language="en")
+
+    some = [d for domain in DOMAINS for kind in (False, True) for d in documents(kind, 45, domain, 0)]
+    some += [polished(3000 + i, domain) for domain in DOMAINS for i in range(30)]
+    made = train(Documents("here", some), scorer=str(place / "scorer"), tokens=64, bank_share=0.6)
+    made.save(place / "polished")
+    again = Detector.open(place / "polished")
+    assert again.polished_probe is not None and len(again.sums) == 2
+    people, found = documents(False, 30, start=600), [polished(4000 + i, "letters") for i in range(20)]
+    texts = [d.text for d in (*people, *found)]
+    values = again.values(texts, (160,))[:, 0]
+    np.testing.assert_allclose(values, made.values(texts, (160,))[:, 0], rtol=1e-2, atol=2e-2)
+    assert np.isfinite(values).all()
+    column = values[:, VOICES.index("polished words")]
+    assert np.mean(column[30:, None] > column[None, :30]) > 0.9
+    checked = Checker(again, again.bank("letters"), 0.05, passages=0)(found)
+    assert {v.name for v in checked[0].voices} == set(VOICES)
+    # By words alone the model is not asked, and both voices of words are heard.
+    again.hold(made.kept)
+    unread = Checker(again, again.bank("letters"), 0.05, read=False, passages=0)(found[:3])
+    assert {v.name for v in unread[0].voices} == {"words", "polished words"}
 
 
 class Unread:

@@ -112,9 +112,10 @@ def test_mean_states_are_those_of_the_network(model):
     ids = torch.tensor([model.tokenizer(TEXTS[0])["input_ids"]])
     with torch.no_grad():
         states = model.network(ids, output_hidden_states=True).hidden_states
-    depth = round((len(states) - 1) * 2 / 3)
+    depths = [max(1, round((len(states) - 1) * share)) for share in (1 / 3, 1 / 2, 2 / 3, 5 / 6)]
+    side_by_side = torch.cat([states[depth][0] for depth in depths], -1)
     for count, state in zip(found.prefixes, found.states, strict=True):
-        np.testing.assert_allclose(state, states[depth][0, 1 : count + 1].mean(0).numpy(), atol=1e-4)
+        np.testing.assert_allclose(state, side_by_side[1 : count + 1].mean(0).numpy(), atol=1e-4)
     assert set(found.prefixes) <= {*PREFIXES, len(found)} and len(found) in found.prefixes
     np.testing.assert_array_equal(found.state(10_000), found.states[-1])
 

@@ -48,11 +48,14 @@ class Set:
         texts = list(dict.fromkeys(d.text for d in read))
         known = set(texts)
         more = [d for d in self.learned if d.text not in known]
-        label = {d.text: d.label != "human" for d in [*read, *more]}
+        label = {d.text: d.label for d in [*read, *more]}
         texts += list(dict.fromkeys(d.text for d in more))
         texts = [t for t in texts if length_of(t) >= LEAST]
         banked = {d.text for d in self.bank}
-        made = Corpus(self.name, texts, np.array([label[t] for t in texts]), np.array([t in banked for t in texts]))
+        made = Corpus(
+            self.name, texts, np.array([label[t] != "human" for t in texts]), np.array([t in banked for t in texts]),
+            polished=np.array([label[t] == "polished" for t in texts]),
+        )  # fmt: skip
         made.chosen = np.flatnonzero([t in known for t in texts])
         return made
 

@@ -1,7 +1,8 @@
 """Labels of dialogue turns on MELD and EmoryNLP: who is how good within the same CPU time.
 
     python -m bench.dialogue [--quick] [--json FILE] [--data meld emorynlp python-docs]
-                             [--parts contenders ablations speed ladder] [--only NAME ...] [--cpu-minutes 50] [--keep DIR]
+                             [--parts contenders ablations speed ladder] [--only NAME ...] [--cpu-minutes 50]
+                             [--keep DIR]
 
 Data from the sets dialogue/meld and dialogue/emorynlp (INTARSIA_DATA); the ladder also climbs on Python's docstrings.
 Every contender is fitted on train, chosen on dev, and judged on test once. `--cpu-minutes`: what a tuned contender may

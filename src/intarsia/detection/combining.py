@@ -1,6 +1,10 @@
 """How much each voice counts, by the length of the text: weights that are never negative, so that no voice is heard
 against its meaning, fitted on domains that the voices were not trained on.
 
+Voices are heard in several sums, each standardised among people's texts, and the sums are joined by log sum exp: a text
+is as machine-like as the sum says that it stands out in most. One sum for all is dragged down by what is silent in a
+kind of text: a language model's scores do not hear a person's text that a machine only polished.
+
 Source: own. Stacked generalisation: Wolpert 1992; non-negative weights: Breiman 1996, "Stacked Regressions"."""
 
 from __future__ import annotations
@@ -33,19 +37,22 @@ class Weights:
     @staticmethod
     def fit(
         voices: Sequence[str], z: np.ndarray, words: np.ndarray, machine: np.ndarray, importance: np.ndarray,
-        ridge: float = RIDGE,
+        ridge: float = RIDGE, among: Sequence[str] | None = None,
     ) -> Weights:  # fmt: skip
         """The weights under which a logistic model best tells the machine's texts.
 
-        - z: [row, voice] standard scores among people's texts of the same domain and length. words: [row].
-        - machine: [row]. importance: [row], of mean 1.
+        - z: [row, voice] standard scores among people's texts of the same domain and length; NaN where a voice says
+          nothing, which counts as people's mean; a voice that never says anything gets no weight. words: [row].
+        - machine: [row]. importance: [row], of mean 1. among: the voices that may count; default: all.
 
         Minimises the weighted mean of log(1 + exp(-y (b + sum_k w_k(words) e(z_k)))) + ridge * sum w^2 over w >= 0, e
         being `evidence`."""
         from scipy.optimize import minimize
 
+        among = voices if among is None else among
+        heard = np.array([v in among for v in voices]) & ~np.isnan(z).all(0)
         share = _share(words)[:, None]
-        told = evidence(z)
+        told = evidence(np.nan_to_num(z[:, heard]))
         both = np.concatenate([told * (1 - share), told * share], 1)
         sign = np.where(machine, 1.0, -1.0)
         importance = importance / importance.sum()
@@ -57,11 +64,23 @@ class Weights:
             pull = -importance * sign / (1 + np.exp(np.clip(margin, -500, 500)))
             return value, np.concatenate([[pull.sum()], both.T @ pull + 2 * ridge * weights])
 
-        count = len(voices)
+        count = int(heard.sum())
         start = np.concatenate([[0.0], np.full(2 * count, 1 / count)])
         bounds = [(None, None), *[(0, None)] * (2 * count)]
         found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 500}).x
-        return Weights(tuple(voices), found[1 : 1 + count], found[1 + count :])
+        short, long = np.zeros(len(voices)), np.zeros(len(voices))
+        short[heard], long[heard] = found[1 : 1 + count], found[1 + count :]
+        return Weights(tuple(voices), short, long)
+
+
+def at_lengths(sums: Sequence[Weights], words: np.ndarray, heard: Sequence[str] | None = None) -> np.ndarray:
+    """[text, sum, voice] weights for texts of so many words [text]."""
+    return np.stack([np.stack([one.of(int(n), heard) for one in sums]) for n in words])
+
+
+def joined(sums: np.ndarray) -> np.ndarray:
+    """[...] one score of standardised sums [..., sum]: log sum exp."""
+    return np.logaddexp.reduce(sums, axis=-1)
 
 
 def evidence(z: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from intarsia.detection.calibration.banks import Bank, Judged
-from intarsia.detection.combining import Weights
+from intarsia.detection.combining import Weights, at_lengths
 from intarsia.detection.voices import language_model
 from intarsia.detection.voices.cuts import VIEWS, cut, length_of, view_for
 from intarsia.detection.voices.ngrams import NGrams, counts
@@ -23,6 +23,8 @@ from intarsia.detection.voices.states import Probe
 from intarsia.errors import BadInput, did_you_mean
 
 if TYPE_CHECKING:
+    from scipy import sparse
+
     from intarsia.detection.siamese import SiameseDetector
     from intarsia.detection.statistics import Kept
     from intarsia.models import Model
@@ -30,14 +32,18 @@ if TYPE_CHECKING:
 
 FILE = "detector.safetensors"
 SIAMESE = "siamese"
-FORMAT = 1
-WORDS, STATES = "words", "states"
-VOICES = (WORDS, STATES, *language_model.NAMES)
+FORMAT = 2
+WORDS, POLISHED_WORDS, STATES, POLISHED_STATES = "words", "polished words", "states", "polished states"
+SPOKEN = (WORDS, POLISHED_WORDS)
+"""Voices that need no language model."""
+VOICES = (*SPOKEN, STATES, POLISHED_STATES, *language_model.NAMES)
 
 
 @dataclass
 class Detector:
-    """- ngrams: the linear model of words; probe: of the language model's states. weights: what each voice counts for.
+    """- ngrams: the linear model of words; probe: of the language model's states; polished_ngrams, polished_probe: the
+      same, learned from people's texts that a machine polished alone, where training had such. sums: what each voice
+      counts for, in each of the sums that are joined.
     - banks: people's texts, by domain. machine: view -> [text] scores of machines' texts among their domain's bank.
     - scorer: where the language model is loaded from, and `scorer_key` of its weights. tokens: that it scores.
     - facts: what it was trained on, and how well it did on domains it had not seen. siamese: compares a text with
@@ -45,13 +51,15 @@ class Detector:
 
     ngrams: NGrams
     probe: Probe
-    weights: Weights
+    sums: tuple[Weights, ...]
     banks: dict[str, Bank] = field(default_factory=dict)
     machine: dict[int, np.ndarray] = field(default_factory=dict)
     scorer: str = "smollm2-135m"
     scorer_key: str = ""
     tokens: int = language_model.TOKENS
     facts: dict[str, Any] = field(default_factory=dict)
+    polished_ngrams: NGrams | None = None
+    polished_probe: Probe | None = None
     siamese: SiameseDetector | None = field(default=None, compare=False, repr=False)
     folder: Path | None = field(default=None, compare=False)
     _kept: Kept | None = field(default=None, compare=False, repr=False)
@@ -60,34 +68,46 @@ class Detector:
 
     def values(self, texts: Sequence[str], views: Sequence[int] = VIEWS, *, read: bool = True) -> np.ndarray:
         """[text, view, voice] of the texts' first words; NaN for the language model's voices where it does not
-        `read`."""
+        `read`, and for voices that were not trained."""
         out = np.full((len(texts), len(views), len(VOICES)), np.nan)
         for column, words in enumerate(views):
-            out[:, column, 0] = self.ngrams.of(counts([cut(text, words) for text in texts]))
+            out[:, column, : len(SPOKEN)] = self.spoken(counts([cut(text, words) for text in texts]))
         if read and len(texts):
             found, states = language_model.in_views(self.kept, texts, views, self.tokens)
-            out[:, :, 1], out[:, :, 2:] = self.probe.scores(states), found
+            out[:, :, len(SPOKEN) :] = self.heard(found, states)
         return out
+
+    def spoken(self, found: sparse.csr_matrix) -> np.ndarray:
+        """[text, voice] the voices of words, from counts [text, place]."""
+        models = self.ngrams, self.polished_ngrams
+        return np.stack([np.full(found.shape[0], np.nan) if m is None else m.of(found) for m in models], -1)
+
+    def heard(self, scores: np.ndarray, states: np.ndarray) -> np.ndarray:
+        """[..., voice] the language model's voices, from its scores [..., score] and states [..., 4 width]."""
+        probes = self.probe, self.polished_probe
+        told = [np.full(states.shape[:-1], np.nan) if p is None else p.scores(states) for p in probes]
+        return np.concatenate([np.stack(told, -1), scores], -1)
 
     def judge(self, bank: Bank, texts: Sequence[str], *, read: bool = True) -> Judged:
         """Texts among a bank's, each in the view that shows it whole; without reading, by the words alone."""
         lengths = np.array([length_of(text) for text in texts])
         views = np.array([view_for(n) for n in lengths])
-        out = Judged(np.zeros(len(texts)), np.ones(len(texts)), np.zeros((len(texts), len(VOICES))))
+        each = np.zeros((2, len(texts), len(VOICES)))
+        out = Judged(np.zeros(len(texts)), np.ones(len(texts)), *each)
         for view in sorted(set(views)):
             rows = np.flatnonzero(views == view)
             values = self.values([texts[row] for row in rows], (int(view),), read=read)[:, 0]
             found = self.judged(bank, values, np.minimum(lengths[rows], view), int(view), read=read)
-            out.score[rows], out.p[rows], out.z[rows] = found.score, found.p, found.z
+            out.score[rows], out.p[rows], out.z[rows], out.counts[rows] = found.score, found.p, found.z, found.counts
         return out
 
     def judged(self, bank: Bank, values: np.ndarray, words: np.ndarray, view: int, *, read: bool = True) -> Judged:
         """Values [text, voice] of texts with their words [text] in a view, among a bank's."""
-        weights = np.stack([self.weights.of(int(n), None if read else (WORDS,)) for n in words])
+        weights = at_lengths(self.sums, words, None if read else SPOKEN)
         if not read:
             # Where words alone are heard, they are heard, whatever they count for beside others.
-            weights[:, 0] = np.maximum(weights[:, 0], 1e-3)
-            values = np.where(np.isnan(values), 0.0, values)
+            weights[:, 0, 0] = np.maximum(weights[:, 0, 0], 1e-3)
+        values = np.nan_to_num(values)
         return bank.judge(values, words, view, weights)
 
     def bank(self, domain: str) -> Bank:
@@ -193,9 +213,12 @@ class Detector:
             "ngrams.rarity": torch.from_numpy(self.ngrams.rarity).half(),
             "ngrams.weight": torch.from_numpy(self.ngrams.weight).half(),
             "probe.weight": torch.from_numpy(self.probe.weight),
-            "weights.short": torch.from_numpy(self.weights.short),
-            "weights.long": torch.from_numpy(self.weights.long),
+            "sums.short": torch.from_numpy(np.stack([one.short for one in self.sums])),
+            "sums.long": torch.from_numpy(np.stack([one.long for one in self.sums])),
         }
+        if self.polished_ngrams is not None and self.polished_probe is not None:
+            tensors["polished_ngrams.weight"] = torch.from_numpy(self.polished_ngrams.weight).half()
+            tensors["polished_probe.weight"] = torch.from_numpy(self.polished_probe.weight)
         for number, bank in enumerate(self.banks.values()):
             tensors[f"lengths.{number}"] = torch.from_numpy(bank.lengths.astype(np.int32))
             for words, values in bank.values.items():
@@ -203,8 +226,9 @@ class Detector:
         for words, scores in self.machine.items():
             tensors[f"machine.{words}"] = torch.from_numpy(np.asarray(scores)).float()
         note = {
-            "format": FORMAT, "voices": list(VOICES), "bias": self.ngrams.bias, "scorer": self.scorer,
-            "scorer_key": self.scorer_key, "tokens": self.tokens, "facts": self.facts,
+            "format": FORMAT, "voices": list(VOICES), "bias": self.ngrams.bias,
+            "polished_bias": self.polished_ngrams.bias if self.polished_ngrams is not None else 0.0,
+            "scorer": self.scorer, "scorer_key": self.scorer_key, "tokens": self.tokens, "facts": self.facts,
             "banks": [{"domain": b.domain, "language": b.language} for b in self.banks.values()],
         }  # fmt: skip
         return Saved(tensors, note)
@@ -225,13 +249,19 @@ class Detector:
                 banks[about["domain"]] = Bank(
                     voices=VOICES, values=values, lengths=lengths, domain=about["domain"], language=about["language"]
                 )
+            both = zip(read["sums.short"].astype(float), read["sums.long"].astype(float), strict=True)
+            polished = {}
+            if "polished_probe.weight" in read:
+                weight = read["polished_ngrams.weight"]
+                polished["polished_ngrams"] = NGrams(read["ngrams.rarity"], weight, note["polished_bias"])
+                polished["polished_probe"] = Probe(read["polished_probe.weight"])
             return Detector(
                 NGrams(read["ngrams.rarity"], read["ngrams.weight"], note["bias"]),
                 Probe(read["probe.weight"]),
-                Weights(VOICES, read["weights.short"].astype(float), read["weights.long"].astype(float)),
+                tuple(Weights(VOICES, short, long) for short, long in both),
                 banks,
                 {int(n.partition(".")[2]): v.astype(float) for n, v in read.items() if n.startswith("machine.")},
-                note["scorer"], note["scorer_key"], note["tokens"], note["facts"],
+                note["scorer"], note["scorer_key"], note["tokens"], note["facts"], **polished,
             )  # fmt: skip
         except (KeyError, TypeError) as error:
             raise BadInput(f"this detector was made by another version of Intarsia ({error}); train it again") from None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from intarsia.detection.calibration.conformal import p_values
-from intarsia.detection.combining import evidence
+from intarsia.detection.combining import evidence, joined
 
 FEWEST = 20  # texts under which no spread can be told
 SAME = 0.05  # spread of log length under which texts count as equally long
@@ -40,7 +40,7 @@ class Bank:
         return np.minimum(self.lengths, view)
 
     def judge(self, values: np.ndarray, words: np.ndarray, view: int, weights: np.ndarray) -> Judged:
-        """Texts [text, voice] with their words [text] in a view, among the bank's."""
+        """Texts [text, voice] with their words [text] in a view, among the bank's; weights [text, sum, voice]."""
         return judge(self.values[view], self.words(view), values, words, weights)
 
     def some(self, rows: np.ndarray) -> Bank:
@@ -61,38 +61,51 @@ class Bank:
 
 @dataclass
 class Judged:
-    """- score: [text] weighted sums of evidence, standardised by those of the bank. p: [text] share of people that
-    score as high. z: [text, voice] standard scores of each voice alone."""
+    """- score: [text] weighted sums of evidence, joined and standardised by those of the bank. p: [text] share of
+    people that score as high. z: [text, voice] standard scores of each voice alone. counts: [text, voice] what a
+    voice's evidence counts for here: the slope of the score."""
 
     score: np.ndarray
     p: np.ndarray
     z: np.ndarray
+    counts: np.ndarray
 
 
 def judge(
     bank: np.ndarray, bank_words: np.ndarray, values: np.ndarray, words: np.ndarray, weights: np.ndarray
 ) -> Judged:
-    """Each text [text, voice] among the bank's [n, voice]. Voices of weight 0 are not heard and may be NaN.
+    """Each text [text, voice] among the bank's [n, voice]. Voices of weight 0, and those that say nothing of the bank
+    (NaN), are not heard.
 
     Scores are standardised by the bank alone, so that they do not depend on its size. For the p-value, means and
     spreads are those of the bank with this text added, and it is the text's rank among them all: only so is no text
     special, and the promise exact.
 
-    - weights: [voice], or [text, voice]."""
-    weights = np.broadcast_to(weights, values.shape)
+    - weights: [sum, voice], or [text, sum, voice]."""
+    weights = np.broadcast_to(weights, (len(values), *weights.shape[-2:]))
+    weights = np.where(np.isnan(bank).any(0), 0.0, weights)
     mean, spread = trends(bank, bank_words)
     z, people = (values - mean(words)) / spread(words), (bank - mean(bank_words)) / spread(bank_words)
-    score, p = np.zeros(len(values)), np.zeros(len(values))
+    out = Judged(np.zeros(len(values)), np.ones(len(values)), z, np.zeros(values.shape))
     for i, (value, length) in enumerate(zip(values, words, strict=True)):
-        heard = weights[i] > 0
-        mine = weights[i, heard]
+        heard = weights[i].any(0)
+        mine = weights[i][weights[i].any(1)][:, heard].T  # [voice, sum]
+        if not mine.size:
+            continue
         theirs = evidence(people[:, heard]) @ mine
-        score[i] = (evidence(z[i, heard]) @ mine - theirs.mean()) / max(float(theirs.std()), 1e-12)
+        level, scale = theirs.mean(0), np.maximum(theirs.std(0), 1e-12)
+        sums = (evidence(z[i, heard]) @ mine - level) / scale
+        every = joined((theirs - level) / scale)
+        width = max(float(every.std()), 1e-12)
+        out.score[i] = (joined(sums) - every.mean()) / width
+        out.counts[i, heard] = mine @ (np.exp(sums - joined(sums)) / scale) / width
         everybody = np.concatenate([bank[:, heard], value[None, heard]])
+        told = evidence(standardised(everybody, np.append(bank_words, length))) @ mine
+        told = (told - told.mean(0)) / np.maximum(told.std(0), 1e-12)
         # Rounding must not part what is equal: a text that is in the bank has to tie with itself.
-        sums = np.round(evidence(standardised(everybody, np.append(bank_words, length))) @ mine, 9)
-        p[i] = p_values(sums[-1:], sums[:-1])[0]
-    return Judged(score, p, z)
+        ranked = np.round(joined(told), 9)
+        out.p[i] = p_values(ranked[-1:], ranked[:-1])[0]
+    return out
 
 
 def standardised(values: np.ndarray, words: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from intarsia.detection.detector import VOICES, Detector
+from intarsia.detection.detector import SPOKEN, VOICES, Detector
 from intarsia.detection.statistics import TokenStatistics
 from intarsia.detection.voices import language_model
 from intarsia.detection.voices.ngrams import damped, raw_counts
@@ -34,15 +34,16 @@ def resampled(
     drawn = generator.multinomial(len(spans), np.full(len(spans), 1 / len(spans)), size=draws)
     total = (sparse.csr_matrix(drawn.astype(np.float32)) @ raw_counts([text[a:b] for a, b in spans])).tocsr()
     out = np.full((draws, len(VOICES)), np.nan)
-    out[:, 0] = detector.ngrams.of(damped(total))
+    out[:, : len(SPOKEN)] = detector.spoken(damped(total))
     if found is not None and len(found):
         starts = np.array([a for a, _ in spans])
         of = np.clip(np.searchsorted(starts, found.spans[:, 0], side="right") - 1, 0, None)
-        tokens = np.arange(len(found))
+        tokens, scores = np.arange(len(found)), np.full((draws, len(language_model.NAMES)), np.nan)
         for draw in range(draws):
             some = np.repeat(tokens, drawn[draw][of])
             if len(some):
-                out[draw, 2:] = language_model.features(found.part(some))
+                scores[draw] = language_model.features(found.part(some))
         # The state is a mean over all tokens: of a sentence alone there is none, so it stays as it is.
-        out[:, 1] = detector.probe.scores(found.state())
+        states = np.broadcast_to(found.state(), (draws, len(found.states[0])))
+        out[:, len(SPOKEN) :] = detector.heard(scores, states)
     return out

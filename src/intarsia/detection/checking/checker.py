@@ -14,7 +14,7 @@ from intarsia.detection.calibration.banks import FEWEST, Bank
 from intarsia.detection.checking.bounds import resampled
 from intarsia.detection.checking.passages import Window, share_of_words, windows
 from intarsia.detection.checking.verdicts import BankUsed, Checked, Heard, Passage, Verdict
-from intarsia.detection.detector import VOICES, WORDS, Detector
+from intarsia.detection.detector import SPOKEN, VOICES, Detector
 from intarsia.detection.languages import language_of
 from intarsia.detection.normalising import Normalised, normalise
 from intarsia.detection.voices.cuts import LEAST, SHORTEST, VIEWS, cut, length_of, view_for
@@ -111,12 +111,11 @@ class Checker:
         view = view_for(out.words)
         out.p_machine = float(self.detector.machine_p(judged.score, view)[0])
         shown = min(out.words, view)
-        weights = self.detector.weights.of(shown, None if read else (WORDS,))
         values = self.detector.values([text], (view,), read=read)[0, 0]
         out.voices = [
             Heard(name=name, value=float(v), z=float(z), weight=float(w))
-            for name, v, z, w in zip(VOICES, values, judged.z[0], weights, strict=True)
-            if read or name == WORDS
+            for name, v, z, w in zip(VOICES, values, judged.z[0], judged.counts[0], strict=True)
+            if (read or name in SPOKEN) and np.isfinite(v)
         ]
         out.verdict = self._verdict(out, bank.texts, least)
         if self.bank is None:

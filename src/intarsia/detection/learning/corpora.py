@@ -29,7 +29,8 @@ class Corpus:
     """Documents of one domain.
 
     - texts: as voices see them. machine: [text]. banked: [text] whether it is in the part that the bank is made of; no
-      topic is in both parts. topics: [text]; None: each text is of its own.
+      topic is in both parts. topics: [text]; None: each text is of its own. polished: [text] whether a machine's is a
+      person's that it rewrote; None: none is.
 
     After `read`: chosen: [row] the texts that the language model read; features [row, view, feature] and states [row,
     view, 4 width]."""
@@ -40,8 +41,11 @@ class Corpus:
     banked: np.ndarray
     language: str = "en"
     topics: Sequence[Hashable] | None = None
+    polished: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        if self.polished is None:
+            self.polished = np.zeros(len(self.texts), bool)
         self.lengths = np.array([length_of(text) for text in self.texts])
         self.chosen = np.zeros(0, dtype=int)
         self._counts: dict[int, sparse.csr_matrix] = {}
@@ -90,12 +94,12 @@ def corpora(documents: Sequence[Document], bank_share: float, seed: int) -> list
     `cal` are the bank's; where no split says so, topics are drawn.
 
     Raises `BadInput` for documents that do not say whose text they are, and for people's or machines' alone."""
-    kinds = {document.label for document in documents}
-    if unknown := kinds - {*LABELS}:
+    labels = {document.label for document in documents}
+    if unknown := labels - {*LABELS}:
         given = ", ".join(map(repr, sorted(unknown)))
         raise BadInput(f"training wants documents labelled human, machine or polished; given: {given}")
-    if "human" not in kinds or not kinds & {"machine", "polished"}:
-        given = ", ".join(sorted(kinds)) or "no documents"
+    if "human" not in labels or not labels & {"machine", "polished"}:
+        given = ", ".join(sorted(labels)) or "no documents"
         raise BadInput(f"training wants people's texts and machines'; given: {given}")
     by_domain: dict[str, list[Document]] = {}
     for document in documents:
@@ -103,7 +107,7 @@ def corpora(documents: Sequence[Document], bank_share: float, seed: int) -> list
             by_domain.setdefault(document.domain or "general", []).append(document)
     out, short, again = [], 0, 0
     for domain, some in by_domain.items():
-        texts, machine, banked, seen = [], [], [], set()
+        texts, machine, banked, polished, seen = [], [], [], [], set()
         about, topics = [], topics_of(some)
         for document, topic, in_bank in zip(some, topics, _banked(some, topics, bank_share, seed), strict=True):
             text = normalise(document.text).text
@@ -116,10 +120,12 @@ def corpora(documents: Sequence[Document], bank_share: float, seed: int) -> list
                 texts.append(text)
                 machine.append(document.label != "human")
                 banked.append(in_bank)
+                polished.append(document.label == "polished")
                 about.append(topic)
         if texts:
             language = next((d.language for d in some if d.language), "en")
-            out.append(Corpus(domain, texts, np.array(machine), np.array(banked), language, about))
+            kinds = np.array(machine), np.array(banked)
+            out.append(Corpus(domain, texts, *kinds, language, about, np.array(polished)))
     if short or again:
         reasons = ((short, f"of fewer than {LEAST} words"), (again, "that stand there twice"))
         told = " and ".join(f"{number} {why}" for number, why in reasons if number)

@@ -6,14 +6,14 @@ domains. Weights that were fitted on the training domains would trust the words,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from intarsia.detection.calibration.banks import FEWEST, Bank, judge, trends
-from intarsia.detection.combining import Weights
-from intarsia.detection.detector import VOICES, Detector
+from intarsia.detection.combining import Weights, at_lengths
+from intarsia.detection.detector import POLISHED_STATES, POLISHED_WORDS, STATES, VOICES, WORDS, Detector
 from intarsia.detection.voices import language_model
 from intarsia.detection.voices.cuts import VIEWS, view_for
 from intarsia.detection.voices.ngrams import NGrams, balanced
@@ -27,20 +27,18 @@ if TYPE_CHECKING:
 
 FITTED_IN = (20, 35, 50, 80, 125, 200, 320)  # views that weights are fitted in
 LARGEST = 6.0  # a standard score beyond it only says that its bank's spread is no measure
+SUMS = (
+    (WORDS, POLISHED_WORDS, STATES, POLISHED_STATES),
+    (WORDS, STATES, POLISHED_STATES, *language_model.NAMES),
+)
+"""The voices of each sum. Scores of tokens are in one alone: they do not hear what a machine only polished."""
 RATES = (0.01, 0.05)  # budgets at which it is noted how many of machines' texts are found in unseen domains
 
 
-@dataclass(frozen=True)
-class Trained:
-    """The voices that learn."""
-
-    ngrams: NGrams
-    probe: Probe
-
-    def values(self, corpus: Corpus) -> np.ndarray:
-        """[row, view, voice] of the texts that were read."""
-        spoken = np.stack([self.ngrams.of(corpus.counted(view)) for view in VIEWS], 1)
-        return np.concatenate([spoken[..., None], self.probe.scores(corpus.states)[..., None], corpus.features], 2)
+def values_of(detector: Detector, corpus: Corpus) -> np.ndarray:
+    """[row, view, voice] of the texts that were read."""
+    spoken = np.stack([detector.spoken(corpus.counted(view)) for view in VIEWS], 1)
+    return np.concatenate([spoken, detector.heard(corpus.features, corpus.states)], 2)
 
 
 def learn(
@@ -56,9 +54,9 @@ def learn(
     for corpus in some:
         corpus.read(kept, tokens)
     strange = strangers(some)
-    weights = fit_weights(some, strange)
+    sums = fit_weights(some, strange)
     final = train([(corpus, ~corpus.banked) for corpus in some])
-    banks, own = {}, [final.values(corpus) for corpus in some]
+    banks, own = {}, [values_of(final, corpus) for corpus in some]
     for corpus, values in zip(some, own, strict=True):
         mine = (~corpus.machine & corpus.banked)[corpus.chosen]
         if mine.any():
@@ -67,15 +65,15 @@ def learn(
     machine = {}
     for view in VIEWS:
         # Of domains that the voices do not know and, by texts that are none of their training's, of those they do.
-        parts = [_among(c, v, view, weights) for c, v in zip(some, strange, strict=True)]
-        parts += [_among(c, v, view, weights, c.banked) for c, v in zip(some, own, strict=True)]
+        parts = [_among(c, v, view, sums) for c, v in zip(some, strange, strict=True)]
+        parts += [_among(c, v, view, sums, c.banked) for c, v in zip(some, own, strict=True)]
         if len(scores := np.concatenate(parts)) >= FEWEST:
             machine[view] = np.sort(scores)
     facts = {
         "domains": {c.domain: {"people": int((~c.machine).sum()), "machine": int(c.machine.sum())} for c in some},
-        **unseen(some, strange, weights),
+        **unseen(some, strange, sums),
     }
-    return Detector(final.ngrams, final.probe, weights, banks, machine, tokens=tokens or 0, facts=facts)
+    return replace(final, sums=sums, banks=banks, machine=machine, tokens=tokens or 0, facts=facts)
 
 
 def check(some: Sequence[Corpus]) -> None:
@@ -94,22 +92,35 @@ def check(some: Sequence[Corpus]) -> None:
         )
 
 
-def train(parts: Sequence[tuple[Corpus, np.ndarray]]) -> Trained:
-    """The voices that learn, from some texts [text] of each corpus."""
+def train(parts: Sequence[tuple[Corpus, np.ndarray]]) -> Detector:
+    """The voices that learn, from some texts [text] of each corpus; without sums or banks yet.
+
+    Polished texts are a minority that stands nearer to people's than all others: a model of all machines' texts passes
+    them over, so that they have models of their own, where there are any."""
     from scipy import sparse
 
     found = sparse.vstack([c.whole()[rows] for c, rows in parts], format="csr")
     machine = np.concatenate([c.machine[rows] for c, rows in parts])
-    ngrams = NGrams.of_counts(found, machine, [c.domain for c, rows in parts for _ in range(int(rows.sum()))])
-    states, kinds, names = [], [], []
+    polished = np.concatenate([c.polished[rows] for c, rows in parts])
+    names = np.array([c.domain for c, rows in parts for _ in range(int(rows.sum()))])
+    states, read_machine, read_polished, read_names = [], [], [], []
     for corpus, rows in parts:
-        mine = rows[corpus.chosen]
+        chosen = corpus.chosen[rows[corpus.chosen]]
         # Each text as it is seen whole.
-        at = [VIEWS.index(view_for(n)) for n in corpus.lengths[corpus.chosen]]
-        states.append(corpus.states[np.arange(len(at)), at][mine])
-        kinds.append(corpus.machine[corpus.chosen][mine])
-        names += [corpus.domain] * int(mine.sum())
-    return Trained(ngrams, Probe.fit(np.concatenate(states), np.concatenate(kinds), names))
+        at = [VIEWS.index(view_for(n)) for n in corpus.lengths[chosen]]
+        states.append(corpus.states[np.flatnonzero(rows[corpus.chosen]), at])
+        read_machine.append(corpus.machine[chosen])
+        read_polished.append(corpus.polished[chosen])
+        read_names += [corpus.domain] * len(chosen)
+    seen, kinds, where = np.concatenate(states), np.concatenate(read_machine), np.array(read_names)
+    ngrams = NGrams.of_counts(found, machine, names)
+    made = Detector(ngrams, Probe.fit(seen, kinds, where), ())
+    rewritten = np.concatenate(read_polished)
+    if rewritten.any() and not kinds.all():
+        rows, read = polished | ~machine, rewritten | ~kinds
+        made.polished_ngrams = NGrams.of_counts(found[rows], machine[rows], names[rows], rarity=ngrams.rarity)
+        made.polished_probe = Probe.fit(seen[read], kinds[read], where[read])
+    return made
 
 
 def strangers(some: Sequence[Corpus]) -> list[np.ndarray]:
@@ -118,13 +129,13 @@ def strangers(some: Sequence[Corpus]) -> list[np.ndarray]:
     out = []
     for corpus in track(some, "training without each domain"):
         if _two_kinds(others := _others(some, corpus)):
-            out.append(train(others).values(corpus))
+            out.append(values_of(train(others), corpus))
             continue
         values = np.full((len(corpus.chosen), len(VIEWS), len(VOICES)), np.nan)
         first = corpus.half()
         for half in (first, ~first):
             rows = half[corpus.chosen]
-            values[rows] = train([(corpus, ~half)]).values(corpus)[rows]
+            values[rows] = values_of(train([(corpus, ~half)]), corpus)[rows]
         out.append(values)
     return out
 
@@ -137,12 +148,13 @@ def _two_kinds(parts: Sequence[tuple[Corpus, np.ndarray]]) -> bool:
     return any((c.machine & rows).any() for c, rows in parts) and any((~c.machine & rows).any() for c, rows in parts)
 
 
-def fit_weights(some: Sequence[Corpus], strange: Sequence[np.ndarray]) -> Weights:
-    """What each voice counts for, from every domain's texts among each half of its people's."""
+def fit_weights(some: Sequence[Corpus], strange: Sequence[np.ndarray]) -> tuple[Weights, ...]:
+    """What each voice counts for in each sum, from every domain's texts among each half of its people's."""
     found = [(i, *part) for i, (c, v) in enumerate(zip(some, strange, strict=True)) for part in _standard(c, v)]
     names = [str(i) for i, z, *_ in found for _ in range(len(z))]
     z, words, machine = (np.concatenate([part[k] for part in found]) for k in (1, 2, 3))
-    return Weights.fit(VOICES, z, words, machine, balanced(machine, names))
+    importance = balanced(machine, names)
+    return tuple(Weights.fit(VOICES, z, words, machine, importance, among=voices) for voices in SUMS)
 
 
 def _halves(corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
@@ -172,7 +184,7 @@ def _standard(corpus: Corpus, values: np.ndarray):
 
 
 def _among(
-    corpus: Corpus, values: np.ndarray, view: int, weights: Weights, only: np.ndarray | None = None
+    corpus: Corpus, values: np.ndarray, view: int, sums: Sequence[Weights], only: np.ndarray | None = None
 ) -> np.ndarray:
     """Scores of a corpus' machine texts (`only` those [text]) among its bank, in a view."""
     machine, banked = corpus.machine[corpus.chosen], corpus.banked[corpus.chosen]
@@ -180,11 +192,12 @@ def _among(
     people, rows = ~machine & banked, machine & (True if only is None else only[corpus.chosen])
     if people.sum() < FEWEST:
         return np.zeros(0)
-    each = np.stack([weights.of(int(n)) for n in words])
-    return judge(at[people], words[people], at[rows], words[rows], each[rows]).score
+    return judge(at[people], words[people], at[rows], words[rows], at_lengths(sums, words[rows])).score
 
 
-def unseen(some: Sequence[Corpus], strange: Sequence[np.ndarray], weights: Weights, view: int = 125) -> dict:
+def unseen(
+    some: Sequence[Corpus], strange: Sequence[np.ndarray], sums: Sequence[Weights], view: int = 125
+) -> dict:  # fmt: skip
     """How well it does on a domain that its voices were not trained on: AUROC by domain, and the share of machines'
     texts found at some budgets. (The weights have seen these domains.)"""
     from sklearn.metrics import roc_auc_score
@@ -196,8 +209,7 @@ def unseen(some: Sequence[Corpus], strange: Sequence[np.ndarray], weights: Weigh
         if bank.sum() < FEWEST or len(set(machine[rows])) < 2:
             continue
         at, words = values[:, VIEWS.index(view)], corpus.words(view)
-        each = np.stack([weights.of(int(n)) for n in words])
-        found = judge(at[bank], words[bank], at[rows], words[rows], each[rows])
+        found = judge(at[bank], words[bank], at[rows], words[rows], at_lengths(sums, words[rows]))
         out[corpus.domain] = float(roc_auc_score(machine[rows], found.score))
         p.append(found.p[machine[rows]])
     together = np.concatenate(p) if p else np.zeros(0)

@@ -12,7 +12,7 @@ import numpy as np
 
 from intarsia.detection.voices.ngrams import balanced
 
-STRENGTH = 3e-3  # C of the logistic regression
+STRENGTH = 1e-2  # C of the logistic regression
 
 
 @dataclass
