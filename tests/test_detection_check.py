@@ -99,7 +99,7 @@ def test_the_machine_is_found_and_people_are_left_alone(detector):
     low, high = one.score[1:]
     assert low <= one.score[0] <= high and 0 < one.p_human <= 0.05
     # Nothing polished was learned from, so that there are no voices for it.
-    known = {name for name in VOICES if not name.startswith("polished")}
+    known = {name for name in VOICES if not name.startswith(("polished", "references"))}
     assert {v.name for v in one.voices} == known and all(v.weight >= 0 for v in one.voices)
 
 
@@ -122,11 +122,11 @@ def test_polished_texts_have_voices_of_their_own(place):
     texts = [d.text for d in (*people, *found)]
     values = again.values(texts, (160,))[:, 0]
     np.testing.assert_allclose(values, made.values(texts, (160,))[:, 0], rtol=1e-2, atol=2e-2)
-    assert np.isfinite(values).all()
+    assert np.isfinite(values[:, :-1]).all()
     column = values[:, VOICES.index("polished words")]
     assert np.mean(column[30:, None] > column[None, :30]) > 0.9
     checked = Checker(again, again.bank("letters"), 0.05, passages=0)(found)
-    assert {v.name for v in checked[0].voices} == set(VOICES)
+    assert {v.name for v in checked[0].voices} == {*VOICES} - {"references"}
     # By words alone the model is not asked, and both voices of words are heard.
     again.hold(made.kept)
     unread = Checker(again, again.bank("letters"), 0.05, read=False, passages=0)(found[:3])
@@ -297,9 +297,25 @@ def test_an_encoder_that_compares_with_references(place):
         Documents.open(place / "one.txt"), detector=str(place / "paired"), domain="letters", fpr=0.05,
         references=str(place / "other.txt"), embedder=str(place / "encoder"),
     )  # fmt: skip
-    again = Detector.open(place / "paired").siamese
-    wanted = again.score([text("letters", 950, True)], [[text("letters", 951, True)]])[0]
-    assert found.documents[0].siamese == pytest.approx(wanted, abs=1e-4) and "Siamese log odds" in str(found.tables())
+    again = Detector.open(place / "paired")
+    wanted = again.siamese.score([text("letters", 950, True)], [[text("letters", 951, True)]])[0]
+    one = found.documents[0]
+    assert one.siamese == pytest.approx(wanted, abs=1e-4) and "Siamese log odds" in str(found.tables())
+    # It is a voice among those of the bank's texts that had references, too, and one that counts.
+    bank = again.bank("letters")
+    (voice,) = (v for v in one.voices if v.name == "references")
+    assert voice.value == pytest.approx(wanted, abs=1e-3) and voice.weight > 0
+    assert bank.heard("references").texts == one.bank.texts > 19
+    at = np.array([wanted])
+    with_it = again.judge(bank.heard("references"), [text("letters", 950, True)], paired=at)
+    assert one.score[0] == pytest.approx(with_it.score[0], abs=1e-3)
+    assert again.judge(bank.heard("references"), [text("letters", 950, True)], paired=at + 5).score > with_it.score
+    # Whom no bank can hear it of is judged without it.
+    for values in bank.values.values():
+        values[5:, VOICES.index("references")] = np.nan
+    checker = Checker(again, bank, 0.05, passages=0)
+    (without,) = checker([Document(text("letters", 950, True), name="one")], at)
+    assert without.siamese == wanted and "references" not in {v.name for v in without.voices}
     other = Detector.open(place / "paired")
     other.save(place / "copied", force=True)
     assert Detector.open(place / "copied").siamese is not None

@@ -1,7 +1,7 @@
 """What a detector that saw one kind of machine's text makes of others: new topics, prompts, generators, a new domain.
 
-Trained on essays of people and of gpt-3.5 asked plainly; thresholds by other people's essays. Beside the default, words
-alone and an encoder, Synthetic-Siamese in the paper's form and in the signed one, with references that gpt-3.5 wrote on
+Trained on essays of people and of gpt-3.5 asked plainly; thresholds by other people's essays. Beside the default (alone,
+and with the signed encoder as its third voice), words alone and an encoder, Synthetic-Siamese in the paper's form and in the signed one, with references that gpt-3.5 wrote on
 the same topic in another draw."""
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from bench.detection.domains import alone
 from bench.detection.sets import Set, clean_set, drawn_by
 from bench.kept import Kept as Finished
 from intarsia.data import Document
+from intarsia.detection.checking.checker import bank_documents, bank_of
+from intarsia.detection.detector import REFERENCES, VOICES, Detector
 from intarsia.detection.evaluating.protocol import Measured, Scorer, Split, by_threshold, measure
 from intarsia.detection.evaluating.run import judge_with
 from intarsia.detection.learning import Corpus, learn
-from intarsia.detection.siamese import SiameseConfig, fit, frozen_cosine
+from intarsia.detection.siamese import SiameseConfig, SiameseDetector, fit, frozen_cosine
 from intarsia.detection.statistics import Kept
 
 GENERATOR = "gpt-3.5-turbo-0613"
@@ -103,11 +105,11 @@ def run(folder: Path, arxiv: Set, kept: Kept, finished: Finished, rate: float, *
 
         rows.extend(Measured(**row) for row in finished(f"shift {name}", made)["rows"])
 
-    judge("default", lambda: _default(essays, kept))
+    judge("default", lambda: _default(essays, references, kept))
     judge("cosine", lambda: {"cosine, untrained": by_threshold(partial(_cosine, references))})
     for seed in SEEDS[: 1 if quick else None]:
         for head in HEADS:
-            judge(f"{head} {seed}", lambda h=head, s=seed: {_name(h): by_threshold(_tuned(essays, references, h, s))})
+            judge(f"{head} {seed}", lambda h=head, s=seed: {_name(h): _tuned_scorer(essays, references, h, s)})
     _table(rows, rate)
     mine = [r.auroc[0] for r in rows if r.detector == _name("abs") and r.kind == "new constraints"]
     return {"auroc_siamese_heldout_prompts": float(np.mean(mine))} if mine else {}
@@ -117,10 +119,33 @@ def _name(head: str) -> str:
     return {"single": "encoder, one text", "abs": "Siamese |u - v|", "diff": "Siamese u - v"}[head]
 
 
-def _default(essays: Essays, kept: Kept) -> dict[str, Scorer]:
+def _default(essays: Essays, references: Paired, kept: Kept) -> dict[str, Scorer]:
     detector = learn([essays.corpus()], kept)
     detector.hold(kept)
-    return {"default": partial(judge_with, detector), "words": partial(judge_with, alone(detector, "words"))}
+    detector.siamese = _tuned(essays, references, "diff", 0)
+    return {
+        "default": partial(judge_with, detector), "words": partial(judge_with, alone(detector, "words")),
+        "default and Siamese u - v": partial(_judge_paired, detector, references),
+    }  # fmt: skip
+
+
+def _judge_paired(
+    detector: Detector, references: Paired, bank: Sequence[Document], documents: Sequence[Document]
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `judge_with`, with the encoder heard of the bank's texts and of those that are judged."""
+    made = bank_of(detector, bank, "bank", "en")
+    texts = list({d.text: d for d in bank}.values())
+    said = dict(zip((d.text for d in texts), _beside(detector, references, texts), strict=True))
+    for values in made.values.values():
+        values[:, VOICES.index(REFERENCES)] = [said[d.text] for d in bank_documents(bank)]
+    judged = detector.judge(
+        made.heard(REFERENCES), [d.text for d in documents], paired=_beside(detector, references, documents)
+    )
+    return judged.score, judged.p
+
+
+def _beside(detector: Detector, references: Paired, documents: Sequence[Document]) -> np.ndarray:
+    return detector.siamese.score(list(documents), [references.of(d) for d in documents])  # type: ignore[union-attr]
 
 
 @dataclass
@@ -150,20 +175,24 @@ def _cosine(references: Paired, documents: Sequence[Document]) -> np.ndarray:
     return frozen_cosine(ia.load(ENCODER), list(documents), [references.of(d) for d in documents])
 
 
-def _tuned(essays: Essays, references: Paired, head: str, seed: int) -> Callable[[Sequence[Document]], np.ndarray]:
+def _tuned(essays: Essays, references: Paired, head: str, seed: int) -> SiameseDetector:
     learned = [*essays.people, *essays.machine]
     if head != "single":
         topics = {d.group for d in learned}
         learned += [r for topic, some in essays.references.items() if topic in topics for r in some]
     config = SiameseConfig(head=head, max_tokens=128, references=1)
-    made = fit(ia.load(ENCODER), learned, config, seed)
+    return fit(ia.load(ENCODER), learned, config, seed)
+
+
+def _tuned_scorer(essays: Essays, references: Paired, head: str, seed: int) -> Scorer:
+    made = _tuned(essays, references, head, seed)
 
     def score(documents: Sequence[Document]) -> np.ndarray:
         if head == "single":
             return made.score(list(documents))
         return made.score(list(documents), [references.of(d) for d in documents])
 
-    return score
+    return by_threshold(score)
 
 
 def _table(rows: Sequence[Measured], rate: float) -> None:

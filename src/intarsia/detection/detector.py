@@ -34,9 +34,10 @@ FILE = "detector.safetensors"
 SIAMESE = "siamese"
 FORMAT = 2
 WORDS, POLISHED_WORDS, STATES, POLISHED_STATES = "words", "polished words", "states", "polished states"
+REFERENCES = "references"
 SPOKEN = (WORDS, POLISHED_WORDS)
 """Voices that need no language model."""
-VOICES = (*SPOKEN, STATES, POLISHED_STATES, *language_model.NAMES)
+VOICES = (*SPOKEN, STATES, POLISHED_STATES, *language_model.NAMES, REFERENCES)
 
 
 @dataclass
@@ -47,7 +48,8 @@ class Detector:
     - banks: people's texts, by domain. machine: view -> [text] scores of machines' texts among their domain's bank.
     - scorer: where the language model is loaded from, and `scorer_key` of its weights. tokens: that it scores.
     - facts: what it was trained on, and how well it did on domains it had not seen. siamese: compares a text with
-      references of its topic: evidence beside the verdict, where there is one."""
+      references of its topic, where there is one: a sum of its own for texts that come with references, among those of
+      the bank's that had them."""
 
     ngrams: NGrams
     probe: Probe
@@ -66,15 +68,21 @@ class Detector:
 
     # -- hearing ---------------------------------------------------------------------------------------------------
 
-    def values(self, texts: Sequence[str], views: Sequence[int] = VIEWS, *, read: bool = True) -> np.ndarray:
+    def values(
+        self, texts: Sequence[str], views: Sequence[int] = VIEWS, *, read: bool = True,
+        paired: np.ndarray | None = None,
+    ) -> np.ndarray:  # fmt: skip
         """[text, view, voice] of the texts' first words; NaN for the language model's voices where it does not
-        `read`, and for voices that were not trained."""
+        `read`, and for voices that were not trained. paired: [text] what the encoder says of them beside their
+        references; NaN, as by default: nothing."""
         out = np.full((len(texts), len(views), len(VOICES)), np.nan)
         for column, words in enumerate(views):
             out[:, column, : len(SPOKEN)] = self.spoken(counts([cut(text, words) for text in texts]))
         if read and len(texts):
             found, states = language_model.in_views(self.kept, texts, views, self.tokens)
-            out[:, :, len(SPOKEN) :] = self.heard(found, states)
+            out[:, :, len(SPOKEN) : -1] = self.heard(found, states)
+        if paired is not None:
+            out[:, :, -1] = paired[:, None]
         return out
 
     def spoken(self, found: sparse.csr_matrix) -> np.ndarray:
@@ -88,25 +96,34 @@ class Detector:
         told = [np.full(states.shape[:-1], np.nan) if p is None else p.scores(states) for p in probes]
         return np.concatenate([np.stack(told, -1), scores], -1)
 
-    def judge(self, bank: Bank, texts: Sequence[str], *, read: bool = True) -> Judged:
-        """Texts among a bank's, each in the view that shows it whole; without reading, by the words alone."""
+    def judge(
+        self, bank: Bank, texts: Sequence[str], *, read: bool = True, paired: np.ndarray | None = None
+    ) -> Judged:  # fmt: skip
+        """Texts among a bank's, each in the view that shows it whole; without reading, by the words alone (and what
+        the encoder says of them beside their references, `paired` [text])."""
         lengths = np.array([length_of(text) for text in texts])
         views = np.array([view_for(n) for n in lengths])
         each = np.zeros((2, len(texts), len(VOICES)))
         out = Judged(np.zeros(len(texts)), np.ones(len(texts)), *each)
         for view in sorted(set(views)):
             rows = np.flatnonzero(views == view)
-            values = self.values([texts[row] for row in rows], (int(view),), read=read)[:, 0]
+            beside = None if paired is None else paired[rows]
+            values = self.values([texts[row] for row in rows], (int(view),), read=read, paired=beside)[:, 0]
             found = self.judged(bank, values, np.minimum(lengths[rows], view), int(view), read=read)
             out.score[rows], out.p[rows], out.z[rows], out.counts[rows] = found.score, found.p, found.z, found.counts
         return out
 
     def judged(self, bank: Bank, values: np.ndarray, words: np.ndarray, view: int, *, read: bool = True) -> Judged:
-        """Values [text, voice] of texts with their words [text] in a view, among a bank's."""
+        """Values [text, voice] of texts with their words [text] in a view, among a bank's. References are heard where
+        all of the texts have some, and the bank's as well (see `Bank.heard`)."""
         weights = at_lengths(self.sums, words, None if read else SPOKEN)
         if not read:
             # Where words alone are heard, they are heard, whatever they count for beside others.
             weights[:, 0, 0] = np.maximum(weights[:, 0, 0], 1e-3)
+        if np.isfinite(values[:, -1]).all():
+            alone = np.zeros((len(weights), 1, len(VOICES)))
+            alone[..., -1] = 1.0
+            weights = np.concatenate([weights, alone], 1)
         values = np.nan_to_num(values)
         return bank.judge(values, words, view, weights)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -50,14 +49,14 @@ def train(documents: Documents, config: TrainConfig, *, seed: int = 0) -> Detect
     Texts of several domains make a better one: what each voice counts for is fitted on domains that the voices were not
     trained on. In each domain a share of the topics is kept for the bank. About half a CPU-second a text that the
     language model reads; what it read once is kept. With `siamese` texts of machines on the same topic serve as
-    references of one another, as in Synthetic-Siamese (Dou et al. 2024).
+    references of one another, as in Synthetic-Siamese (Dou et al. 2024); a document that comes with references is then
+    heard by that as well, where the bank's texts had some.
 
     - DOCUMENTS: a folder with `human`, `machine` (and `polished`) in it, at the top or in a folder for each domain; or
       a table (jsonl, csv) with the columns text, label, and where known domain, topic, split.
 
     Raises `BadInput` for texts of one kind alone, labels it does not know, and too few topics to judge by."""
     from intarsia.detection.learning import corpora, learn
-    from intarsia.detection.normalising import normalise
     from intarsia.detection.statistics import Kept
     from intarsia.models import load
 
@@ -67,8 +66,8 @@ def train(documents: Documents, config: TrainConfig, *, seed: int = 0) -> Detect
     detector.scorer = config.scorer
     detector.hold(kept)
     if config.siamese:
-        from intarsia.detection.siamese import SiameseConfig, fit
+        from intarsia.detection.learning.pairing import pair
+        from intarsia.detection.siamese import SiameseConfig
 
-        seen = [replace(d, text=normalise(d.text).text) for d in documents.records]
-        detector.siamese = fit(load(config.encoder), seen, SiameseConfig(head=config.head), seed)
+        pair(detector, found, documents.records, load(config.encoder), SiameseConfig(head=config.head), seed)
     return detector

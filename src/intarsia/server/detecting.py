@@ -28,7 +28,7 @@ from intarsia.data import Document
 from intarsia.detection import Detector
 from intarsia.detection.calibration.calibrating import add
 from intarsia.detection.checking.checker import Checker
-from intarsia.detection.checking.references import compare
+from intarsia.detection.checking.references import compare, log_odds
 from intarsia.detection.checking.verdicts import STATEMENT, Checked, Verdicts
 from intarsia.detection.profiles import PROFILES_FOLDER
 from intarsia.detection.writing.local import LocalWriter
@@ -113,11 +113,12 @@ def app(detector: Detector, name: str, embedder: str = "minilm", writer: str | W
         bank = detector.bank(request.domain) if request.domain is not None else None
         checker = Checker(detector, bank, request.alpha, triage=request.triage, passages=request.passages)
         document = Document(text, name="text", language=request.language)
+        others = [Document(r, "machine", name=f"reference {i}") for i, r in enumerate(references, 1)]
         with one_at_a_time:
-            (found,) = checker([document])
-            if references:
-                others = [Document(r, "machine", name=f"reference {i}") for i, r in enumerate(references, 1)]
-                compare([found], [document], others, embedder, detector.siamese)
+            paired = log_odds([document], others, detector.siamese) if others and detector.siamese else None
+            (found,) = checker([document], paired)
+            if others:
+                compare([found], [document], others, embedder)
         return found
 
     @api.post("/v1/detect")

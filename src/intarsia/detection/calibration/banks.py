@@ -48,6 +48,11 @@ class Bank:
         values = {view: values[rows] for view, values in self.values.items()}
         return Bank(self.domain, self.voices, values, self.lengths[rows], self.language)
 
+    def heard(self, voice: str) -> Bank:
+        """Of the texts of which a voice says something."""
+        at = self.voices.index(voice)
+        return self.some(~np.any([np.isnan(values[:, at]) for values in self.values.values()], axis=0))
+
     @staticmethod
     def of(
         domain: str, voices: Sequence[str], values: np.ndarray, lengths: np.ndarray, views: Sequence[int],

@@ -21,10 +21,11 @@ def sentences(text: str) -> list[tuple[int, int]]:
 
 
 def resampled(
-    detector: Detector, text: str, found: TokenStatistics | None, draws: int = DRAWS, seed: int = 0
-) -> np.ndarray:
+    detector: Detector, text: str, found: TokenStatistics | None, draws: int = DRAWS, seed: int = 0,
+    paired: float = np.nan,
+) -> np.ndarray:  # fmt: skip
     """[draw, voice] values of texts made of as many sentences, drawn with replacement; the language model's voices are
-    NaN where it did not read.
+    NaN where it did not read. What the encoder says of the text beside its references stays as it is (`paired`).
 
     Efron & Tibshirani 1993, ch. 13; what sentences owe to the ones before them is left as it was."""
     from scipy import sparse
@@ -45,5 +46,6 @@ def resampled(
                 scores[draw] = language_model.features(found.part(some))
         # The state is a mean over all tokens: of a sentence alone there is none, so it stays as it is.
         states = np.broadcast_to(found.state(), (draws, len(found.states[0])))
-        out[:, len(SPOKEN) :] = detector.heard(scores, states)
+        out[:, len(SPOKEN) : -1] = detector.heard(scores, states)
+    out[:, -1] = paired
     return out

@@ -14,7 +14,7 @@ from intarsia.detection.calibration.banks import FEWEST, Bank
 from intarsia.detection.checking.bounds import resampled
 from intarsia.detection.checking.passages import Window, share_of_words, windows
 from intarsia.detection.checking.verdicts import BankUsed, Checked, Heard, Passage, Verdict
-from intarsia.detection.detector import SPOKEN, VOICES, Detector
+from intarsia.detection.detector import REFERENCES, SPOKEN, VOICES, Detector
 from intarsia.detection.languages import language_of
 from intarsia.detection.normalising import Normalised, normalise
 from intarsia.detection.voices.cuts import LEAST, SHORTEST, VIEWS, cut, length_of, view_for
@@ -46,7 +46,8 @@ class Checker:
     passages: int = 60
     seed: int = 0
 
-    def __call__(self, documents: Sequence[Document]) -> list[Checked]:
+    def __call__(self, documents: Sequence[Document], paired: np.ndarray | None = None) -> list[Checked]:
+        """- paired: [document] log odds that the detector's encoder gives them beside their references; NaN: none."""
         least = conformal.wanted(self.rate)
         texts = [normalise(document.text) for document in documents]
         checked = [self._begun(d, t) for d, t in zip(documents, texts, strict=True)]
@@ -56,7 +57,7 @@ class Checker:
             self.detector.kept([texts[i].text for i in doubtful], self.detector.tokens or None)
         for i in track(open_, "judging documents") if len(open_) > 1 else open_:
             read = self.read and i in doubtful
-            self._judge(checked[i], texts[i].text, least, read)
+            self._judge(checked[i], texts[i].text, least, read, math.nan if paired is None else float(paired[i]))
             if self.passages:
                 self._look(checked[i], documents[i].text, texts[i], read)
         return checked
@@ -95,27 +96,36 @@ class Checker:
             return True
         return all(self.detector.judge(b, [text], read=False).p[0] <= DOUBT for b in self._banks(language))
 
-    def _judge(self, out: Checked, text: str, least: int, read: bool) -> None:
+    def _judge(self, out: Checked, text: str, least: int, read: bool, paired: float) -> None:
         banks = self._banks(out.language)
         # One that is too small to vouch for the budget would flag nobody, whatever the text; one whose texts are all
         # much shorter or longer is no measure.
         for fit in (lambda bank: bank.texts >= least, lambda bank: _of_length(bank, out.words)):
             banks = [bank for bank in banks if fit(bank)] or banks
-        each = [(bank, self.detector.judge(bank, [text], read=read)) for bank in banks]
+        if np.isfinite(paired):
+            out.siamese = paired
+            # Those of the bank that had references: where they vouch for as much, they are the better bank.
+            beside = [bank.heard(REFERENCES) for bank in banks]
+            if all(b.texts >= max(FEWEST, min(least, bank.texts)) for b, bank in zip(beside, banks, strict=True)):
+                banks = beside
+            else:
+                paired = math.nan
+        at = np.array([paired])
+        each = [(bank, self.detector.judge(bank, [text], read=read, paired=at)) for bank in banks]
         # Of several banks the one under which it looks most like a person's: whichever is its own, that is no riskier.
         bank, judged = max(each, key=lambda pair: pair[1].p[0])
         out.read, out.bank = read, BankUsed(domain=bank.domain, texts=bank.texts, words=int(np.median(bank.lengths)))
         out.p_human = float(judged.p[0])
         out.certified = self.bank is not None and bank.texts >= least
-        out.score = (float(judged.score[0]), *self._interval(text, bank, read))
+        out.score = (float(judged.score[0]), *self._interval(text, bank, read, paired))
         view = view_for(out.words)
         out.p_machine = float(self.detector.machine_p(judged.score, view)[0])
         shown = min(out.words, view)
-        values = self.detector.values([text], (view,), read=read)[0, 0]
+        values = self.detector.values([text], (view,), read=read, paired=at)[0, 0]
         out.voices = [
             Heard(name=name, value=float(v), z=float(z), weight=float(w))
             for name, v, z, w in zip(VOICES, values, judged.z[0], judged.counts[0], strict=True)
-            if (read or name in SPOKEN) and np.isfinite(v)
+            if (read or name in SPOKEN or name == REFERENCES) and np.isfinite(v)
         ]
         out.verdict = self._verdict(out, bank.texts, least)
         if self.bank is None:
@@ -141,12 +151,12 @@ class Checker:
             return "machine_like" if machine > UNLIKE else "unlike_both"
         return "human_like" if machine <= UNLIKE else "inconclusive"
 
-    def _interval(self, text: str, bank: Bank, read: bool) -> tuple[float, float]:
+    def _interval(self, text: str, bank: Bank, read: bool, paired: float) -> tuple[float, float]:
         words = length_of(text)
         view = view_for(words)
         some = cut(text, view)
         found = self.detector.kept([text], self.detector.tokens or None)[0].between(0, len(some)) if read else None
-        values = resampled(self.detector, some, found, seed=self.seed)
+        values = resampled(self.detector, some, found, seed=self.seed, paired=paired)
         shown = np.full(len(values), min(words, view))
         scores = self.detector.judged(bank, values, shown, view, read=read).score
         low, high = np.nanquantile(scores, [0.025, 0.975])

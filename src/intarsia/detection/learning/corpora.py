@@ -69,6 +69,11 @@ class Corpus:
         some = [self.texts[i] for i in self.chosen]
         self.features, self.states = language_model.in_views(kept, some, VIEWS, tokens)
 
+    @property
+    def bank(self) -> np.ndarray:
+        """[row] whether a read text is a person's in the bank's part."""
+        return (~self.machine & self.banked)[self.chosen]
+
     def half(self) -> np.ndarray:
         """[text] whether it is in the first half of the topics, drawn at random."""
         return np.array(drawn(self.topics or self.texts, 0.5))

@@ -38,7 +38,8 @@ RATES = (0.01, 0.05)  # budgets at which it is noted how many of machines' texts
 def values_of(detector: Detector, corpus: Corpus) -> np.ndarray:
     """[row, view, voice] of the texts that were read."""
     spoken = np.stack([detector.spoken(corpus.counted(view)) for view in VIEWS], 1)
-    return np.concatenate([spoken, detector.heard(corpus.features, corpus.states)], 2)
+    heard = detector.heard(corpus.features, corpus.states)
+    return np.concatenate([spoken, heard, np.full((*heard.shape[:2], 1), np.nan)], 2)
 
 
 def learn(
@@ -58,8 +59,7 @@ def learn(
     final = train([(corpus, ~corpus.banked) for corpus in some])
     banks, own = {}, [values_of(final, corpus) for corpus in some]
     for corpus, values in zip(some, own, strict=True):
-        mine = (~corpus.machine & corpus.banked)[corpus.chosen]
-        if mine.any():
+        if (mine := corpus.bank).any():
             lengths = corpus.lengths[corpus.chosen][mine]
             banks[corpus.domain] = Bank.of(corpus.domain, VOICES, values[mine], lengths, VIEWS, corpus.language)
     machine = {}
