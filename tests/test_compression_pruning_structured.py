@@ -10,7 +10,7 @@ from intarsia.compression import narrow
 from intarsia.compression.calibration import calibration_windows
 from intarsia.compression.linears import linears
 from intarsia.compression.pruning.parts import attention_of, mlp_of
-from intarsia.compression.pruning.refitting import refit
+from intarsia.compression.refitting import refit
 from intarsia.compression.statistics import collect
 from intarsia.data import Text
 from intarsia.models import load, wrap

@@ -4,9 +4,10 @@
     fast = compression.export(small)                   # the same numbers for ONNX Runtime GenAI: small and quick on CPU
     plain = compression.dequantize(small)              # an ordinary network with the rounded weights
     less = compression.drop_blocks(model, count=3)     # or prune, narrow, trim_vocabulary: a smaller network
+    thin = compression.factorize(model, keep=0.8)      # linear layers as products of two small matrices
     near = compression.distil(less, teacher=model, train=texts)   # what a cut cost is won back; before quantizing
 
-Importing this package also teaches `transformers` to load a folder that holds a quantized network."""
+Importing this package also teaches `transformers` to load a folder that holds a quantized or factored network."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from pydantic import Field
 
 from intarsia.catalog import Config, technique
 from intarsia.compression.distillation.technique import DistilConfig, distil
+from intarsia.compression.factorization.technique import FactorizeConfig, factorize
 from intarsia.compression.pruning.technique import (
     DropBlocksConfig,
     NarrowConfig,
@@ -35,6 +37,7 @@ __all__ = [
     "DistilConfig",
     "DropBlocksConfig",
     "ExportConfig",
+    "FactorizeConfig",
     "NarrowConfig",
     "PruneConfig",
     "QuantizeConfig",
@@ -43,6 +46,7 @@ __all__ = [
     "distil",
     "drop_blocks",
     "export",
+    "factorize",
     "narrow",
     "prune",
     "quantize",
@@ -81,7 +85,11 @@ class QuantizeConfig(Config):
         True, description="gptq, awq: round block after block on what the rounded ones give; no: quicker, a bit worse"
     )
     damping: float = Field(0.01, ge=0, description="gptq: added to the diagonal of the inputs' moments, in means of it")
-    tokens: int = Field(4096, ge=2, description="gptq, awq: tokens of calibration text that are read")
+    rank: int = Field(
+        0, ge=0, description="rank of factors in 8 bits beside each rounded layer, which make good what rounding did: "
+        "16 or 32, for 4 bits and fewer"
+    )  # fmt: skip
+    tokens: int = Field(4096, ge=2, description="gptq, awq, rank: tokens of calibration text that are read")
     skip: tuple[str, ...] = Field((), description="patterns of module names to leave as they are, like '*.down_proj'")
     kernel: Literal["auto", "reference", "packed"] = Field(
         "auto",
@@ -115,7 +123,8 @@ class ExportConfig(Config):
     kind="change",
     family="quantization",
     source="Goel et al. 2020, arXiv 2003.11066, quantization; grids: Jacob et al. 2018, arXiv 1712.05877, §2.1; GPTQ: "
-    "Frantar et al. 2023, arXiv 2210.17323; AWQ: Lin et al. 2024, arXiv 2306.00978",
+    "Frantar et al. 2023, arXiv 2210.17323; AWQ: Lin et al. 2024, arXiv 2306.00978; factors beside: Zhang et al. 2024, "
+    "QERA, arXiv 2410.06040",
     needs="weights",
 )
 def quantize(model: Model, config: QuantizeConfig, *, calibration: list[Text] | None = None) -> Model:
@@ -164,7 +173,7 @@ def export(model: Model, config: ExportConfig) -> Model:
 def dequantize(model: Model) -> Model:
     """A plain network (no modules of Intarsia) whose weights are the rounded ones, in the dtype the model computes in.
 
-    A model that is not quantized is copied as it is."""
+    Factors are multiplied out: the layer that had them is dense again. A model without either is copied as it is."""
     from intarsia.compression.quantization.rounding import dequantize as run
 
     return run(model)

@@ -1,9 +1,10 @@
-"""Least squares after inputs of a layer went: what is left writes what all wrote together, as well as it can.
+"""Least squares after a layer was cut: what is left writes what all wrote together, as well as it can.
 
-Minimises the mean of |W x - W' x_K|^2 over the calibration text, K the inputs that are left, plus lambda times the sum
-over them of H_jj |W'_j - W_j|^2: weights hold to what they were, each as firmly as its input is large, whatever the
-scale. With H the second moment of x, D its diagonal and R the inputs that went:
-W' = W_K + W_R H_RK (H_KK + lambda D_KK)^-1.
+Minimises the mean of |y - W' z|^2 over the calibration text, z the inputs that are left, plus lambda times the sum over
+them of H_jj |W'_j - W_j|^2: weights hold to what they were, each as firmly as its input is large, whatever the scale.
+With H the second moment of z and D its diagonal: W' = W + E[(y - W z) z^T] (H + lambda D)^-1.
+
+Where only inputs went, y = W x: E[(y - W_K z) z^T] = W_R H_RK, with K the inputs that are left and R those that went.
 
 A small lambda fits the text rather than the language: at two tokens a neuron, 0.01 is worse than no refit at all.
 
@@ -22,11 +23,20 @@ def refit(weight: Tensor, moment: Tensor, kept: Tensor, ridge: float) -> Tensor:
     stays = torch.zeros(weight.shape[1], dtype=torch.bool, device=weight.device)
     stays[kept] = True
     weight, moment = weight.double(), moment.double()
+    missed = weight[:, ~stays] @ moment[~stays][:, stays]
+    return (weight[:, stays] + correction(missed, moment[stays][:, stays], ridge)).float()
+
+
+def correction(missed: Tensor, moment: Tensor, ridge: float) -> Tensor:
+    """W' - W [out, in] float64.
+
+    - missed: [out, in], E[(y - W z) z^T]. moment: [in, in], H of z. ridge: lambda."""
+    missed, moment = missed.double(), moment.double()
     # In units of each input's own size: the scales of neurons lie orders of magnitude apart.
-    size = moment.diagonal()[stays].sqrt()
+    size = moment.diagonal().sqrt()
     size = torch.where(size > 0, size, 1)
-    between = moment[stays][:, ~stays] / size[:, None]
-    inner = moment[stays][:, stays] / size / size[:, None]
+    between = (missed / size).T
+    inner = moment / size[:, None] / size
     inner.diagonal().add_(ridge)
     inner.diagonal()[inner.diagonal() == ridge] = 1  # never seen: nothing is asked of it
     lower, failed = torch.linalg.cholesky_ex(inner)
@@ -34,4 +44,4 @@ def refit(weight: Tensor, moment: Tensor, kept: Tensor, ridge: float) -> Tensor:
         gained = torch.linalg.pinv(inner, hermitian=True) @ between
     else:
         gained = torch.cholesky_solve(between, lower)
-    return (weight[:, stays] + weight[:, ~stays] @ (gained / size[:, None]).T).float()
+    return (gained / size[:, None]).T

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from intarsia.models import Model
 
 WINDOW, TOKENS = 512, 4096
+HEARD = 2048  # tokens for a backward pass, which takes three times as long as a forward
 ROWS = 2048  # tokens in one forward
 
 
@@ -87,9 +88,7 @@ class Collector:
         elif self.owner.setdefault(name, name) == name:
             self._last = given, name
         where = self.owner[name]
-        rows = given.reshape(-1, given.shape[-1])
-        if self.mask is not None and given.shape[:-1] == self.mask.shape:
-            rows = given[self.mask]
+        rows = real_rows(given, self.mask)
         if where not in self.sums:
             width = rows.shape[-1]
             zeros = rows.new_zeros(width, dtype=torch.float32)
@@ -105,6 +104,13 @@ class Collector:
         """By the name of the layer; layers with one input share one object."""
         made = {name: total.stats() for name, total in self.sums.items()}
         return {name: made[where] for name, where in self.owner.items() if where in made}
+
+
+def real_rows(given: Tensor, mask: Tensor | None) -> Tensor:
+    """What a layer is given, [..., in], as rows [tokens, in]; without padding where `mask` is over its tokens."""
+    if mask is not None and given.shape[:-1] == mask.shape:
+        return given[mask]
+    return given.reshape(-1, given.shape[-1])
 
 
 @torch.no_grad()
@@ -147,11 +153,30 @@ def told(found: dict[str, LayerStats]) -> None:
 
 
 def batches(model: Model, windows: Sequence[Sequence[int]]) -> list[Batch]:
-    """Windows of token ids in batches."""
+    """Windows of token ids in batches. The decoder of an encoder-decoder reads each window's second half."""
     from intarsia.measure.likelihood import length_batches
 
     numbers = length_batches([len(w) for w in windows], ROWS)
-    return [batch_of(model, [list(windows[i]) for i in some]) for some in numbers]
+    if not getattr(model.config, "is_encoder_decoder", False):
+        return [batch_of(model, [list(windows[i]) for i in some]) for some in numbers]
+    halves = [(list(w[: (len(w) + 1) // 2]), list(w[(len(w) + 1) // 2 :]) or list(w)) for w in windows]
+    out = []
+    for i in (i for some in numbers for i in some):  # one by one: two lengths each, and no padding to tell apart
+        read, written = (torch.tensor([half], device=model.device) for half in halves[i])
+        out.append(batch_of(model, {"input_ids": read, "decoder_input_ids": written}))
+    return out
+
+
+def some_windows(windows: Sequence[Sequence[int]], tokens: int = HEARD) -> list[Sequence[int]]:
+    """The first windows, of so many tokens together."""
+    out: list[Sequence[int]] = []
+    count = 0
+    for window in windows:
+        if out and count >= tokens:
+            break
+        out.append(window)
+        count += len(window)
+    return out
 
 
 def uncached(model: Model) -> dict[str, bool]:

@@ -1,16 +1,29 @@
-"""A model that carries what was exported of it."""
+"""A model that is about to be exported, and one that carries what was exported of it."""
 
 from __future__ import annotations
 
 import shutil
+import warnings
 import weakref
 from pathlib import Path
 from typing import Any
 
-from intarsia.compression import ExportConfig
+from intarsia.compression import ExportConfig, dequantize
+from intarsia.compression.factorization.modules import has_factors
+from intarsia.compression.quantization.modules import has_codes
+from intarsia.errors import Note
 from intarsia.models import Model
 
 NAME = "compression.export"
+
+
+def without_factors(model: Model) -> Model:
+    """The model with its factors multiplied out, for no engine here knows factored layers; with a warning."""
+    if not has_factors(model.network):
+        return model
+    lost = ", and what they made good is rounded away" if has_codes(model.network) else ""
+    warnings.warn(f"export: the engine knows dense layers only: factors are multiplied out{lost}", Note, stacklevel=4)
+    return dequantize(model)
 
 
 def exported(model: Model, config: ExportConfig, engine: str, folder: Path, facts: dict[str, Any]) -> Model:

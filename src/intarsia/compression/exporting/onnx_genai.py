@@ -17,7 +17,8 @@ from torch import nn
 
 from intarsia.compression import ExportConfig, QuantizeConfig, dequantize
 from intarsia.compression.exporting import build, initializers
-from intarsia.compression.exporting.exported import exported
+from intarsia.compression.exporting.exported import exported, without_factors
+from intarsia.compression.factorization.modules import has_factors
 from intarsia.compression.quantization.modules import Quantized, QuantLinear
 from intarsia.compression.quantization.rounding import quantize
 from intarsia.errors import BadInput, IntarsiaError, MissingExtra
@@ -40,6 +41,7 @@ SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 def export(model: Model, config: ExportConfig) -> Model:
     """See `intarsia.compression.export`."""
     check(model)
+    model = without_factors(model)
     check_blocks(model, config.group_size)
     quantized = model if _fits(model, config) else _quantized(model, config)
     folder = Path(tempfile.mkdtemp(prefix="intarsia-export-"))
@@ -115,6 +117,8 @@ def export_onnx_genai(
     Raises `BadInput` when the folder exists or the architecture is not supported, `MissingExtra`, or `IntarsiaError`
     with the builder's last words when it fails."""
     check(model)
+    if has_factors(model.network):
+        raise BadInput(f"export to {ENGINE}: layers of this network are factored; `dequantize` it first")
     check_blocks(model, group_size)
     folder = Path(folder)
     if folder.exists():

@@ -2,10 +2,8 @@
 
 - `technique.py`: `compression.prune` (weights that become zero), `compression.narrow` (neurons and heads that go),
   `compression.drop_blocks`.
-- `checking.py`: what cannot be pruned.
 - `masks.py`, `sparsegpt.py`: which weights go, and what the others make good. `sparsifying.py`: the steps of `prune`.
-- `parts.py`, `refitting.py`: what a neuron or a head is made of, and what is kept after some went. `narrowing.py`: the
-  steps of `narrow`.
+- `parts.py`: what a neuron or a head is made of. `narrowing.py`: the steps of `narrow`.
 - `ranking.py`: what each block is worth. `dropping.py`: the steps of `drop_blocks`. `finding.py`: what they found.
 - `rebuilding.py`: the smaller network, made anew from its changed config."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from intarsia.compression.pruning.checking import check_plain, check_reads_text
+from intarsia.compression.checking import check_plain, check_reads_text
 from intarsia.compression.pruning.finding import BlocksFinding, Ranked
 from intarsia.compression.pruning.ranking import Worth, divergence, worth
 from intarsia.compression.pruning.rebuilding import filled, main_output, prove, prove_blocks, skeleton, text_config

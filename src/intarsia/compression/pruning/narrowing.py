@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from intarsia.compression.checking import check_plain, check_reads_text
 from intarsia.compression.linears import Linear, linears
-from intarsia.compression.pruning.checking import check_plain, check_reads_text
 from intarsia.compression.pruning.parts import Attention, Cuts, Mlp, attention_of, mlp_of, width_key
 from intarsia.compression.pruning.rebuilding import filled, prove, said, skeleton, text_config
-from intarsia.compression.pruning.refitting import refit
+from intarsia.compression.refitting import refit
 from intarsia.compression.statistics import relative_error, told
 from intarsia.compression.walking import Walk
 from intarsia.errors import BadInput

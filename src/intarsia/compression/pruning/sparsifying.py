@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from intarsia.compression.linears import EXPERTS, Linear, expert_tensors, linears
+from intarsia.compression.checking import check_plain, check_reads_text
+from intarsia.compression.linears import Linear
 from intarsia.compression.pruning import masks
-from intarsia.compression.pruning.checking import check_plain, check_reads_text
 from intarsia.compression.pruning.sparsegpt import sparsegpt
 from intarsia.compression.statistics import LayerStats, collect, relative_error, told
+from intarsia.compression.targets import targets
 from intarsia.compression.walking import Walk
 from intarsia.errors import BadInput, Note
 from intarsia.progress import track
@@ -35,7 +36,7 @@ def prune(model: Model, config: PruneConfig, calibration: Sequence[Text] | None)
     _check(config)
     new = model.copy()
     reads = config.method != "magnitude"
-    layers, kept = _targets(new, config, main_only=reads)
+    layers, kept = targets(new, "prune", config.skip, config.ratios, main_only=reads)
     shares = {layer.name: _share(layer.name, config) for layer in layers}
     _check_layers(layers, shares, config)
     facts: dict[str, dict[str, float]] = {}
@@ -70,32 +71,6 @@ def _check(config: PruneConfig) -> None:
     for pattern, ratio in config.ratios.items():
         if not 0 <= ratio < 1:
             raise BadInput(f"ratios: {pattern}={ratio}: a share from 0 to below 1 is wanted")
-
-
-def _targets(model: Model, config: PruneConfig, main_only: bool) -> tuple[list[Linear], dict[str, str]]:
-    """The layers to prune, and what is left with the reason."""
-    inside = {m for tower in model.sites.towers.values() for block in tower.blocks for m in block.modules()}
-    chosen, kept = [], {}
-    matched: set[str] = set()
-    for layer in linears(model):
-        patterns = [p for p in (*config.skip, *config.ratios) if fnmatchcase(layer.name, p)]
-        matched.update(patterns)
-        if any(p in config.skip for p in patterns):
-            kept[layer.name] = "skip"
-        elif layer.module not in inside:
-            kept[layer.name] = "outside of the blocks"
-        elif main_only and layer.block is None:
-            kept[layer.name] = "not in the tower that reads text"
-        else:
-            chosen.append(layer)
-    if unknown := [p for p in (*config.skip, *config.ratios) if p not in matched]:
-        raise BadInput(f"no linear layer is called '{unknown[0]}': a pattern like '*.down_proj' is wanted")
-    if not chosen:
-        raise BadInput("nothing to prune: no linear layer of a block is left after `skip`")
-    if experts := expert_tensors(model.network):
-        kept |= dict.fromkeys(experts, EXPERTS)
-        warnings.warn("the experts of this network stay as they are: only its other layers are pruned", Note, 4)
-    return chosen, kept
 
 
 def _share(name: str, config: PruneConfig) -> Share:

@@ -1,5 +1,7 @@
 """Rounding that has seen text: scales folded into the network first (AWQ), then each block rounded on what the rounded
-blocks before it give (GPTQ)."""
+blocks before it give (GPTQ); and factors of low rank that make good the rest.
+
+Source of these: Zhang et al. 2024, QERA, arXiv 2410.06040, theorem 1 (W - Q(W) ~ A C in the norm of the inputs)."""
 
 from __future__ import annotations
 
@@ -10,10 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from intarsia.compression.factorization.factoring import factors, metric
+from intarsia.compression.factorization.ranks import saves
 from intarsia.compression.linears import Linear
 from intarsia.compression.quantization.folding import folds
 from intarsia.compression.quantization.gptq import DAMPING, gptq
-from intarsia.compression.quantization.grids import Grid, from_grid, round_to
+from intarsia.compression.quantization.grids import ROW, Grid, from_grid, round_to
 from intarsia.compression.quantization.mixed import Mixed, mixed
 from intarsia.compression.quantization.scaling import awq
 from intarsia.compression.statistics import LayerStats, collect, relative_error, told
@@ -30,25 +34,27 @@ Codes = tuple[Tensor, Tensor, Tensor | None]
 class Rounded:
     """- codes: of each layer by name. errors: mean squared change of a layer's outputs over the mean square of them.
     - scaled: names of the layers before whose input scales were folded, with the exponent. unscaled: the others.
-    - mix: the bits of each layer, where they were chosen."""
+    - mix: the bits of each layer, where they were chosen. factors: what is added to a rounded matrix, A and C."""
 
     codes: dict[str, Codes] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
     scaled: dict[str, float] = field(default_factory=dict)
     unscaled: list[str] = field(default_factory=list)
     mix: Mixed | None = None
+    factors: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 def calibrated(
     model: Model, layers: Sequence[Linear], grids: Mapping[str, Grid], windows: Sequence[Sequence[int]], *,
     scale: bool = True, feedback: bool = True, sequential: bool = True, damping: float = DAMPING,
-    average: float | None = None,
+    average: float | None = None, rank: int = 0,
 ) -> Rounded:  # fmt: skip
     """Round layers of a network, in place: their weights become the rounded ones.
 
     - grids: by name. scale: AWQ. feedback: GPTQ, else the nearest point. sequential: a block's inputs are those that
       the rounded blocks before it give; else those of the network as it was (one pass over the text). average: bits a
-      weight in the mean, chosen layer by layer, in place of the grids' (see `mixed`)."""
+      weight in the mean, chosen layer by layer, in place of the grids' (see `mixed`). rank: of the factors that make
+      good what rounding did; none where they would have as many weights as the layer."""
     out = Rounded()
     if scale:
         _fold(model, layers, grids, collect(model, layers, windows), out)
@@ -59,14 +65,14 @@ def calibrated(
     if at_once := [layer for layer in layers if layer not in walked]:
         stats = collect(model, at_once, windows)
         for layer in at_once:
-            _round(layer, grids[layer.name], stats.get(layer.name), feedback, damping, out)
+            _round(layer, grids[layer.name], stats.get(layer.name), feedback, damping, rank, out)
     if walked:
         walk = Walk(model, windows)
         for index in walk.blocks("rounding blocks"):
             if some := [layer for layer in walked if layer.block == index]:
                 stats = walk.look(some)
                 for layer in some:
-                    _round(layer, grids[layer.name], stats.get(layer.name), feedback, damping, out)
+                    _round(layer, grids[layer.name], stats.get(layer.name), feedback, damping, rank, out)
         if not scale:
             told(walk.seen)  # else it was told of the same text before
     return out
@@ -86,13 +92,20 @@ def _fold(
     out.unscaled = [layer.name for layer in layers if layer.name not in out.scaled]
 
 
-def _round(layer: Linear, grid: Grid, stats: LayerStats | None, feedback: bool, damping: float, out: Rounded) -> None:
+def _round(
+    layer: Linear, grid: Grid, stats: LayerStats | None, feedback: bool, damping: float, rank: int, out: Rounded
+) -> None:
     weight = layer.weight.float()
     if stats is None or not stats.count or not feedback:  # a layer that no text reached has the nearest points
         codes = round_to(weight, grid)
     else:
         codes = gptq(weight, stats.moment, grid, damping=damping)
     new = from_grid(*codes, grid, torch.float32)
+    if saves(layer.shape, rank):
+        left, right = factors(weight - new, metric("whitened", layer.shape[1], stats), rank)
+        left, right = (from_grid(*round_to(half.float(), ROW), ROW, torch.float32) for half in (left, right))
+        out.factors[layer.name] = left, right
+        new = new + left @ right
     if stats is not None and stats.count:
         out.errors[layer.name] = relative_error(new - weight, weight, stats.moment)
     layer.set(new)

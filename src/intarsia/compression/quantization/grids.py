@@ -55,6 +55,10 @@ class Grid:
         return cls(int(bits), None if group == "row" else int(group), kind == "symmetric")
 
 
+ROW = Grid(8, None, True)
+"""8 bits with one scale a row: nearly free."""
+
+
 def legal_group(width: int, wanted: int) -> int:
     """The largest divisor of `width` that is not above `wanted`: a row is never padded silently."""
     return max(d for d in range(1, min(wanted, width) + 1) if width % d == 0)

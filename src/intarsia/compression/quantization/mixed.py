@@ -17,6 +17,7 @@ from intarsia.compression.quantization.gptq import DAMPING, gptq
 from intarsia.compression.quantization.grids import Grid, from_grid, round_to
 from intarsia.compression.searching.allocation import allocate
 from intarsia.compression.searching.sensitivity import Sensitivity, sensitivity
+from intarsia.compression.statistics import some_windows
 from intarsia.errors import BadInput
 from intarsia.progress import track
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from intarsia.models import Model
 
 BITS = (3, 4, 5, 6, 8)
-READ = 2048  # tokens: a backward pass takes three times as long as a forward
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def mixed(
     Raises `BadInput` for an average outside 3 to 8."""
     if not BITS[0] <= average <= BITS[-1]:
         raise BadInput(f"average_bits: between {BITS[0]} and {BITS[-1]} is possible (given: {average:g})")
-    heard = sensitivity(model, layers, _some(windows), seed)
+    heard = sensitivity(model, layers, some_windows(windows), seed)
     harms = harms_of(layers, grids, heard, feedback, damping)
     costs = [[bits * layer.weight.numel() for bits in BITS] for layer in layers]
     weights = sum(layer.weight.numel() for layer in layers)
@@ -78,15 +78,4 @@ def harms_of(
                 codes = round_to(weight, grid)
             row.append(heard.of(layer.name, from_grid(*codes, grid, torch.float32) - weight))
         out.append(row)
-    return out
-
-
-def _some(windows: Sequence[Sequence[int]]) -> list[Sequence[int]]:
-    """The first windows, of `READ` tokens."""
-    out, count = [], 0
-    for window in windows:
-        if out and count >= READ:
-            break
-        out.append(window)
-        count += len(window)
     return out

@@ -15,10 +15,11 @@ from transformers.pytorch_utils import Conv1D
 
 from intarsia.compression import QuantizeConfig
 from intarsia.compression.calibration import calibration_windows
+from intarsia.compression.factorization.modules import FactoredLinear, fill_factors, has_factors, lay_factors
 from intarsia.compression.linears import EXPERTS, expert_tensors, linears, matrix, tables_and_heads
 from intarsia.compression.quantization.calibrated import Rounded, calibrated
-from intarsia.compression.quantization.grids import Grid, legal_group
-from intarsia.compression.quantization.hf import IntarsiaQuantizationConfig, IntarsiaQuantizer
+from intarsia.compression.quantization.grids import ROW, Grid, legal_group
+from intarsia.compression.quantization.hf import IntarsiaQuantizationConfig, factors_of, mark
 from intarsia.compression.quantization.mixed import BITS
 from intarsia.compression.quantization.modules import (
     QuantConv1D,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from intarsia.data import Text
 
 NAME = "compression.quantize"
-ROW = Grid(8, None, True)
 SMALLEST_GROUP = 8
 
 
@@ -46,6 +46,8 @@ def quantize(model: Model, config: QuantizeConfig, calibration: Sequence[Text] |
     """See `intarsia.compression.quantize`."""
     if has_codes(model.network):
         raise BadInput("the model is quantized already; quantize the original, or `dequantize` it first")
+    if config.rank and has_factors(model.network):
+        raise BadInput("rank: layers of this network are factored already; quantize them without a rank of their own")
     if config.average_bits is not None:
         # Groups, scheme and input scales are those of the nearest whole number of bits.
         config = config.model_copy(update={"bits": min(BITS, key=lambda bits: abs(bits - config.average_bits))})
@@ -57,8 +59,9 @@ def quantize(model: Model, config: QuantizeConfig, calibration: Sequence[Text] |
     parameters = sum(p.numel() for p in network.parameters())
     before = _bytes(network)
     rounded = None
-    if config.method != "nearest" or config.average_bits is not None:
+    if config.method != "nearest" or config.average_bits is not None or config.rank:
         rounded = _calibrated(model, plan, config, calibration)
+        _put_factors(network, plan, rounded)
     originals = {name: network.get_submodule(name) for names in plan.modules.values() for name in names}
     weights = {name: matrix(module) for name, module in originals.items()}
     lay_out(network, plan)
@@ -70,10 +73,7 @@ def quantize(model: Model, config: QuantizeConfig, calibration: Sequence[Text] |
             else:
                 module.fill(weight)
             originals.pop(name)
-    network.config.quantization_config = plan
-    network.hf_quantizer = IntarsiaQuantizer(plan)
-    network.is_quantized = True
-    network.quantization_method = plan.quant_method
+    mark(network, plan)
     changed = model.with_network(network, technique=NAME, config=config.model_dump(mode="json"))
     changed.extras[NAME] = {
         "bits": config.bits,
@@ -85,6 +85,9 @@ def quantize(model: Model, config: QuantizeConfig, calibration: Sequence[Text] |
     }
     if rounded is not None:
         changed.extras[NAME] |= {"errors": rounded.errors, "scaled": rounded.scaled, "unscaled": rounded.unscaled}
+        if config.rank:
+            changed.extras[NAME]["rank"] = config.rank
+            changed.extras[NAME]["factored"] = sorted(plan.factors)
         if (mix := rounded.mix) is not None:
             changed.extras[NAME] |= {
                 "average_bits": config.average_bits,
@@ -105,13 +108,29 @@ def _calibrated(
     windows = calibration_windows(model, texts, config.tokens)
     out = calibrated(
         model, layers, grids, windows, scale="awq" in config.method, feedback="gptq" in config.method,
-        sequential=config.sequential, damping=config.damping, average=config.average_bits,
+        sequential=config.sequential, damping=config.damping, average=config.average_bits, rank=config.rank,
     )  # fmt: skip
     if out.mix is not None:
         plan.modules = {}
         for name, grid in (grids | out.mix.grids).items():
             plan.modules.setdefault(str(grid), []).append(name)
     return out
+
+
+def _put_factors(network: nn.Module, plan: IntarsiaQuantizationConfig, rounded: Rounded) -> None:
+    """Put what makes good the rounding error beside the layers, to be rounded to 8 bits itself."""
+    made = rounded.factors
+    if not made:
+        return
+    plan.factors |= {name: left.shape[1] for name, (left, _) in made.items()}
+    lay_factors(network, plan.factors, based=made)
+    for name, pair in made.items():
+        fill_factors(network.get_submodule(name), *pair)  # type: ignore[arg-type]
+        rounded.codes[f"{name}.base"] = rounded.codes.pop(name)
+    plan.modules = {
+        grid: [f"{name}.base" if name in made else name for name in names] for grid, names in plan.modules.items()
+    }
+    plan.modules.setdefault(str(ROW), []).extend(f"{name}.{part}" for name in made for part in ("first", "second"))
 
 
 def _plan(network: nn.Module, config: QuantizeConfig) -> tuple[IntarsiaQuantizationConfig, dict[str, str]]:
@@ -152,7 +171,7 @@ def _plan(network: nn.Module, config: QuantizeConfig) -> tuple[IntarsiaQuantizat
     if experts := expert_tensors(network):
         kept |= dict.fromkeys(experts, EXPERTS)
         warnings.warn("the experts of this network stay as they are: only its other layers shrink", Note, stacklevel=4)
-    return IntarsiaQuantizationConfig(modules, ties, config.kernel), dict(sorted(kept.items()))
+    return IntarsiaQuantizationConfig(modules, ties, config.kernel, factors_of(network)), dict(sorted(kept.items()))
 
 
 def _candidates(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -195,7 +214,9 @@ def _scale_of(module: Any) -> float | None:
 
 
 def lay_out(network: Any, plan: IntarsiaQuantizationConfig) -> None:
-    """Put empty quantized modules where `plan` says; their codes are loaded or filled afterwards."""
+    """Put empty quantized and factored modules where `plan` says; what they hold is loaded or filled afterwards."""
+    rounded = {name for names in plan.modules.values() for name in names}
+    lay_factors(network, plan.factors, {name for name in plan.factors if f"{name}.base" in rounded})
     for text, names in plan.modules.items():
         for name in names:
             old = network.get_submodule(name)
@@ -233,7 +254,11 @@ def _drop_ties(network: Any) -> None:
 
 
 def lay_plain(network: Any, dtype: torch.dtype | None = None) -> Any:
-    """Put ordinary modules with the rounded weights in the place of the quantized ones (in `network` itself)."""
+    """Put ordinary modules with the rounded weights in the place of the quantized ones, and factors multiplied out in
+    the place of the factored ones (in `network` itself)."""
+    for name, module in list(network.named_modules()):
+        if isinstance(module, FactoredLinear):
+            exchange(network, name, module.dense(dtype))
     made: dict[int, nn.Parameter] = {}
     for name, module in list(network.named_modules()):
         if isinstance(module, Quantized | TiedHead | TiedEmbedding):
@@ -260,7 +285,7 @@ def _plain(module: Any, weight: nn.Parameter) -> nn.Module:
 
 def dequantize(model: Model) -> Model:
     """See `intarsia.compression.dequantize`."""
-    if not has_codes(model.network):
+    if not has_codes(model.network) and not has_factors(model.network):
         return model.copy()
     quantized = model.network
     config = type(quantized.config).from_dict(

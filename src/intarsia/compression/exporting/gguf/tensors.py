@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from intarsia.compression.exporting.gguf.blocks import table_of
+from intarsia.compression.factorization.modules import has_factors
 from intarsia.compression.quantization.modules import QuantEmbedding, Quantized, TiedHead
 from intarsia.errors import BadInput
 from intarsia.models import Model
@@ -89,6 +90,8 @@ def _expected(network: Any) -> nn.Module:
 def _same_modules(network: nn.Module, expected: nn.Module) -> None:
     if guest_of(network) is not None:
         raise BadInput("an adapter stands beside this network and GGUF cannot hold it; merge it into the weights first")
+    if has_factors(network):
+        raise BadInput("layers of this network are factored, and GGUF knows dense ones only; `dequantize` it first")
     ours, theirs = dict(network.named_modules()), dict(expected.named_modules())
     for name in sorted(ours.keys() ^ theirs.keys()):
         what = f"has {name} ({type(ours[name]).__name__})" if name in ours else f"has no {name}"

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from intarsia.compression import ExportConfig, QuantizeConfig
-from intarsia.compression.exporting.exported import exported
+from intarsia.compression.exporting.exported import exported, without_factors
 from intarsia.compression.exporting.gguf.blocks import BLOCK, BLOCKS, TYPES, Stored, own_type, store, table_of
 from intarsia.compression.exporting.gguf.checking import check_file
 from intarsia.compression.exporting.gguf.metadata import add_hyperparameters, check_config, rope_factors
@@ -35,7 +35,7 @@ def export(model: Model, config: ExportConfig) -> Model:
     check(model)
     if config.group_size % BLOCK:
         raise BadInput(f"group_size {config.group_size}: GGUF's blocks are {BLOCK} weights; take a multiple of {BLOCK}")
-    quantized = model
+    quantized = model = without_factors(model)
     if not has_codes(model.network):
         quantized = quantize(model, QuantizeConfig(bits=config.bits, group_size=config.group_size, kernel="reference"))
     types = {}
