@@ -1,8 +1,8 @@
 """What a detector that saw one kind of machine's text makes of others: new topics, prompts, generators, a new domain.
 
-Trained on essays of people and of gpt-3.5 asked plainly; thresholds by other people's essays. Beside the default (alone,
-and with the signed encoder as its third voice), words alone and an encoder, Synthetic-Siamese in the paper's form and in the signed one, with references that gpt-3.5 wrote on
-the same topic in another draw."""
+Trained on essays of people and of gpt-3.5 asked plainly; thresholds by other people's essays. Beside the default (alone
+and with the signed encoder as its third voice), words alone, an encoder, and Synthetic-Siamese in the paper's form and
+in the signed one, with references that gpt-3.5 wrote on the same topic in another draw."""
 
 from __future__ import annotations
 
