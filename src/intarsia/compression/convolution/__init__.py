@@ -1,0 +1,34 @@
+"""Convolutional networks made small: batch norms told anew, filters on few values, fewer filters, compact filters, and
+architectures searched for in a network that holds them all.
+
+The techniques work on a `Model`; the functions here on any `nn.Module` that maps pixels [picture, channel, height,
+width] to logits, and on transformers' networks for pictures:
+
+    small = prune_network(network, pixels, times=4)           # truly narrower
+    recover(small, pixels, labels, teacher=network)           # learn from what it was; batch norms last
+    quantize_network(small, "int8", pixels=pixels)            # in place; quantize last
+    save_network(small, "folder"); load_network("folder", make())   # make(): the network as it was built at first"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "Lesson": "recovering",
+    "accuracy": "networks",
+    "bytes_at_rest": "zeroing",
+    "prune_network": "narrowing",
+    "quantize_network": "quantizing",
+    "recover": "recovering",
+    "reestimate": "normalising",
+    "zero_network": "zeroing",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    # These need torch, which the catalog must not wait for.
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
