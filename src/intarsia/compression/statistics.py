@@ -8,9 +8,10 @@ Source: H is the Hessian of the squared error of a layer's output, up to a facto
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 WINDOW, TOKENS = 512, 4096
 HEARD = 2048  # tokens for a backward pass, which takes three times as long as a forward
 ROWS = 2048  # tokens in one forward
+Run = tuple[Tensor | None, Callable[[], Any]]
+"""[row, token] the real tokens of a batch (None: all are), and what runs the network, or a part of it, on the batch."""
 
 
 @dataclass
@@ -118,11 +121,23 @@ def collect(model: Model, layers: Sequence[Linear], windows: Sequence[Sequence[i
     """Statistics of the inputs of layers, by name, over windows of token ids. Layers that never ran are missing.
 
     Warns where a layer has more inputs than there are tokens."""
+    return collect_over(model, layers, text_runs(model, windows))
+
+
+def text_runs(model: Model, windows: Sequence[Sequence[int]]) -> list[Run]:
+    """The network over windows of token ids, as runs."""
+    more = uncached(model)
+    return [(b.mask, partial(model.network, **b.kwargs, **more)) for b in batches(model, windows)]
+
+
+@torch.no_grad()
+def collect_over(model: Model, layers: Sequence[Linear], runs: Sequence[Run]) -> dict[str, LayerStats]:
+    """As `collect`, over whatever runs the network, or a part of it."""
     collector = Collector()
     with watching(model, {layer.name: layer.module for layer in layers}, collector.seen):
-        for batch in track(list(batches(model, windows)), "reading calibration text"):
-            collector.next(batch.mask)
-            model.network(**batch.kwargs, **uncached(model))
+        for mask, run in track(list(runs), "reading calibration text"):
+            collector.next(mask)
+            run()
     found = collector.stats()
     told(found)
     return found

@@ -28,11 +28,7 @@ class Weights:
 
     def of(self, words: int, heard: Sequence[str] | None = None) -> np.ndarray:
         """[voice] for a text of so many words; voices that are not `heard` count nothing."""
-        share = float(_share(np.array([words]))[0])
-        weights = (1 - share) * self.short + share * self.long
-        if heard is not None:
-            weights = np.where([voice in heard for voice in self.voices], weights, 0.0)
-        return weights
+        return at_lengths([self], np.array([words]), heard)[0, 0]
 
     @staticmethod
     def fit(
@@ -74,8 +70,12 @@ class Weights:
 
 
 def at_lengths(sums: Sequence[Weights], words: np.ndarray, heard: Sequence[str] | None = None) -> np.ndarray:
-    """[text, sum, voice] weights for texts of so many words [text]."""
-    return np.stack([np.stack([one.of(int(n), heard) for one in sums]) for n in words])
+    """[text, sum, voice] weights for texts of so many words [text]; voices that are not `heard` count nothing."""
+    share = _share(words)[:, None, None]
+    weights = (1 - share) * np.stack([one.short for one in sums]) + share * np.stack([one.long for one in sums])
+    if heard is not None:
+        weights = np.where([voice in heard for voice in sums[0].voices], weights, 0.0)
+    return weights
 
 
 def joined(sums: np.ndarray) -> np.ndarray:

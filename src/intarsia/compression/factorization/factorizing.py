@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from intarsia.compression.calibration import calibration_windows
-from intarsia.compression.checking import check_plain, check_reads_text
+from intarsia.compression.checking import check_plain
 from intarsia.compression.factorization.crossing import crossed
 from intarsia.compression.factorization.factoring import factors, metric, refitted
 from intarsia.compression.factorization.modules import fill_factors, lay_factors
 from intarsia.compression.factorization.ranks import Ranks, Rule, check_budget, chosen, same_share, saves
+from intarsia.compression.factorization.reading import Reading, reading_of
 from intarsia.compression.linears import Linear
 from intarsia.compression.quantization.hf import IntarsiaQuantizationConfig, mark
 from intarsia.compression.searching.sensitivity import sensitivity
-from intarsia.compression.statistics import LayerStats, collect, relative_error, some_windows, told
+from intarsia.compression.statistics import LayerStats, collect_over, relative_error, some_windows, told
 from intarsia.compression.targets import targets
 from intarsia.compression.walking import Walk
 from intarsia.errors import BadInput, Note
@@ -26,11 +26,10 @@ from intarsia.progress import track
 
 if TYPE_CHECKING:
     from intarsia.compression.factorization.technique import FactorizeConfig
-    from intarsia.data import Text
+    from intarsia.data import ImageText, Text
     from intarsia.models import Model
 
 WHO = "compression.factorize"
-Windows = Sequence[Sequence[int]]
 
 
 class Factors:
@@ -47,36 +46,42 @@ class Factors:
         layer.set(left.double() @ right.double())
 
 
-def factorize(model: Model, config: FactorizeConfig, calibration: Sequence[Text] | None) -> Model:
+def factorize(
+    model: Model, config: FactorizeConfig, calibration: Sequence[Text] | None, images: Sequence[ImageText] | None
+) -> Model:
     """See `intarsia.compression.factorization.technique.factorize`."""
     check_plain(model, WHO, "factor")
-    rule = _rule(model, config)
-    reads = config.method != "plain" or rule == "sensitivity"
+    rule = _rule(model, config, bool(images))
     new = model.copy()
     layers, kept = targets(new, "factor", config.skip)
     layers = _own(new, layers, kept)
     if config.rank is None:
         check_budget(layers, config.keep)
-    windows: Windows = []
-    if reads:
-        windows = calibration_windows(model, calibration, config.tokens)
-        check_reads_text(model, windows, f"{WHO} (method plain needs no text)", pairs=True)
-    ranks = _ranks(new, layers, config, rule, windows)
-    kept |= {layer.name: "no smaller as factors" for layer in layers if layer.name not in ranks.of}
-    out = _factors(model, new, [layer for layer in layers if layer.name in ranks.of], ranks.of, config, windows)
+    reading = Reading()
+    if config.method != "plain" or rule == "sensitivity":
+        reading = reading_of(model, calibration, images, config.tokens, WHO)
+    ranks = _ranks(new, layers, config, rule, reading)
+    out = _factors(model, new, [layer for layer in layers if layer.name in ranks.of], ranks.of, config, reading)
+    for layer in layers:
+        if layer.name in ranks.unseen or (layer.name in ranks.of and layer.name not in out.pairs):
+            kept[layer.name] = "nothing that was read reached it"
+        elif layer.name not in out.pairs:
+            kept[layer.name] = "no rank pays" if config.rank is None else "no smaller as factors"
+    if not out.pairs:
+        raise BadInput(f"{WHO}: what was read reached no layer; method plain needs no text")
     return _changed(new, config, rule, layers, ranks, out, kept)
 
 
-def _rule(model: Model, config: FactorizeConfig) -> Rule:
+def _rule(model: Model, config: FactorizeConfig, looks: bool) -> Rule:
     """How ranks are chosen. Raises `BadInput` where that cannot be."""
     pairs = getattr(model.config, "is_encoder_decoder", False)
-    hears = "logits" in model.sites and not pairs
+    hears = "logits" in model.sites and not pairs and not looks
     if config.rank is not None:
         if config.ranks not in ("auto", "uniform"):
             raise BadInput(f"rank {config.rank} is for all layers: ranks {config.ranks} would choose others; give one")
         return "uniform"
     if config.ranks == "sensitivity" and not hears:
-        what = "is an encoder-decoder" if pairs else "predicts no tokens"
+        what = "is an encoder-decoder" if pairs else "looks at pictures" if looks else "predicts no tokens"
         raise BadInput(f"ranks sensitivity: {type(model.network).__name__} {what}; take energy")
     if config.ranks != "auto":
         return config.ranks
@@ -102,7 +107,7 @@ def _own(model: Model, layers: Sequence[Linear], kept: dict[str, str]) -> list[L
     return chosen
 
 
-def _ranks(model: Model, layers: Sequence[Linear], config: FactorizeConfig, rule: Rule, windows: Windows) -> Ranks:
+def _ranks(model: Model, layers: Sequence[Linear], config: FactorizeConfig, rule: Rule, reading: Reading) -> Ranks:
     if config.rank is not None:
         ranks = Ranks({layer.name: config.rank for layer in layers if saves(layer.shape, config.rank)})
         if not ranks.of:
@@ -118,37 +123,40 @@ def _ranks(model: Model, layers: Sequence[Linear], config: FactorizeConfig, rule
         return ranks
     if rule == "uniform":
         return same_share(layers, config.keep)
-    if rule == "sensitivity":
-        heard = sensitivity(model, layers, some_windows(windows))
-        return chosen(layers, config.keep, config.method, heard.stats, heard, config.damping)
-    stats = collect(model, layers, windows) if windows else {}
-    return chosen(layers, config.keep, config.method, stats, None, config.damping)
+    heard = sensitivity(model, layers, some_windows(reading.windows)) if rule == "sensitivity" else None
+    stats = heard.stats if heard is not None else collect_over(model, layers, reading.runs(model)) if reading else None
+    return chosen(layers, config.keep, config.method, stats, heard, config.damping)
 
 
 def _factors(
     model: Model, new: Model, layers: Sequence[Linear], ranks: Mapping[str, int], config: FactorizeConfig,
-    windows: Windows,
+    reading: Reading,
 ) -> Factors:  # fmt: skip
     """The factors of every layer; the weights of `new` become their products."""
     out = Factors()
-    if not windows or config.method == "plain":
+    if config.method == "plain":
         for layer in track(list(layers), "factoring"):
             _factor(layer, ranks[layer.name], None, config, out)
         return out
     pairs = getattr(model.config, "is_encoder_decoder", False)
-    walked = [layer for layer in layers if config.sequential and not pairs and layer.block is not None]
+    steps = config.sequential and bool(reading.windows) and not pairs
+    walked = [layer for layer in layers if steps and layer.block is not None]
     if at_once := [layer for layer in layers if layer not in walked]:
-        stats = collect(new, at_once, windows)
-        for layer in track(at_once, "factoring"):
-            _factor(layer, ranks[layer.name], stats.get(layer.name), config, out)
+        stats = collect_over(new, at_once, reading.runs(new))
+        for layer in track([layer for layer in at_once if _seen(layer, stats)], "factoring"):
+            _factor(layer, ranks[layer.name], stats[layer.name], config, out)
     if walked:
-        _walk(model, new, walked, ranks, config, windows, out)
+        _walk(model, new, walked, ranks, config, reading.windows, out)
     return out
+
+
+def _seen(layer: Linear, stats: Mapping[str, LayerStats]) -> bool:
+    return layer.name in stats and stats[layer.name].count > 0
 
 
 def _walk(
     model: Model, new: Model, layers: Sequence[Linear], ranks: Mapping[str, int], config: FactorizeConfig,
-    windows: Windows, out: Factors,
+    windows: Sequence[Sequence[int]], out: Factors,
 ) -> None:  # fmt: skip
     walk = Walk(new, windows)
     before = Walk(model, windows, still=True) if config.refit else None
@@ -159,8 +167,9 @@ def _walk(
         some = [layer for layer in layers if layer.block == index]
         weights = {layer.name: layer.weight.clone() for layer in some}
         stats = walk.look(some) if some else {}
+        some = [layer for layer in some if _seen(layer, stats)]
         for layer in some:
-            _factor(layer, ranks[layer.name], stats.get(layer.name), config, out)
+            _factor(layer, ranks[layer.name], stats[layer.name], config, out)
         if before is None or not some:
             continue
         twins = [(replace(layer, module=model.network.get_submodule(layer.name)), layer) for layer in some]
@@ -188,14 +197,15 @@ def _changed(
 ) -> Model:  # fmt: skip
     network = new.network
     shapes = {layer.name: layer.shape for layer in layers}
-    plan = IntarsiaQuantizationConfig(factors=dict(ranks.of))
+    made = {name: left.shape[1] for name, (left, _) in out.pairs.items()}
+    plan = IntarsiaQuantizationConfig(factors=made)
     lay_factors(network, plan.factors)
     for name, pair in out.pairs.items():
         fill_factors(network.get_submodule(name), *pair)  # type: ignore[arg-type]
     mark(network, plan)
     changed = new.with_network(network, technique=WHO, config=config.model_dump(mode="json"))
     before = sum(o * i for o, i in shapes.values())
-    after = sum(ranks.of[n] * (o + i) if n in ranks.of else o * i for n, (o, i) in shapes.items())
+    after = sum(made[n] * (o + i) if n in made else o * i for n, (o, i) in shapes.items())
     changed.extras[WHO] = {
         "method": config.method,
         "ranks": rule,
@@ -203,7 +213,7 @@ def _changed(
         "parameters": after,
         "layers": {
             name: {"rank": rank} | ({"error": out.errors[name]} if name in out.errors else {})
-            for name, rank in ranks.of.items()
+            for name, rank in made.items()
         },
         "kept": dict(sorted(kept.items())),
     }

@@ -32,12 +32,14 @@ SHARES = [step / 20 for step in range(1, 20)]  # of a layer's parameters, that m
 
 @dataclass(frozen=True)
 class Ranks:
-    """- of: rank by layer, without those that stay dense. predicted: KL in nats a token that the choice is expected to
-    cost, and uniform, that one share for all layers would; None where ranks were not chosen by sensitivity."""
+    """- of: rank by layer, without those that stay dense. unseen: layers that nothing reached, which stay so too.
+    - predicted: KL in nats a token that the choice is expected to cost, and uniform, that one share for all layers
+      would; None where ranks were not chosen by sensitivity."""
 
     of: dict[str, int]
     predicted: float | None = None
     uniform: float | None = None
+    unseen: frozenset[str] = frozenset()
 
 
 def rank_of(shape: tuple[int, int], share: float) -> int:
@@ -66,12 +68,15 @@ def same_share(layers: Sequence[Linear], keep: float) -> Ranks:
 
 @torch.no_grad()
 def chosen(
-    layers: Sequence[Linear], keep: float, method: Method, stats: Mapping[str, LayerStats],
+    layers: Sequence[Linear], keep: float, method: Method, stats: Mapping[str, LayerStats] | None = None,
     heard: Sensitivity | None = None, damping: float = DAMPING,
 ) -> Ranks:  # fmt: skip
     """The ranks of least harm in sum whose factors keep `keep` of all layers' parameters, dense layers among them.
 
-    - heard: harms are KL in nats a token; else each is the share of a layer's outputs that is lost (its energy)."""
+    - stats: of their inputs; None: the unit matrix stands for each. heard: harms are KL in nats a token; else each is
+      the share of a layer's outputs that is lost (its energy)."""
+    unseen = frozenset(x.name for x in layers if stats is not None and not (x.name in stats and stats[x.name].count))
+    layers, stats = [layer for layer in layers if layer.name not in unseen], stats or {}
     harms, costs, options, even = [], [], [], 0.0
     for layer in track(list(layers), "weighing ranks"):
         curve = harm_of(layer, method, stats.get(layer.name), heard, damping)
@@ -84,7 +89,7 @@ def chosen(
     found = allocate(harms, costs, keep * sum(layer.weight.numel() for layer in layers))
     picked = {layer.name: options[n][i] for n, (layer, i) in enumerate(zip(layers, found.chosen, strict=True))}
     of = {name: rank for name, rank in picked.items() if rank is not None}
-    return Ranks(of) if heard is None else Ranks(of, found.harm, even)
+    return Ranks(of, unseen=unseen) if heard is None else Ranks(of, found.harm, even, unseen)
 
 
 def harm_of(

@@ -9,7 +9,7 @@ from pydantic import Field
 from intarsia.catalog import Config, technique
 
 if TYPE_CHECKING:
-    from intarsia.data import Text
+    from intarsia.data import ImageText, Text
     from intarsia.models import Model
 
 
@@ -52,7 +52,13 @@ class FactorizeConfig(Config):
     "arXiv 2312.05821, §3; Goel et al. 2020, arXiv 2003.11066, §3.2-3.3",
     example={"method": "plain", "keep": 0.9},
 )
-def factorize(model: Model, config: FactorizeConfig, *, calibration: list[Text] | None = None) -> Model:
+def factorize(
+    model: Model,
+    config: FactorizeConfig,
+    *,
+    calibration: list[Text] | None = None,
+    images: list[ImageText] | None = None,
+) -> Model:
     """Low-rank factorization: the matrix of a linear layer becomes a product A C of two that have fewer parameters.
 
     A layer [out, in] at rank r has r (out + in) weights. Of all layers in the blocks (`nn.Linear`, GPT-2's `Conv1D`)
@@ -68,9 +74,11 @@ def factorize(model: Model, config: FactorizeConfig, *, calibration: list[Text] 
 
     - calibration: texts of the domain the model is meant for; by default Python's documentation, where it is installed.
       Method plain reads none, unless ranks are to be chosen by sensitivity.
+    - images: pictures for networks that look at some; the text tower of CLIP and its like reads their captions, or
+      `calibration`. Layers that nothing reached stay dense.
 
     Raises `BadInput` for quantized and factored networks, settings that contradict each other, a budget that no rank
-    keeps, and, where text is read, networks that take more than a text."""
+    keeps, and networks that take more than a text where they were given no images."""
     from intarsia.compression.factorization.factorizing import factorize as run
 
-    return run(model, config, calibration)
+    return run(model, config, calibration, images)

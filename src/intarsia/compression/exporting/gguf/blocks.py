@@ -42,6 +42,7 @@ BLOCKS = {
     "Q8_0": BlockType(8, False),
 }
 TYPES = (*BLOCKS, "F16", "BF16", "F32")
+WHOLE = 128  # weights: types with a minimum are read rightly in rows of a multiple of this
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,23 @@ def own_type(module: nn.Module) -> str | None:
     table = table_of(module)
     if not isinstance(table, Quantized):
         return None
-    return next((name for name in BLOCKS if _own_codes(table, BLOCKS[name]) is not None), None)
+    return next((name for name in readable(table.width) if _own_codes(table, BLOCKS[name]) is not None), None)
+
+
+def readable(width: int) -> list[str]:
+    """The block types that a matrix with rows of `width` weights may have, from the smallest.
+
+    Not those with a minimum where 128 does not divide the row: ik_llama.cpp 0.1.5 then gives other numbers as soon as
+    32 tokens or more are read at once. The next type with as many signed numbers holds the same codes."""
+    return [name for name, kind in BLOCKS.items() if not (kind.minimum and width % WHOLE)]
+
+
+def nearest_type(bits: int, width: int) -> str:
+    """The smallest type that has `bits` bits or more, for weights that are rounded anew; with a minimum where it may."""
+    wanted = "Q4_1" if bits <= 4 else "Q5_1" if bits == 5 else "Q8_0"
+    if wanted in readable(width):
+        return wanted
+    return "Q5_0" if bits <= 4 else "Q8_0"
 
 
 def store(module: nn.Module, weight: Tensor, name: str) -> Stored:

@@ -15,7 +15,18 @@ import torch
 
 from intarsia.compression import ExportConfig, QuantizeConfig
 from intarsia.compression.exporting.exported import exported, without_factors
-from intarsia.compression.exporting.gguf.blocks import BLOCK, BLOCKS, TYPES, Stored, own_type, store, table_of
+from intarsia.compression.exporting.gguf.blocks import (
+    BLOCK,
+    BLOCKS,
+    TYPES,
+    WHOLE,
+    Stored,
+    nearest_type,
+    own_type,
+    readable,
+    store,
+    table_of,
+)
 from intarsia.compression.exporting.gguf.checking import check_file
 from intarsia.compression.exporting.gguf.metadata import add_hyperparameters, check_config, rope_factors
 from intarsia.compression.exporting.gguf.tensors import ARCHITECTURES, Part, paired_rows, parts, shares_table
@@ -41,7 +52,8 @@ def export(model: Model, config: ExportConfig) -> Model:
     types = {}
     if config.embed == "int4":
         tables = ["model.embed_tokens"] if shares_table(quantized.network) else ["model.embed_tokens", "lm_head"]
-        types = dict.fromkeys(tables, "Q4_1")
+        width = quantized.network.get_input_embeddings().weight.shape[1]
+        types = dict.fromkeys(tables, nearest_type(4, width))
     folder = Path(tempfile.mkdtemp(prefix="intarsia-export-"))
     (folder / ENGINE).mkdir()
     facts = export_gguf(quantized, folder / ENGINE / "model.gguf", types)
@@ -113,7 +125,7 @@ def _chosen(found: Sequence[Part], types: dict[str, str]) -> dict[str, str]:
         if not any(fnmatchcase(p.owner, pattern) for p in matrices):
             hint = did_you_mean(pattern, [p.owner for p in matrices])
             raise BadInput(f"no matrix is called '{pattern}'{hint}; a shared head goes by the embedding's name")
-    chosen, odd = {}, []
+    chosen, odd, misread = {}, [], []
     for p in found:
         if p.width is None:
             chosen[p.name] = "F32"
@@ -122,10 +134,20 @@ def _chosen(found: Sequence[Part], types: dict[str, str]) -> dict[str, str]:
         if wanted in BLOCKS and p.width % BLOCK:
             odd.append((p.owner, p.width))
             wanted = "F16"
+        if wanted in BLOCKS and wanted not in readable(p.width):
+            misread.append((p.owner, p.width, wanted))
         chosen[p.name] = wanted
     if odd:
         warnings.warn(
             f"{len(odd)} matrices become F16: {BLOCK} does not divide their rows (first: {odd[0][0]}, {odd[0][1]})",
+            Note,
+            stacklevel=4,
+        )
+    if misread:
+        owner, width, kind = misread[0]
+        warnings.warn(
+            f"{len(misread)} matrices are {kind} with rows that {WHOLE} does not divide (first: {owner}, {width}): "
+            "ik_llama.cpp 0.1.5 reads these wrongly; take Q5_0 or Q8_0",
             Note,
             stacklevel=4,
         )
@@ -136,8 +158,7 @@ def _kept(part: Part) -> str:
     """The type nearest to what a matrix is in the network."""
     table = table_of(part.module)
     if isinstance(table, Quantized):
-        bits = table.grid.bits
-        return own_type(table) or ("Q4_1" if bits <= 4 else "Q5_1" if bits == 5 else "Q8_0")
+        return own_type(table) or nearest_type(table.grid.bits, table.width)
     if table.weight.dtype not in FLOATS:
         raise BadInput(f"{part.owner} holds {table.weight.dtype}; GGUF takes {', '.join(map(str, FLOATS))}")
     return FLOATS[table.weight.dtype]
