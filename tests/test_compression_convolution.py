@@ -142,10 +142,9 @@ def test_a_narrower_network_is_the_masked_one(make, score):
     masked = copy.deepcopy(network)
     state = masked.state_dict()
     for use in channels.uses:
-        if use.name.endswith(("weight", "bias")) and use.dim == 0 and "classifier" not in use.name:
-            if not use.name.startswith("head"):
-                lost = torch.tensor([int(u) in gone for u in use.units])
-                state[use.name][lost] = 0
+        head = use.name.startswith("head") or "classifier" in use.name
+        if use.name.endswith(("weight", "bias")) and use.dim == 0 and not head:
+            state[use.name][torch.tensor([int(u) in gone for u in use.units])] = 0
     assert torch.allclose(all_answers(small, pixels), all_answers(masked, pixels), atol=1e-5)
     assert not torch.allclose(all_answers(small, pixels), all_answers(network, pixels), atol=1e-2)
     assert tensor_bytes(small) == bytes_without(network, channels, gone) < 0.4 * tensor_bytes(network)

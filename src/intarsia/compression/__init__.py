@@ -16,6 +16,20 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from intarsia.catalog import Config, technique
+from intarsia.compression.convolution.technique import (
+    DistilFiltersConfig,
+    ExportFiltersConfig,
+    FactorizeFiltersConfig,
+    PruneFiltersConfig,
+    QuantizeFiltersConfig,
+    RenormalizeConfig,
+    distil_filters,
+    export_filters,
+    factorize_filters,
+    prune_filters,
+    quantize_filters,
+    renormalize,
+)
 from intarsia.compression.distillation.technique import DistilConfig, distil
 from intarsia.compression.factorization.technique import FactorizeConfig, factorize
 from intarsia.compression.pruning.technique import (
@@ -35,21 +49,33 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DistilConfig",
+    "DistilFiltersConfig",
     "DropBlocksConfig",
     "ExportConfig",
+    "ExportFiltersConfig",
     "FactorizeConfig",
+    "FactorizeFiltersConfig",
     "NarrowConfig",
     "PruneConfig",
+    "PruneFiltersConfig",
     "QuantizeConfig",
+    "QuantizeFiltersConfig",
+    "RenormalizeConfig",
     "TrimVocabularyConfig",
     "dequantize",
     "distil",
+    "distil_filters",
     "drop_blocks",
     "export",
+    "export_filters",
     "factorize",
+    "factorize_filters",
     "narrow",
     "prune",
+    "prune_filters",
     "quantize",
+    "quantize_filters",
+    "renormalize",
     "trim_vocabulary",
     "tune_kernels",
 ]

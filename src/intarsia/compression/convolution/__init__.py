@@ -18,10 +18,16 @@ _HOMES = {
     "Lesson": "recovering",
     "accuracy": "networks",
     "bytes_at_rest": "zeroing",
+    "export_onnx": "exporting",
+    "factorize_network": "substituting",
+    "load_network": "saving",
+    "onnx_answers": "exporting",
+    "open_onnx": "exporting",
     "prune_network": "narrowing",
     "quantize_network": "quantizing",
     "recover": "recovering",
     "reestimate": "normalising",
+    "save_network": "saving",
     "zero_network": "zeroing",
 }
 __all__ = list(_HOMES)

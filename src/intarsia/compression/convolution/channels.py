@@ -1,9 +1,9 @@
-"""Which channels belong together: read off the network's own graph (`torch.export`), so that a channel can go from every
-tensor that knows of it at once: the filter that makes it, its batch norm, the filters and neurons that read it, and the
-channels that are added to it.
+"""Which channels belong together: read off the network's own graph (`torch.export`), so that a channel can go from
+every tensor that knows of it at once: the filter that makes it, its batch norm, the filters and neurons that read it,
+and the channels that are added to it.
 
-A *unit* is a set of channels that can only go together; a *group*, the units that share layers. What an operator does to
-channels is known for those below; a channel that meets any other operator, or leaves the network, stays."""
+A *unit* is a set of channels that can only go together; a *group*, the units that share layers. What an operator does
+to channels is known for those below; a channel that meets any other operator, or leaves the network, stays."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ _SAME = {
     "relu", "relu_", "relu6", "hardtanh", "hardtanh_", "silu", "silu_", "gelu", "gelu_", "sigmoid", "hardswish",
     "hardswish_", "hardsigmoid", "hardsigmoid_", "leaky_relu", "leaky_relu_", "elu", "elu_", "tanh", "softplus", "mish",
     "mish_", "dropout", "dropout_", "feature_dropout", "clone", "contiguous", "detach", "alias", "to", "_to_copy",
-    "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "upsample_nearest2d", "upsample_bilinear2d",
+    "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "upsample_nearest2d",
+    "upsample_bilinear2d",
 }  # fmt: skip
+_SHAPES = {"flatten", "view", "reshape", "squeeze", "unsqueeze"}
 _PAIRS = {"add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "maximum", "minimum"}
 
 

@@ -6,9 +6,9 @@
     ternary        t = -1, 0, 1; w' = 0 where |w| <= 0.7 mean|w|, s = mean|w| over the others
                    (Li et al. 2016, arXiv 1605.04711, eq. 5 and 6)
     binary         t = -1, 1; s = mean|w| (Rastegari et al. 2016, arXiv 1603.05279, eq. 6)
-    power          t = 0, +-1, +-1/2 ... +-1/64, s = 2^round(log2 max|w|); k terms, each the nearest power of two of what
-                   the ones before left (Ding et al. 2017, LightNN; Ding et al. 2018, FLightNN, arXiv 1904.02835: some
-                   filters have one term, the others two)
+    power          t = 0, +-1, +-1/2 ... +-1/64, s = 2^round(log2 max|w|); k terms, each the nearest power of two of
+                   what the ones before left (Ding et al. 2017, LightNN; Ding et al. 2018, FLightNN, arXiv
+                   1904.02835: some filters have one term, the others two)
 
 Zero is a value of every format but binary, so what was pruned stays pruned."""
 

@@ -1,9 +1,9 @@
-"""Filters taken out: the least needed units of each group of channels go, from every tensor that knows of them, and what
-is left is an ordinary, smaller network.
+"""Filters taken out: the least needed units of each group of channels go, from every tensor that knows of them, and
+what is left is an ordinary, smaller network.
 
 Scores: `l2`, the norm of all weights that make or read a unit (Li et al. 2017, arXiv 1608.08710, take a filter's own
-l1 norm; units tied by additions are scored together as in Fang et al. 2023, arXiv 2301.12900, section 3.3); `gamma`, the
-size of its batch norms' scales (Liu et al. 2017, arXiv 1708.06519)."""
+l1 norm; units tied by additions are scored together as in Fang et al. 2023, arXiv 2301.12900, section 3.3); `gamma`,
+the size of its batch norms' scales (Liu et al. 2017, arXiv 1708.06519)."""
 
 from __future__ import annotations
 

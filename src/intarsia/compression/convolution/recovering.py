@@ -63,8 +63,8 @@ def recover(
     - pixels [picture, channel, height, width], labels [picture]; without a teacher, labels are all there is.
     - keep_zeros: filters' weights that are zero stay zero.
 
-    The same seed and threads give the same weights. Raises `BadInput` for a student without weights to train, hints that
-    one of the networks lacks or that differ in shape, and for neither labels nor teacher."""
+    The same seed and threads give the same weights. Raises `BadInput` for a student without weights to train, hints
+    that one of the networks lacks or that differ in shape, and for neither labels nor teacher."""
     lesson = lesson or Lesson()
     _check(student, pixels, labels, teacher, lesson, who)
     loss_of = LogitLoss(forward_kl, lesson.temperature, lesson.soft if labels is not None else 1.0)
@@ -139,8 +139,8 @@ def _check(
         for name in lesson.hints:
             if ours[name].shape != theirs[name].shape:
                 raise BadInput(
-                    f"{who}: '{name}' gives {list(ours[name].shape[1:])} and the teacher's {list(theirs[name].shape[1:])}"
-                    ": a hint wants equal shapes"
+                    f"{who}: '{name}' gives {list(ours[name].shape[1:])} and the teacher's "
+                    f"{list(theirs[name].shape[1:])}: a hint wants equal shapes"
                 )
 
 

@@ -1,5 +1,5 @@
-"""Small weights set to zero. It saves bytes at rest (a bit a weight says where the others stand), and no time: no kernel
-of PyTorch or ONNX Runtime skips zeros on a CPU.
+"""Small weights set to zero. It saves bytes at rest (a bit a weight says where the others stand), and no time: no
+kernel of PyTorch or ONNX Runtime skips zeros on a CPU.
 
 Source: Han et al. 2015, arXiv 1506.02626; the ranking among all layers is `pruning.masks`'s."""
 

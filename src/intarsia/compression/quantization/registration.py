@@ -37,6 +37,7 @@ class _Waiting(importlib.abc.MetaPathFinder):
 
 
 def _register() -> None:
+    import intarsia.compression.convolution.hf
     import intarsia.compression.quantization.hf  # noqa: F401
 
 
