@@ -80,7 +80,7 @@ def readable(width: int) -> list[str]:
 
 
 def nearest_type(bits: int, width: int) -> str:
-    """The smallest type that has `bits` bits or more, for weights that are rounded anew; with a minimum where it may."""
+    """The smallest type of `bits` bits or more for weights that are rounded anew; with a minimum where it may."""
     wanted = "Q4_1" if bits <= 4 else "Q5_1" if bits == 5 else "Q8_0"
     if wanted in readable(width):
         return wanted
