@@ -62,7 +62,7 @@ def export_onnx(
     check_pixels(network, pixels, WHO)
     if mode == "dynamic":
         warnings.warn(
-            "dynamic 8 bits make convolutions slower than float in ONNX Runtime (ConvInteger): mode static is quick"
+            "dynamic 8 bits make convolutions slower than float in ONNX Runtime (ConvInteger): mode static is quick",
             Note, stacklevel=3,
         )  # fmt: skip
     file = Path(file)
