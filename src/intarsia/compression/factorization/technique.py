@@ -36,7 +36,7 @@ class FactorizeConfig(Config):
     refit: bool = Field(
         True, description="sequential: let each layer's second factor make good what the blocks below do otherwise now"
     )
-    ridge: float = Field(0.1, ge=0, description="refit: how firmly the factor holds to what it was, in shares of size")
+    ridge: float = Field(1.0, ge=0, description="refit: how firmly the factor holds to what it was, in shares of size")
     damping: float = Field(
         1e-4, ge=0, description="whitened: added to the diagonal of the inputs' moments, in means of it"
     )
