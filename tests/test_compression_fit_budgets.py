@@ -28,12 +28,14 @@ def test_a_budget_as_people_write_it():
 
 def test_bounds_hold_on_their_side():
     size, decode = parse_budget("bytes<100MB, decode>=4x").bounds
-    assert size.holds(99e6, None) and not size.holds(100e6, None)
-    assert decode.holds(40, 10) and not decode.holds(39.9, 10)
-    assert size.excess(110e6, None) == pytest.approx(math.log(1.1)) and decode.excess(80, 10) < 0
-    fails(lambda: decode.holds(4, None), "decode>=4x", "absolute")
+    assert size.holds(99e6) and not size.holds(100e6)
+    assert decode.holds(4.0) and not decode.holds(3.99)
+    assert size.excess(110e6) == pytest.approx(math.log(1.1)) and decode.excess(8) < 0
+    assert size.limit(None) == 100e6 and decode.limit(12.0) == 48.0
+    fails(lambda: decode.limit(None), "decode>=4x", "absolute")
     budget = parse_budget("bytes<100MB, decode>=4x, ram<1GB")
-    assert [b.text for b in budget.broken({"bytes": 2e8, "decode": 50}, {"decode": 10})] == ["bytes<100MB"]
+    found = budget.broken({"bytes": 2e8, "decode": 50}, {"bytes": 0.4, "decode": 5})
+    assert [(b.text, excess) for b, excess in found] == [("bytes<100MB", pytest.approx(math.log(2)))]
 
 
 @pytest.mark.parametrize(

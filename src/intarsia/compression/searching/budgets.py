@@ -78,19 +78,17 @@ class Bound:
             raise BadInput(f"{self.text}: the base has no {self.metric.name} to compare with; give an absolute bound")
         return self.value * base
 
-    def holds(self, value: float, base: float | None) -> bool:
-        """Whether a measured value keeps the bound."""
-        limit = self.limit(base)
-        if value == limit:
+    def holds(self, value: float) -> bool:
+        """Whether a measured value (a ratio to the base's, for a relative bound) keeps the bound."""
+        if value == self.value:
             return not self.strict
-        return (value < limit) == (self.metric.better == "lower")
+        return (value < self.value) == (self.metric.better == "lower")
 
-    def excess(self, value: float, base: float | None) -> float:
+    def excess(self, value: float) -> float:
         """How far a value is beyond the bound, as the logarithm of their ratio; 0 or less where it holds."""
-        limit = self.limit(base)
-        if value <= 0 or limit <= 0:
-            return 0.0 if self.holds(value, base) else math.inf
-        ratio = math.log(value / limit)
+        if value <= 0:
+            return 0.0 if self.holds(value) else math.inf
+        ratio = math.log(value / self.value)
         return ratio if self.metric.better == "lower" else -ratio
 
 
@@ -112,12 +110,16 @@ class Budget:
         """The bounds on these metrics."""
         return [b for b in self.bounds if b.metric.name in names]
 
-    def broken(self, values: Mapping[str, float], base: Mapping[str, float]) -> list[Bound]:
-        """The bounds that measured values do not keep. Metrics without a value are not judged."""
-        return [
-            b for b in self.bounds
-            if b.metric.name in values and not b.holds(values[b.metric.name], base.get(b.metric.name))
-        ]  # fmt: skip
+    def broken(self, values: Mapping[str, float], ratios: Mapping[str, float]) -> list[tuple[Bound, float]]:
+        """The bounds that are not kept, and how far each is missed (`Bound.excess`). What was not measured is not judged.
+
+        - values: by metric. ratios: the same over the base's, which relative bounds are held against."""
+        out = []
+        for bound in self.bounds:
+            value = (ratios if bound.relative else values).get(bound.metric.name)
+            if value is not None and not bound.holds(value):
+                out.append((bound, bound.excess(value)))
+        return out
 
     @property
     def most_bytes(self) -> Bound | None:

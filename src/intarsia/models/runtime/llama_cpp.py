@@ -17,6 +17,14 @@ from intarsia.models.runtime.asking import checked_ids, threads_for
 CONTEXT = 2048  # tokens, whatever the file allows: memory for all of them is taken at once
 
 
+def check() -> None:
+    """Raise `MissingExtra` where the engine is not installed, or does not load on this machine."""
+    try:
+        from ik_llama_cpp import _ctypes_api, _internals  # noqa: F401
+    except (ImportError, OSError):
+        raise MissingExtra("running a GGUF file", "llama") from None
+
+
 class LlamaCpp:
     """A GGUF file, run on the CPU.
 
@@ -25,10 +33,9 @@ class LlamaCpp:
     name = "gguf"
 
     def __init__(self, path: str | Path, threads: int | None = None, context_length: int = CONTEXT):
-        try:
-            from ik_llama_cpp import _ctypes_api, _internals
-        except (ImportError, OSError):
-            raise MissingExtra("running a GGUF file", "llama") from None
+        check()
+        from ik_llama_cpp import _ctypes_api, _internals
+
         self._c, self._in = _ctypes_api, _internals
         self.path = Path(path)
         self.threads = threads_for(threads)
