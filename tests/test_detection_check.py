@@ -117,7 +117,7 @@ def test_polished_texts_have_voices_of_their_own(place):
     made = train(Documents("here", some), scorer=str(place / "scorer"), tokens=64, bank_share=0.6)
     made.save(place / "polished")
     again = Detector.open(place / "polished")
-    assert again.polished_probe is not None and len(again.sums) == 2
+    assert again.polished_probe is not None and again.polished_ngrams is not None
     people, found = documents(False, 30, start=600), [polished(4000 + i, "letters") for i in range(20)]
     texts = [d.text for d in (*people, *found)]
     values = again.values(texts, (160,))[:, 0]

@@ -56,14 +56,14 @@ def _one(one: Set, corpora: dict[str, Corpus], kept: Kept, rate: float) -> dict:
         if name == "default":
             said = {d.name: float(score) for d, score in zip(documents, scores, strict=True)}
         rows += [row.model_dump() for row in measure_judged(name, split, scores, p, rate, kinds=lambda d: kinds[id(d)])]
-    weights = [{"short": one.short.tolist(), "long": one.long.tolist()} for one in detector.sums]
+    weights = {"short": detector.weights.short.tolist(), "long": detector.weights.long.tolist()}
     return {"rows": rows, "weights": weights, "facts": detector.facts, "scores": said}
 
 
 def alone(detector: Detector, voice: str) -> Detector:
     """The detector with one voice."""
     one = (np.array(VOICES) == voice).astype(float)
-    return replace(detector, sums=(Weights(VOICES, one, one),), _kept=detector.kept)
+    return replace(detector, weights=Weights(VOICES, one, one), _kept=detector.kept)
 
 
 def _tables(found: dict[str, list[Measured]], rate: float) -> None:

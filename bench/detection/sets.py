@@ -25,7 +25,7 @@ OTHERS = ("nature", "cheat_ieee")  # people's alone, and mixed texts alone
 SPLIT = ("essay", "arxiv", "acl")  # with splits of their own
 BANK = 115  # people's texts in a bank, where there are more than twice as many; two thirds where there are fewer
 JUDGED = 120  # people's texts that are judged, at most
-MORE = {"acl": 300, "cs224n": 145, "toefl": 91, "hewlett": 91, "detectrl_arxiv": 269}
+MORE = {"acl": 737, "cs224n": 145, "toefl": 91, "hewlett": 91, "detectrl_arxiv": 269}
 """Topics of which the language model reads all texts: of those that were polished, and of those the nearest to them."""
 LEARNED = (400, 800)  # people's and machines' texts of a domain that words are learned from
 
@@ -80,8 +80,8 @@ def read_set(folder: Path, name: str, *, quick: bool = False) -> Set:
         count[kind] += 1
         chosen.append(d)
     rest = [d for d in documents if name not in SPLIT or d.split == "train"]
-    topics = list(dict.fromkeys(d.group for d in rest))[: MORE.get(name, 0)]
-    more = [d for d in rest if d.group in topics]
+    topics = list(dict.fromkeys(d.group for d in documents))[: MORE.get(name, 0)]
+    more = [d for d in documents if d.group in topics]
     learned = [d for d in rest if d.label == "human"][: LEARNED[0]]
     learned += [d for d in rest if d.label in ("machine", "polished")][: LEARNED[1]]
     made = Set(name, bank, judged, chosen, more, learned)

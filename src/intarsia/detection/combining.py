@@ -1,9 +1,8 @@
 """How much each voice counts, by the length of the text: weights that are never negative, so that no voice is heard
 against its meaning, fitted on domains that the voices were not trained on.
 
-Voices are heard in several sums, each standardised among people's texts, and the sums are joined by log sum exp: a text
-is as machine-like as the sum says that it stands out in most. One sum for all is dragged down by what is silent in a
-kind of text: a language model's scores do not hear a person's text that a machine only polished.
+What cannot be weighed so, since unseen domains have none of it (references of a text's topic), stands in a sum of its
+own. Sums are standardised among people's texts and joined by log sum exp: nearly the larger of them.
 
 Source: own. Stacked generalisation: Wolpert 1992; non-negative weights: Breiman 1996, "Stacked Regressions"."""
 
@@ -28,25 +27,32 @@ class Weights:
 
     def of(self, words: int, heard: Sequence[str] | None = None) -> np.ndarray:
         """[voice] for a text of so many words; voices that are not `heard` count nothing."""
-        return at_lengths([self], np.array([words]), heard)[0, 0]
+        return self.at(np.array([words]), heard)[0]
+
+    def at(self, words: np.ndarray, heard: Sequence[str] | None = None) -> np.ndarray:
+        """[text, voice] for texts of so many words [text]."""
+        share = _share(words)[:, None]
+        weights = (1 - share) * self.short + share * self.long
+        if heard is not None:
+            weights = np.where([voice in heard for voice in self.voices], weights, 0.0)
+        return weights
 
     @staticmethod
     def fit(
         voices: Sequence[str], z: np.ndarray, words: np.ndarray, machine: np.ndarray, importance: np.ndarray,
-        ridge: float = RIDGE, among: Sequence[str] | None = None,
+        ridge: float = RIDGE,
     ) -> Weights:  # fmt: skip
         """The weights under which a logistic model best tells the machine's texts.
 
         - z: [row, voice] standard scores among people's texts of the same domain and length; NaN where a voice says
           nothing, which counts as people's mean; a voice that never says anything gets no weight. words: [row].
-        - machine: [row]. importance: [row], of mean 1. among: the voices that may count; default: all.
+        - machine: [row]. importance: [row], of mean 1.
 
         Minimises the weighted mean of log(1 + exp(-y (b + sum_k w_k(words) e(z_k)))) + ridge * sum w^2 over w >= 0, e
         being `evidence`."""
         from scipy.optimize import minimize
 
-        among = voices if among is None else among
-        heard = np.array([v in among for v in voices]) & ~np.isnan(z).all(0)
+        heard = ~np.isnan(z).all(0)
         share = _share(words)[:, None]
         told = evidence(np.nan_to_num(z[:, heard]))
         both = np.concatenate([told * (1 - share), told * share], 1)
@@ -67,15 +73,6 @@ class Weights:
         short, long = np.zeros(len(voices)), np.zeros(len(voices))
         short[heard], long[heard] = found[1 : 1 + count], found[1 + count :]
         return Weights(tuple(voices), short, long)
-
-
-def at_lengths(sums: Sequence[Weights], words: np.ndarray, heard: Sequence[str] | None = None) -> np.ndarray:
-    """[text, sum, voice] weights for texts of so many words [text]; voices that are not `heard` count nothing."""
-    share = _share(words)[:, None, None]
-    weights = (1 - share) * np.stack([one.short for one in sums]) + share * np.stack([one.long for one in sums])
-    if heard is not None:
-        weights = np.where([voice in heard for voice in sums[0].voices], weights, 0.0)
-    return weights
 
 
 def joined(sums: np.ndarray) -> np.ndarray:

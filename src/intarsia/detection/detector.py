@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from intarsia.detection.calibration.banks import Bank, Judged
-from intarsia.detection.combining import Weights, at_lengths
+from intarsia.detection.combining import Weights
 from intarsia.detection.voices import language_model
 from intarsia.detection.voices.cuts import VIEWS, cut, length_of, view_for
 from intarsia.detection.voices.ngrams import NGrams, counts
@@ -43,8 +43,8 @@ VOICES = (*SPOKEN, STATES, POLISHED_STATES, *language_model.NAMES, REFERENCES)
 @dataclass
 class Detector:
     """- ngrams: the linear model of words; probe: of the language model's states; polished_ngrams, polished_probe: the
-      same, learned from people's texts that a machine polished alone, where training had such. sums: what each voice
-      counts for, in each of the sums that are joined.
+      same, learned from people's texts that a machine polished alone, where training had such. weights: what each
+      voice counts for.
     - banks: people's texts, by domain. machine: view -> [text] scores of machines' texts among their domain's bank.
     - scorer: where the language model is loaded from, and `scorer_key` of its weights. tokens: that it scores.
     - facts: what it was trained on, and how well it did on domains it had not seen. siamese: compares a text with
@@ -53,7 +53,7 @@ class Detector:
 
     ngrams: NGrams
     probe: Probe
-    sums: tuple[Weights, ...]
+    weights: Weights
     banks: dict[str, Bank] = field(default_factory=dict)
     machine: dict[int, np.ndarray] = field(default_factory=dict)
     scorer: str = "smollm2-135m"
@@ -116,7 +116,7 @@ class Detector:
     def judged(self, bank: Bank, values: np.ndarray, words: np.ndarray, view: int, *, read: bool = True) -> Judged:
         """Values [text, voice] of texts with their words [text] in a view, among a bank's. References are heard where
         all of the texts have some, and the bank's as well (see `Bank.heard`)."""
-        weights = at_lengths(self.sums, words, None if read else SPOKEN)
+        weights = self.weights.at(words, None if read else SPOKEN)[:, None]
         if not read:
             # Where words alone are heard, they are heard, whatever they count for beside others.
             weights[:, 0, 0] = np.maximum(weights[:, 0, 0], 1e-3)
@@ -230,10 +230,11 @@ class Detector:
             "ngrams.rarity": torch.from_numpy(self.ngrams.rarity).half(),
             "ngrams.weight": torch.from_numpy(self.ngrams.weight).half(),
             "probe.weight": torch.from_numpy(self.probe.weight),
-            "sums.short": torch.from_numpy(np.stack([one.short for one in self.sums])),
-            "sums.long": torch.from_numpy(np.stack([one.long for one in self.sums])),
+            "weights.short": torch.from_numpy(self.weights.short),
+            "weights.long": torch.from_numpy(self.weights.long),
         }
         if self.polished_ngrams is not None and self.polished_probe is not None:
+            tensors["polished_ngrams.rarity"] = torch.from_numpy(self.polished_ngrams.rarity).half()
             tensors["polished_ngrams.weight"] = torch.from_numpy(self.polished_ngrams.weight).half()
             tensors["polished_probe.weight"] = torch.from_numpy(self.polished_probe.weight)
         for number, bank in enumerate(self.banks.values()):
@@ -266,16 +267,15 @@ class Detector:
                 banks[about["domain"]] = Bank(
                     voices=VOICES, values=values, lengths=lengths, domain=about["domain"], language=about["language"]
                 )
-            both = zip(read["sums.short"].astype(float), read["sums.long"].astype(float), strict=True)
             polished = {}
             if "polished_probe.weight" in read:
-                weight = read["polished_ngrams.weight"]
-                polished["polished_ngrams"] = NGrams(read["ngrams.rarity"], weight, note["polished_bias"])
+                words = read["polished_ngrams.rarity"], read["polished_ngrams.weight"]
+                polished["polished_ngrams"] = NGrams(*words, note["polished_bias"])
                 polished["polished_probe"] = Probe(read["polished_probe.weight"])
             return Detector(
                 NGrams(read["ngrams.rarity"], read["ngrams.weight"], note["bias"]),
                 Probe(read["probe.weight"]),
-                tuple(Weights(VOICES, short, long) for short, long in both),
+                Weights(VOICES, read["weights.short"].astype(float), read["weights.long"].astype(float)),
                 banks,
                 {int(n.partition(".")[2]): v.astype(float) for n, v in read.items() if n.startswith("machine.")},
                 note["scorer"], note["scorer_key"], note["tokens"], note["facts"], **polished,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from intarsia.detection.calibration.banks import FEWEST, Bank, judge, trends
-from intarsia.detection.combining import Weights, at_lengths
-from intarsia.detection.detector import POLISHED_STATES, POLISHED_WORDS, STATES, VOICES, WORDS, Detector
+from intarsia.detection.combining import Weights
+from intarsia.detection.detector import VOICES, Detector
 from intarsia.detection.voices import language_model
 from intarsia.detection.voices.cuts import VIEWS, view_for
 from intarsia.detection.voices.ngrams import NGrams, balanced
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 
 FITTED_IN = (20, 35, 50, 80, 125, 200, 320)  # views that weights are fitted in
 LARGEST = 6.0  # a standard score beyond it only says that its bank's spread is no measure
-SUMS = (
-    (WORDS, POLISHED_WORDS, STATES, POLISHED_STATES),
-    (WORDS, STATES, POLISHED_STATES, *language_model.NAMES),
-)
-"""The voices of each sum. Scores of tokens are in one alone: they do not hear what a machine only polished."""
 RATES = (0.01, 0.05)  # budgets at which it is noted how many of machines' texts are found in unseen domains
 
 
@@ -55,7 +50,7 @@ def learn(
     for corpus in some:
         corpus.read(kept, tokens)
     strange = strangers(some)
-    sums = fit_weights(some, strange)
+    weights = fit_weights(some, strange)
     final = train([(corpus, ~corpus.banked) for corpus in some])
     banks, own = {}, [values_of(final, corpus) for corpus in some]
     for corpus, values in zip(some, own, strict=True):
@@ -65,15 +60,15 @@ def learn(
     machine = {}
     for view in VIEWS:
         # Of domains that the voices do not know and, by texts that are none of their training's, of those they do.
-        parts = [_among(c, v, view, sums) for c, v in zip(some, strange, strict=True)]
-        parts += [_among(c, v, view, sums, c.banked) for c, v in zip(some, own, strict=True)]
+        parts = [_among(c, v, view, weights) for c, v in zip(some, strange, strict=True)]
+        parts += [_among(c, v, view, weights, c.banked) for c, v in zip(some, own, strict=True)]
         if len(scores := np.concatenate(parts)) >= FEWEST:
             machine[view] = np.sort(scores)
     facts = {
         "domains": {c.domain: {"people": int((~c.machine).sum()), "machine": int(c.machine.sum())} for c in some},
-        **unseen(some, strange, sums),
+        **unseen(some, strange, weights),
     }
-    return replace(final, sums=sums, banks=banks, machine=machine, tokens=tokens or 0, facts=facts)
+    return replace(final, weights=weights, banks=banks, machine=machine, tokens=tokens or 0, facts=facts)
 
 
 def check(some: Sequence[Corpus]) -> None:
@@ -93,10 +88,10 @@ def check(some: Sequence[Corpus]) -> None:
 
 
 def train(parts: Sequence[tuple[Corpus, np.ndarray]]) -> Detector:
-    """The voices that learn, from some texts [text] of each corpus; without sums or banks yet.
+    """The voices that learn, from some texts [text] of each corpus; without weights or banks yet.
 
     Polished texts are a minority that stands nearer to people's than all others: a model of all machines' texts passes
-    them over, so that they have models of their own, where there are any."""
+    them over. So they have models of their own, from the domains where there are any."""
     from scipy import sparse
 
     found = sparse.vstack([c.whole()[rows] for c, rows in parts], format="csr")
@@ -114,11 +109,15 @@ def train(parts: Sequence[tuple[Corpus, np.ndarray]]) -> Detector:
         read_names += [corpus.domain] * len(chosen)
     seen, kinds, where = np.concatenate(states), np.concatenate(read_machine), np.array(read_names)
     ngrams = NGrams.of_counts(found, machine, names)
-    made = Detector(ngrams, Probe.fit(seen, kinds, where), ())
+    nothing = np.zeros(len(VOICES))
+    made = Detector(ngrams, Probe.fit(seen, kinds, where), Weights(VOICES, nothing, nothing))
     rewritten = np.concatenate(read_polished)
-    if rewritten.any() and not kinds.all():
-        rows, read = polished | ~machine, rewritten | ~kinds
-        made.polished_ngrams = NGrams.of_counts(found[rows], machine[rows], names[rows], rarity=ngrams.rarity)
+    known = np.unique(where[rewritten])
+    rows, read = (
+        (of | ~by) & np.isin(n, known) for of, by, n in ((polished, machine, names), (rewritten, kinds, where))
+    )
+    if rewritten.any() and not kinds[read].all():
+        made.polished_ngrams = NGrams.of_counts(found[rows], machine[rows], names[rows])
         made.polished_probe = Probe.fit(seen[read], kinds[read], where[read])
     return made
 
@@ -148,13 +147,12 @@ def _two_kinds(parts: Sequence[tuple[Corpus, np.ndarray]]) -> bool:
     return any((c.machine & rows).any() for c, rows in parts) and any((~c.machine & rows).any() for c, rows in parts)
 
 
-def fit_weights(some: Sequence[Corpus], strange: Sequence[np.ndarray]) -> tuple[Weights, ...]:
-    """What each voice counts for in each sum, from every domain's texts among each half of its people's."""
+def fit_weights(some: Sequence[Corpus], strange: Sequence[np.ndarray]) -> Weights:
+    """What each voice counts for, from every domain's texts among each half of its people's."""
     found = [(i, *part) for i, (c, v) in enumerate(zip(some, strange, strict=True)) for part in _standard(c, v)]
     names = [str(i) for i, z, *_ in found for _ in range(len(z))]
     z, words, machine = (np.concatenate([part[k] for part in found]) for k in (1, 2, 3))
-    importance = balanced(machine, names)
-    return tuple(Weights.fit(VOICES, z, words, machine, importance, among=voices) for voices in SUMS)
+    return Weights.fit(VOICES, z, words, machine, balanced(machine, names))
 
 
 def _halves(corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
@@ -184,7 +182,7 @@ def _standard(corpus: Corpus, values: np.ndarray):
 
 
 def _among(
-    corpus: Corpus, values: np.ndarray, view: int, sums: Sequence[Weights], only: np.ndarray | None = None
+    corpus: Corpus, values: np.ndarray, view: int, weights: Weights, only: np.ndarray | None = None
 ) -> np.ndarray:
     """Scores of a corpus' machine texts (`only` those [text]) among its bank, in a view."""
     machine, banked = corpus.machine[corpus.chosen], corpus.banked[corpus.chosen]
@@ -192,11 +190,11 @@ def _among(
     people, rows = ~machine & banked, machine & (True if only is None else only[corpus.chosen])
     if people.sum() < FEWEST:
         return np.zeros(0)
-    return judge(at[people], words[people], at[rows], words[rows], at_lengths(sums, words[rows])).score
+    return judge(at[people], words[people], at[rows], words[rows], weights.at(words[rows])[:, None]).score
 
 
 def unseen(
-    some: Sequence[Corpus], strange: Sequence[np.ndarray], sums: Sequence[Weights], view: int = 125
+    some: Sequence[Corpus], strange: Sequence[np.ndarray], weights: Weights, view: int = 125
 ) -> dict:  # fmt: skip
     """How well it does on a domain that its voices were not trained on: AUROC by domain, and the share of machines'
     texts found at some budgets. (The weights have seen these domains.)"""
@@ -209,7 +207,7 @@ def unseen(
         if bank.sum() < FEWEST or len(set(machine[rows])) < 2:
             continue
         at, words = values[:, VIEWS.index(view)], corpus.words(view)
-        found = judge(at[bank], words[bank], at[rows], words[rows], at_lengths(sums, words[rows]))
+        found = judge(at[bank], words[bank], at[rows], words[rows], weights.at(words[rows])[:, None])
         out[corpus.domain] = float(roc_auc_score(machine[rows], found.score))
         p.append(found.p[machine[rows]])
     together = np.concatenate(p) if p else np.zeros(0)

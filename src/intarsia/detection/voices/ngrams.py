@@ -48,18 +48,16 @@ class NGrams:
 
     @staticmethod
     def of_counts(
-        found: sparse.csr_matrix, machine: np.ndarray, domains: Sequence[str], *, strength: float = STRENGTH,
-        rarity: np.ndarray | None = None,
-    ) -> NGrams:  # fmt: skip
-        """As `fit`, from counts [text, place] that were made already; with a `rarity` [place] of other texts."""
+        found: sparse.csr_matrix, machine: np.ndarray, domains: Sequence[str], *, strength: float = STRENGTH
+    ) -> NGrams:
+        """As `fit`, from counts [text, place] that were made already."""
         from sklearn.linear_model import LogisticRegression
 
         machine = np.asarray(machine, dtype=bool)
         if machine.all() or not machine.any():
             raise BadInput("a detector learns from texts of people and of machines; only one of the two is there")
-        if rarity is None:
-            occurs = np.asarray((found > 0).sum(0)).ravel()
-            rarity = (np.log((1 + found.shape[0]) / (1 + occurs)) + 1).astype(np.float32)
+        occurs = np.asarray((found > 0).sum(0)).ravel()
+        rarity = (np.log((1 + found.shape[0]) / (1 + occurs)) + 1).astype(np.float32)
         weights = balanced(machine, domains)
         # The dual solver: a few thousand texts against a quarter of a million places.
         model = LogisticRegression(C=strength, solver="liblinear", dual=True, max_iter=2000, tol=1e-3)
