@@ -6,6 +6,7 @@
     less = compression.drop_blocks(model, count=3)     # or prune, narrow, trim_vocabulary: a smaller network
     thin = compression.factorize(model, keep=0.8)      # linear layers as products of two small matrices
     near = compression.distil(less, teacher=model, train=texts)   # what a cut cost is won back; before quantizing
+    fits = compression.fit(model, budget="bytes<90MB, decode>4x", calibration=texts)   # all of these, within a budget
 
 Importing this package also teaches `transformers` to load a folder that holds a quantized or factored network."""
 
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from intarsia.catalog import Config, technique
+from intarsia.compression.advising.technique import AdviseConfig, advise
 from intarsia.compression.convolution.technique import (
     DistilFiltersConfig,
     ExportFiltersConfig,
@@ -23,12 +25,14 @@ from intarsia.compression.convolution.technique import (
     PruneFiltersConfig,
     QuantizeFiltersConfig,
     RenormalizeConfig,
+    SearchFiltersConfig,
     distil_filters,
     export_filters,
     factorize_filters,
     prune_filters,
     quantize_filters,
     renormalize,
+    search_filters,
 )
 from intarsia.compression.distillation.technique import DistilConfig, distil
 from intarsia.compression.factorization.technique import FactorizeConfig, factorize
@@ -41,6 +45,7 @@ from intarsia.compression.pruning.technique import (
     prune,
 )
 from intarsia.compression.quantization import registration
+from intarsia.compression.searching.technique import FitConfig, fit
 from intarsia.compression.vocabulary.technique import TrimVocabularyConfig, trim_vocabulary
 
 if TYPE_CHECKING:
@@ -48,6 +53,7 @@ if TYPE_CHECKING:
     from intarsia.models import Model
 
 __all__ = [
+    "AdviseConfig",
     "DistilConfig",
     "DistilFiltersConfig",
     "DropBlocksConfig",
@@ -55,13 +61,16 @@ __all__ = [
     "ExportFiltersConfig",
     "FactorizeConfig",
     "FactorizeFiltersConfig",
+    "FitConfig",
     "NarrowConfig",
     "PruneConfig",
     "PruneFiltersConfig",
     "QuantizeConfig",
     "QuantizeFiltersConfig",
     "RenormalizeConfig",
+    "SearchFiltersConfig",
     "TrimVocabularyConfig",
+    "advise",
     "dequantize",
     "distil",
     "distil_filters",
@@ -70,12 +79,14 @@ __all__ = [
     "export_filters",
     "factorize",
     "factorize_filters",
+    "fit",
     "narrow",
     "prune",
     "prune_filters",
     "quantize",
     "quantize_filters",
     "renormalize",
+    "search_filters",
     "trim_vocabulary",
     "tune_kernels",
 ]
@@ -165,7 +176,8 @@ def quantize(model: Model, config: QuantizeConfig, *, calibration: list[Text] | 
 
     In PyTorch the gain is the size; for speed on a CPU, `compression.export` it.
 
-    - calibration: text that gptq and awq look at; best of the domain the model is for. Default: Python's documentation.
+    - calibration: text that gptq and awq look at; best of the domain the model is for. Default: Python's
+      documentation.
 
     Raises `BadInput` for a model that is quantized already, and where nothing is left to quantize."""
     from intarsia.compression.quantization.rounding import quantize as run

@@ -28,6 +28,7 @@ _HOMES = {
     "recover": "recovering",
     "reestimate": "normalising",
     "save_network": "saving",
+    "search_network": "searching",
     "zero_network": "zeroing",
 }
 __all__ = list(_HOMES)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from intarsia.compression.convolution.hf import settled
@@ -15,6 +17,7 @@ from intarsia.compression.convolution.normalising import norms, reestimate
 from intarsia.compression.convolution.pictures import pixels_and_labels
 from intarsia.compression.convolution.quantizing import practise, quantize_network, settle
 from intarsia.compression.convolution.recovering import Lesson, recover
+from intarsia.compression.convolution.searching import search_network
 from intarsia.compression.convolution.substituting import factorize_network
 from intarsia.compression.convolution.zeroing import bytes_at_rest, zero_network
 from intarsia.errors import BadInput
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
         PruneFiltersConfig,
         QuantizeFiltersConfig,
         RenormalizeConfig,
+        SearchFiltersConfig,
     )
     from intarsia.models import Model
 
@@ -103,6 +107,34 @@ def distil(
     return job.done(network, job.learn(network, teacher.network))
 
 
+def search(model: Model, config: SearchFiltersConfig, train: Pictures, test: Pictures | None, seed: int) -> Model:
+    """See `intarsia.compression.search_filters`."""
+    job = _Job(model, "compression.search_filters", config, train, test, seed)
+    asked = {
+        "bytes": None if config.times is None else 1 / config.times,
+        "latency": config.latency,
+        "macs": config.macs,
+    }
+    budget = {name: share for name, share in asked.items() if share is not None}
+    if not budget:
+        raise BadInput(f"{job.name}: give a budget: times, latency or macs")
+    if job.labels is None:
+        raise BadInput(f"{job.name}: candidates are ranked by accuracy, and some pictures of train have no label")
+    order = torch.randperm(len(job.pixels), generator=torch.Generator().manual_seed(seed)).to(job.pixels.device)
+    count = max(1, round(config.held * len(order)))
+    held, rest = order[:count], order[count:]
+    if not len(rest):
+        raise BadInput(f"{job.name}: {len(order)} pictures are too few to hold some out; give more, or less `held`")
+    found = search_network(
+        model.network, job.pixels[rest], job.labels[rest], job.pixels[held], job.labels[held], budget=budget,
+        lesson=replace(job.lesson(), epochs=config.shared_epochs), by=config.by, discard=config.discard,
+        rounds=config.rounds, population=config.population, multiple=config.multiple, seed=seed,
+    )  # fmt: skip
+    changed = job.done(found.best, job.learn(found.best), choice=asdict(found.choice))
+    changed.finding = found.finding
+    return changed
+
+
 class _Job:
     """One technique's pictures and settings, checked before any work."""
 
@@ -120,19 +152,25 @@ class _Job:
                 raise BadInput(f"{name}: some pictures of test have no label, so accuracy cannot be told")
             self.test = (pixels, labels)
 
+    def lesson(self) -> Lesson:
+        """How the settings say it learns."""
+        names = {field.name for field in fields(Lesson)}
+        return Lesson(**{key: value for key, value in self.config.model_dump().items() if key in names})
+
     def learn(self, network: nn.Module, teacher: nn.Module | None = None, keep_zeros: bool = False) -> list[float]:
         """Loss of every step; none with `epochs` 0."""
-        config = self.config
-        if not config.epochs:
+        if not self.config.epochs:
             return []
-        lesson = Lesson(
-            epochs=config.epochs, batch=config.batch, learning_rate=config.learning_rate, soft=config.soft,
-            temperature=config.temperature, hints=config.hints, hint_weight=config.hint_weight, shift=config.shift,
-            flip=config.flip,
-        )  # fmt: skip
         teacher = self.model.network if teacher is None else teacher
         return recover(
-            network, self.pixels, self.labels, teacher, lesson, seed=self.seed, keep_zeros=keep_zeros, who=self.name
+            network,
+            self.pixels,
+            self.labels,
+            teacher,
+            self.lesson(),
+            seed=self.seed,
+            keep_zeros=keep_zeros,
+            who=self.name,
         )
 
     def done(self, network: nn.Module, losses: list[float], **facts: Any) -> Model:

@@ -99,6 +99,30 @@ class DistilFiltersConfig(LearnConfig):
     epochs: float = Field(10, gt=0, description="times that the pictures are learnt from")
 
 
+class SearchFiltersConfig(LearnConfig):
+    """Settings of `compression.search_filters`."""
+
+    times: float | None = Field(4.0, ge=1, description="how many times less memory the network is to take")
+    latency: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="most time of a picture, as a share of what it takes now; measured here in PyTorch",
+    )
+    macs: float | None = Field(None, gt=0, le=1, description="most multiply-accumulates, as a share of what there are")
+    by: Literal["evolution", "optuna"] = Field(
+        "evolution", description="parents and children; or Optuna's sampler (extra `search`)"
+    )
+    discard: Literal["none", "synflow", "naswot"] = Field(
+        "none", description="a guess without training that throws away half of twice as many candidates"
+    )
+    rounds: int = Field(8, ge=1, description="generations")
+    population: int = Field(24, ge=4, description="networks that a generation tries")
+    multiple: int = Field(4, ge=1, description="filters of a group are a multiple of this")
+    shared_epochs: float = Field(4, ge=0, description="times that the shared weights learn from the pictures")
+    held: float = Field(0.2, gt=0, lt=0.9, description="share of the pictures that candidates are ranked by")
+
+
 class ExportFiltersConfig(Config):
     """Settings of `compression.export_filters`."""
 
@@ -224,6 +248,30 @@ def distil_filters(
     from intarsia.compression.convolution.changing import distil as run
 
     return run(model, config, teacher, train, test, seed)
+
+
+@technique(
+    "compression.search_filters",
+    kind="change",
+    family="convolutions",
+    source="Goel et al. 2020, arXiv 2003.11066, architecture search; Once-for-All, arXiv 1908.09791, §3; sandwich: "
+    "arXiv 1903.05134, §3.2; evolution: arXiv 1802.01548",
+    needs="pictures",
+    extra="vision",
+)
+def search_filters(
+    model: Model, config: SearchFiltersConfig, *, train: list[ImageText], test: list[ImageText] | None = None,
+    seed: int = 0,
+) -> Model:  # fmt: skip
+    """The best narrower, shallower network with smaller kernels, within budgets of memory, work and measured time.
+
+    The network becomes one that holds all of these on shared weights, which learn by the sandwich rule; candidates are
+    tried on pictures held out, and the one taken learns from what the network was. `finding` shows the Pareto front.
+
+    - train: labelled pictures. test: labelled pictures; accuracy before and after is noted in `extras`."""
+    from intarsia.compression.convolution.changing import search as run
+
+    return run(model, config, train, test, seed)
 
 
 @technique(
