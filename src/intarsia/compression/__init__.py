@@ -6,7 +6,6 @@
     less = compression.drop_blocks(model, count=3)     # or prune, narrow, trim_vocabulary: a smaller network
     thin = compression.factorize(model, keep=0.8)      # linear layers as products of two small matrices
     near = compression.distil(less, teacher=model, train=texts)   # what a cut cost is won back; before quantizing
-    fits = compression.fit(model, budget="bytes<90MB, decode>4x", calibration=texts)   # all of these, within a budget
 
 Importing this package also teaches `transformers` to load a folder that holds a quantized or factored network."""
 
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from intarsia.catalog import Config, technique
-from intarsia.compression.advising.technique import AdviseConfig, advise
 from intarsia.compression.convolution.technique import (
     DistilFiltersConfig,
     ExportFiltersConfig,
@@ -45,7 +43,6 @@ from intarsia.compression.pruning.technique import (
     prune,
 )
 from intarsia.compression.quantization import registration
-from intarsia.compression.searching.technique import FitConfig, fit
 from intarsia.compression.vocabulary.technique import TrimVocabularyConfig, trim_vocabulary
 
 if TYPE_CHECKING:
@@ -53,7 +50,6 @@ if TYPE_CHECKING:
     from intarsia.models import Model
 
 __all__ = [
-    "AdviseConfig",
     "DistilConfig",
     "DistilFiltersConfig",
     "DropBlocksConfig",
@@ -61,7 +57,6 @@ __all__ = [
     "ExportFiltersConfig",
     "FactorizeConfig",
     "FactorizeFiltersConfig",
-    "FitConfig",
     "NarrowConfig",
     "PruneConfig",
     "PruneFiltersConfig",
@@ -70,7 +65,6 @@ __all__ = [
     "RenormalizeConfig",
     "SearchFiltersConfig",
     "TrimVocabularyConfig",
-    "advise",
     "dequantize",
     "distil",
     "distil_filters",
@@ -79,7 +73,6 @@ __all__ = [
     "export_filters",
     "factorize",
     "factorize_filters",
-    "fit",
     "narrow",
     "prune",
     "prune_filters",
@@ -176,8 +169,7 @@ def quantize(model: Model, config: QuantizeConfig, *, calibration: list[Text] | 
 
     In PyTorch the gain is the size; for speed on a CPU, `compression.export` it.
 
-    - calibration: text that gptq and awq look at; best of the domain the model is for. Default: Python's
-      documentation.
+    - calibration: text that gptq and awq look at; best of the domain the model is for. Default: Python's documentation.
 
     Raises `BadInput` for a model that is quantized already, and where nothing is left to quantize."""
     from intarsia.compression.quantization.rounding import quantize as run
