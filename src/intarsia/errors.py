@@ -7,6 +7,7 @@ import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 class IntarsiaError(Exception):
@@ -19,6 +20,18 @@ class BadInput(IntarsiaError):
     """What was given cannot be used: a wrong name, path, key, value or file. Raised before any work starts."""
 
     exit_code = 2
+
+
+class OutOfBudget(IntarsiaError):
+    """What was asked for is possible by all that could be told before, and was not reached by what was measured.
+
+    - finding: what was measured; the command line shows it."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, finding: Any = None):
+        super().__init__(message)
+        self.finding = finding
 
 
 class MissingExtra(IntarsiaError):

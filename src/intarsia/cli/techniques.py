@@ -19,7 +19,7 @@ from intarsia.cli import options
 from intarsia.cli.base import Command, Group, console, print_json, settings_of, told
 from intarsia.cli.examples import example
 from intarsia.cli.progress import shown
-from intarsia.errors import BadInput, MissingExtra
+from intarsia.errors import BadInput, MissingExtra, OutOfBudget
 
 # Commands of a room that are no techniques: they find nothing and change nothing, they go on until stopped.
 SERVERS = {
@@ -27,6 +27,23 @@ SERVERS = {
     "detection": ("intarsia.cli.serving", "serve_detector"),
     "moe": ("intarsia.cli.serving", "serve_experts"),
 }
+
+
+# What a room does to a model that is named in place of a technique: `intarsia compress smollm2-135m --budget ...`.
+PLAIN = {"compression": ("fit", "--budget")}
+
+
+class Room(Group):
+    """The techniques of a room. A model in place of one gets the room's own, where its option is among the words."""
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        verb, option = PLAIN.get(self.name or "", ("", ""))
+        named = [word.partition("=")[0] for word in args[1:]]
+        if option in named and self.get_command(context, args[0]) is None and verb in self.commands:
+            args = [verb, "--model", *args]
+        return super().resolve_command(context, args)
 
 
 def rooms() -> list[str]:
@@ -49,7 +66,7 @@ def room(name: str) -> click.Group:
     """The group of a room's techniques."""
     inside = [t for t in catalog.load().values() if t.room == name]
     first = inside[0].name.replace(".", " ", 1)
-    group = Group(name, help=room_help(name), example=f"intarsia {first} --help")
+    group = Room(name, help=room_help(name), example=f"intarsia {first} --help")
     for technique in inside:
         group.add_command(command(technique))
     if name in SERVERS:
@@ -115,6 +132,9 @@ def command(technique: Technique) -> click.Command:
             ),
             click.Option(["--force", "force_"], is_flag=True, help="Replace what is at --out."),
         ]
+        if technique.kind == "change":
+            help_ = "Write a page of what was found on the way to this file, where something was."
+            parameters.append(click.Option(["--html", "html_"], type=click.Path(path_type=Path), help=help_))
     if _found(technique):
         parameters.append(
             click.Option(["--html", "html_"], type=click.Path(path_type=Path), help="Write a page to this file.")
@@ -155,28 +175,45 @@ def _call(technique: Technique, **given: Any) -> None:
         raise BadInput(f"{html} is there already: give another --html, or --force to replace it")
     if technique.extra and (missing := lacking(technique.extra)):
         raise MissingExtra(f"{technique.name} ({', '.join(missing)})", technique.extra)
-    with shown():
-        model, inputs = _inputs(technique, given)
-        result = technique.function(model, config, **inputs)
-        if not _found(technique):
-            result.save(out, force=bool(force))
+    try:
+        with shown():
+            model, inputs = _inputs(technique, given)
+            result = technique.function(model, config, **inputs)
+            if not _found(technique):
+                result.save(out, force=bool(force))
+    except OutOfBudget as error:
+        # What was measured is worth as much as a model: it says what to ask for instead.
+        if error.finding is not None:
+            _told_found(error.finding, html)
+        raise
     if not _found(technique):
         changes = {"changes": list(result.identity.changes)} if technique.kind == "change" else {}
         _told_saved(result, out, {"model" if changes else "saved": str(out), **changes})
+        if html is not None and getattr(result, "finding", None) is not None:
+            _write_page(html, result.finding)
         return
+    _told_found(result, html)
+
+
+def _told_found(finding: Any, html: Path | None) -> None:
+    """A finding on stdout, and on a page where one is asked for."""
     # The finding first: a page that cannot be written must not cost what was found.
     if settings_of().json:
-        click.echo(result.to_json())
+        click.echo(finding.to_json())
     else:
         from intarsia.report import print_finding
 
-        print_finding(result, console())
+        print_finding(finding, console())
     if html is not None:
-        from intarsia.report import render_finding
+        _write_page(html, finding)
 
-        _write(html, render_finding(result))
-        if not settings_of().json:
-            click.echo(f"page: {html}")
+
+def _write_page(html: Path, finding: Any) -> None:
+    from intarsia.report import render_finding
+
+    _write(html, render_finding(finding))
+    if not settings_of().json:
+        click.echo(f"page: {html}")
 
 
 def _told_saved(result: Any, out: Any, facts: dict[str, Any]) -> None:

@@ -19,19 +19,20 @@ def calibration_windows(model: Model, texts: Sequence[Text] | None, tokens: int 
 
     Raises `BadInput` for a model without a tokenizer, and for texts without tokens."""
     if texts is None:
-        texts = _embedded()
-        warnings.warn(
-            "no calibration text: Python's documentation stands in; text of your own domain (--calibration) keeps more "
-            "of what matters to you", Note, stacklevel=3,
-        )  # fmt: skip
+        texts = embedded()
     return windows_of(model, [record.text for record in texts], tokens)
 
 
-def _embedded() -> list[Text]:
+def embedded() -> list[Text]:
+    """The embedded data set `python-docs`, where no text was given; a note says so."""
     from intarsia.data import load_data, shuffled
 
     data = load_data("python-docs")
     split = next((name for name in ("calibration", "text", "train") if name in data), None)
     if split is None:
         raise BadInput("no calibration text, and this Python has no documentation to stand in: give texts")
+    warnings.warn(
+        "no calibration text: Python's documentation stands in; text of your own domain (--calibration) keeps more "
+        "of what matters to you", Note, stacklevel=4,
+    )  # fmt: skip
     return shuffled(data[split])

@@ -7,13 +7,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 from intarsia.errors import BadInput, writing_to
+from intarsia.models import results
+from intarsia.models.results import read_json, write_json
 from intarsia.models.saved import Saved
 
 FORMAT = 1
@@ -22,8 +21,7 @@ LADDER = "ladder.json"
 
 def mark(*facts: Any) -> str:
     """Of plain facts: equal ones have equal marks."""
-    text = json.dumps([FORMAT, *facts], sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return results.mark(FORMAT, *facts)
 
 
 class Kept:
@@ -36,7 +34,7 @@ class Kept:
 
     def result(self, name: str) -> dict[str, Any] | None:
         """What was measured of a rung, if it is finished and can be read."""
-        return _json(self.folder / name / "result.json")
+        return read_json(self.folder / name / "result.json")
 
     def learned(self, name: str) -> Saved:
         """What a finished rung learned."""
@@ -54,7 +52,7 @@ class Kept:
 
     def keep_result(self, name: str, result: dict[str, Any]) -> None:
         """The rung is finished."""
-        self._write(self.folder / name / "result.json", result)
+        write_json(self.folder / name / "result.json", result)
 
     def shared(self, name: str) -> Saved | None:
         """What several rungs use, if it is there."""
@@ -67,29 +65,14 @@ class Kept:
 
     def keep_ladder(self, facts: dict[str, Any]) -> None:
         """Say what the last climb was."""
-        self._write(self.folder / LADDER, facts)
-
-    def _write(self, path: Path, facts: dict[str, Any]) -> None:
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        with writing_to(self.folder):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(facts, ensure_ascii=False, indent=1), encoding="utf-8")
-            part.replace(path)
+        write_json(self.folder / LADDER, facts)
 
 
 def ladder_of(folder: Path) -> dict[str, Any]:
     """What the last climb in a folder was. Raises `BadInput` where none was."""
-    facts = _json(Path(folder).expanduser() / LADDER)
+    facts = read_json(Path(folder).expanduser() / LADDER)
     if facts is None:
         raise BadInput(f"{folder} holds no ladder: climb one with `intarsia adaptation plan --keep {folder}`")
     if facts.get("format") != FORMAT:
         raise BadInput(f"{folder} was written by another version of Intarsia: climb again")
     return facts
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

@@ -17,7 +17,7 @@ from intarsia.compression import QuantizeConfig
 from intarsia.compression.calibration import calibration_windows
 from intarsia.compression.factorization.modules import FactoredLinear, fill_factors, has_factors, lay_factors
 from intarsia.compression.linears import EXPERTS, expert_tensors, linears, matrix, tables_and_heads
-from intarsia.compression.quantization.calibrated import Rounded, calibrated
+from intarsia.compression.quantization.calibrated import Codes, Rounded, calibrated
 from intarsia.compression.quantization.grids import ROW, Grid, legal_group
 from intarsia.compression.quantization.hf import IntarsiaQuantizationConfig, factors_of, mark
 from intarsia.compression.quantization.mixed import BITS
@@ -53,7 +53,7 @@ def quantize(model: Model, config: QuantizeConfig, calibration: Sequence[Text] |
         config = config.model_copy(update={"bits": min(BITS, key=lambda bits: abs(bits - config.average_bits))})
     model = model.copy()
     network = model.network
-    plan, kept = _plan(network, config)
+    plan, kept = plan_for(network, config)
     if not plan.modules:
         raise BadInput("nothing to quantize: no linear layer or embedding is left after `skip` and `embed`")
     parameters = sum(p.numel() for p in network.parameters())
@@ -62,18 +62,7 @@ def quantize(model: Model, config: QuantizeConfig, calibration: Sequence[Text] |
     if config.method != "nearest" or config.average_bits is not None or config.rank:
         rounded = _calibrated(model, plan, config, calibration)
         _put_factors(network, plan, rounded)
-    originals = {name: network.get_submodule(name) for names in plan.modules.values() for name in names}
-    weights = {name: matrix(module) for name, module in originals.items()}
-    lay_out(network, plan)
-    with torch.no_grad():
-        for name in track(list(weights), "putting codes in place"):
-            weight, module = weights.pop(name), network.get_submodule(name)
-            if rounded is not None and name in rounded.codes:
-                module.put(*rounded.codes.pop(name))
-            else:
-                module.fill(weight)
-            originals.pop(name)
-    mark(network, plan)
+    put_codes(network, plan, rounded.codes if rounded is not None else {})
     changed = model.with_network(network, technique=NAME, config=config.model_dump(mode="json"))
     changed.extras[NAME] = {
         "bits": config.bits,
@@ -96,6 +85,24 @@ def quantize(model: Model, config: QuantizeConfig, calibration: Sequence[Text] |
                 "predicted_kl_uniform": mix.uniform,
             }
     return changed
+
+
+def put_codes(network: Any, plan: IntarsiaQuantizationConfig, codes: dict[str, Codes]) -> None:
+    """Put quantized modules in the place of those that `plan` names, in the network itself, and note it there.
+
+    - codes: of linear layers, by name; they are used up. A module without codes is rounded to nearest."""
+    originals = {name: network.get_submodule(name) for names in plan.modules.values() for name in names}
+    weights = {name: matrix(module) for name, module in originals.items()}
+    lay_out(network, plan)
+    with torch.no_grad():
+        for name in track(list(weights), "putting codes in place"):
+            weight, module = weights.pop(name), network.get_submodule(name)
+            if name in codes:
+                module.put(*codes.pop(name))
+            else:
+                module.fill(weight)
+            originals.pop(name)
+    mark(network, plan)
 
 
 def _calibrated(
@@ -133,7 +140,7 @@ def _put_factors(network: nn.Module, plan: IntarsiaQuantizationConfig, rounded: 
     plan.modules.setdefault(str(ROW), []).extend(f"{name}.{part}" for name in made for part in ("first", "second"))
 
 
-def _plan(network: nn.Module, config: QuantizeConfig) -> tuple[IntarsiaQuantizationConfig, dict[str, str]]:
+def plan_for(network: nn.Module, config: QuantizeConfig) -> tuple[IntarsiaQuantizationConfig, dict[str, str]]:
     """Grid -> module names, ties, and what is left as it is, with the reason."""
     modules: dict[str, list[str]] = {}
     ties: dict[str, str] = {}

@@ -111,7 +111,7 @@ class Budget:
         return [b for b in self.bounds if b.metric.name in names]
 
     def broken(self, values: Mapping[str, float], ratios: Mapping[str, float]) -> list[tuple[Bound, float]]:
-        """The bounds that are not kept, and how far each is missed (`Bound.excess`). What was not measured is not judged.
+        """The bounds that are not kept, and by how much (`Bound.excess`). What was not measured is not judged.
 
         - values: by metric. ratios: the same over the base's, which relative bounds are held against."""
         out = []
