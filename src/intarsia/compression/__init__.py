@@ -6,6 +6,7 @@
     less = compression.drop_blocks(model, count=3)     # or prune, narrow, trim_vocabulary: a smaller network
     thin = compression.factorize(model, keep=0.8)      # linear layers as products of two small matrices
     near = compression.distil(less, teacher=model, train=texts)   # what a cut cost is won back; before quantizing
+    fits = compression.fit(model, budget="bytes<90MB, decode>4x", calibration=texts)   # all of these, within a budget
 
 Importing this package also teaches `transformers` to load a folder that holds a quantized or factored network."""
 
@@ -43,6 +44,7 @@ from intarsia.compression.pruning.technique import (
     prune,
 )
 from intarsia.compression.quantization import registration
+from intarsia.compression.searching.technique import FitConfig, fit
 from intarsia.compression.vocabulary.technique import TrimVocabularyConfig, trim_vocabulary
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ __all__ = [
     "ExportFiltersConfig",
     "FactorizeConfig",
     "FactorizeFiltersConfig",
+    "FitConfig",
     "NarrowConfig",
     "PruneConfig",
     "PruneFiltersConfig",
@@ -73,6 +76,7 @@ __all__ = [
     "export_filters",
     "factorize",
     "factorize_filters",
+    "fit",
     "narrow",
     "prune",
     "prune_filters",
