@@ -37,6 +37,7 @@ bench: $(VENV)/.ready-bench
 	$(BIN)/python -m bench.editing --quick
 	$(BIN)/python -m bench.detection --quick
 	$(BIN)/python -m bench.compression --quick
+	$(BIN)/python -m bench.compression_cnn --quick
 
 docs: $(VENV)/.ready-docs
 	$(BIN)/mkdocs build --strict

@@ -13,6 +13,7 @@ from intarsia.compression.convolution.quantizing import practise, settle
 from intarsia.measure.size import tensor_bytes
 
 SIZES = (2, 4, 10)
+_taught: dict[tuple[int, int], object] = {}  # shared weights that have learnt, for the next budget
 FORMATS = ("int8", "int6", "int5", "int4", "int3", "ternary")
 
 
@@ -58,10 +59,14 @@ def searched(dense: nn.Module, times: float, pictures: Pictures, seed: int) -> n
 
     train, labels = pictures.train
     held = len(train) // 5  # what the search ranks by, not learnt from by the supernet
+    key = (id(dense), seed)
     found = search_network(
         dense, train[held:], labels[held:], train[:held], labels[:held], budget={"bytes": 1 / times}, seed=seed,
         lesson=replace(pictures.again, epochs=pictures.again.epochs / 2), rounds=6, population=16,
+        elastic=_taught.get(key),
     )  # fmt: skip
+    _taught.clear()  # one is enough, and they are large
+    _taught[key] = found.elastic
     return _learnt(found.best, dense, pictures, seed)
 
 

@@ -111,6 +111,7 @@ class Search:
     best: nn.Module
     choice: Choice
     finding: Searched
+    elastic: Elastic
     losses: list[float] = field(default_factory=list)
 
 
@@ -118,6 +119,7 @@ def search_network(
     network: nn.Module, pixels: Tensor, labels: Tensor | None, held: Tensor, held_labels: Tensor, *,
     budget: Mapping[str, float], lesson: Lesson | None = None, by: str = "evolution", discard: str = "none",
     rounds: int = 8, population: int = 24, multiple: int = 4, seed: int = 0,
+    elastic: Elastic | None = None,
 ) -> Search:  # fmt: skip
     """The most accurate network within the budget among those that an elastic copy of `network` holds.
 
@@ -127,15 +129,17 @@ def search_network(
       PyTorch, one picture.
     - by: evolution, or optuna (extra `search`); rounds times population networks are tried. discard: synflow or naswot;
       twice as many candidates are made and the guess throws away half of them.
+    - elastic: of an earlier search (`Search.elastic`), whose weights have learnt: they are taught once for all budgets.
 
     Raises `BadInput` for an unknown cost, and where the smallest network is above the budget."""
     lesson = lesson or Lesson()
     _check(network, held, held_labels, budget, by, discard)
-    elastic = Elastic(network, pixels, multiple=multiple)
+    taught = elastic is not None
+    elastic = elastic or Elastic(network, pixels, multiple=multiple)
     judge = _Judge(elastic, pixels, held, held_labels, dict(budget), random.Random(seed))
     judge.check_feasible()
     losses: list[float] = []
-    if lesson.epochs:
+    if lesson.epochs and not taught:
         losses = elastic.train(pixels, labels, network, lesson, seed)
     finding = Searched(
         title="Architecture search", technique=WHO, budget=dict(budget), provenance=provenance(seed=seed, by=by)
@@ -158,7 +162,7 @@ def search_network(
     choice = list(judge.tried)[finding.best]
     small = elastic.network_of(choice)
     reestimate(small, pixels)
-    return Search(small.train(network.training), choice, finding, losses)
+    return Search(small.train(network.training), choice, finding, elastic, losses)
 
 
 def _check(
