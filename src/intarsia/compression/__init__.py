@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from intarsia.catalog import Config, technique
+from intarsia.compression.advising.technique import AdviseConfig, advise
 from intarsia.compression.convolution.technique import (
     DistilFiltersConfig,
     ExportFiltersConfig,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from intarsia.models import Model
 
 __all__ = [
+    "AdviseConfig",
     "DistilConfig",
     "DistilFiltersConfig",
     "DropBlocksConfig",
@@ -68,6 +70,7 @@ __all__ = [
     "RenormalizeConfig",
     "SearchFiltersConfig",
     "TrimVocabularyConfig",
+    "advise",
     "dequantize",
     "distil",
     "distil_filters",
@@ -173,7 +176,8 @@ def quantize(model: Model, config: QuantizeConfig, *, calibration: list[Text] | 
 
     In PyTorch the gain is the size; for speed on a CPU, `compression.export` it.
 
-    - calibration: text that gptq and awq look at; best of the domain the model is for. Default: Python's documentation.
+    - calibration: text that gptq, awq and rank look at; best of the domain the model is for. Default: Python's
+      documentation.
 
     Raises `BadInput` for a model that is quantized already, and where nothing is left to quantize."""
     from intarsia.compression.quantization.rounding import quantize as run
