@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from intarsia.catalog import Config, technique
-from intarsia.compression.advising.technique import AdviseConfig, advise
 from intarsia.compression.convolution.technique import (
     DistilFiltersConfig,
     ExportFiltersConfig,
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
     from intarsia.models import Model
 
 __all__ = [
-    "AdviseConfig",
     "DistilConfig",
     "DistilFiltersConfig",
     "DropBlocksConfig",
@@ -70,7 +68,6 @@ __all__ = [
     "RenormalizeConfig",
     "SearchFiltersConfig",
     "TrimVocabularyConfig",
-    "advise",
     "dequantize",
     "distil",
     "distil_filters",
