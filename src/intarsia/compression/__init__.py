@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from intarsia.catalog import Config, technique
+from intarsia.compression.advising.technique import AdviseConfig, advise
 from intarsia.compression.convolution.technique import (
     DistilFiltersConfig,
     ExportFiltersConfig,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from intarsia.models import Model
 
 __all__ = [
+    "AdviseConfig",
     "DistilConfig",
     "DistilFiltersConfig",
     "DropBlocksConfig",
@@ -68,6 +70,7 @@ __all__ = [
     "RenormalizeConfig",
     "SearchFiltersConfig",
     "TrimVocabularyConfig",
+    "advise",
     "dequantize",
     "distil",
     "distil_filters",
