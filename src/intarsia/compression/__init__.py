@@ -49,6 +49,8 @@ from intarsia.compression.searching.technique import FitConfig, fit
 from intarsia.compression.vocabulary.technique import TrimVocabularyConfig, trim_vocabulary
 
 if TYPE_CHECKING:
+    from transformers import Cache
+
     from intarsia.data import Text
     from intarsia.models import Model
 
@@ -85,6 +87,7 @@ __all__ = [
     "prune_filters",
     "quantize",
     "quantize_filters",
+    "quantized_cache",
     "renormalize",
     "search_filters",
     "trim_vocabulary",
@@ -225,3 +228,13 @@ def tune_kernels(model: Model, repeats: int = 3) -> Model:
     from intarsia.compression.quantization.rounding import tune_kernels as run
 
     return run(model, repeats)
+
+
+def quantized_cache(model: Model, bits: Literal[8, 4] = 8) -> Cache:
+    """An empty cache for the keys and values of a language model, in 8 or 4 bits: a quarter or an eighth of float32's
+    bytes. `model.network.generate(..., past_key_values=quantized_cache(model))`.
+
+    Raises `BadInput` for models without a cache of full attention."""
+    from intarsia.compression.quantization.caches import quantized_cache as run
+
+    return run(model, bits)
