@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Literal, get_args
 
 import torch
@@ -68,7 +69,7 @@ def compact(conv: nn.Conv2d, kind: str, share: float, seed: int = 0) -> nn.Modul
 
     - share: of the width that the kind can have at most (ranks, inner channels), above 0 to 1; `grouped`: one over the
       number of groups, of the divisors that there are. 1 for tucker and spatial is exact."""
-    made = _MAKERS[kind](conv, share, seed)
+    made = _MAKERS[kind](copy.deepcopy(conv).cpu(), share, seed)
     return made.to(conv.weight.device, conv.weight.dtype).train(conv.training)
 
 

@@ -56,7 +56,8 @@ def settled(network: Any) -> Any:
             fresh = type(network)(config)
         if not _differs(network, fresh):
             fresh.load_state_dict(network.state_dict(), strict=True, assign=True)
-            return fresh.train(network.training)
+            if not any(buffer.is_meta for buffer in fresh.buffers()):
+                return fresh.train(network.training)
     with torch.device("meta"):
         fresh = type(network)(plain)
     plan = plan_of(network, fresh)

@@ -7,15 +7,15 @@ regressor where the channels are as many)."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from intarsia.compression.convolution.networks import BATCH, all_answers, answers, check_pixels, convolutions
+from intarsia.compression.convolution.networks import all_answers, answers, check_pixels, convolutions, mode
 from intarsia.compression.convolution.normalising import reestimate
 from intarsia.compression.distillation.losses import LogitLoss, cross_entropy, forward_kl
 from intarsia.errors import BadInput, IntarsiaError
@@ -84,7 +84,7 @@ def recover(
     was = [(m, m.training) for m in student.modules()]
     student.train()
     order = torch.empty(0, dtype=torch.int64)
-    with seeded(seed), _frozen(teacher):
+    with seeded(seed), nullcontext() if teacher is None else mode(teacher, training=False):
         for _ in track(range(steps), "learning", facts=facts):
             if not len(order):
                 order = torch.randperm(count, generator=generator)
@@ -134,8 +134,8 @@ def _check(
         if network is not None and (unknown := [h for h in lesson.hints if h not in known]):
             raise BadInput(f"{who}: {type(network).__name__} has no module '{unknown[0]}' for a hint")
     if lesson.hints and teacher is not None:
-        with torch.no_grad():
-            ours, theirs = (outputs_of(n, lesson.hints, pixels[:2]) for n in (student.eval(), teacher))
+        with torch.no_grad(), mode(student, training=False), mode(teacher, training=False):
+            ours, theirs = (outputs_of(n, lesson.hints, pixels[:2]) for n in (student, teacher))
         for name in lesson.hints:
             if ours[name].shape != theirs[name].shape:
                 raise BadInput(
@@ -179,20 +179,6 @@ def _loss(
     return loss
 
 
-@contextlib.contextmanager
-def _frozen(teacher: nn.Module | None):  # type: ignore[no-untyped-def]
-    if teacher is None:
-        yield
-        return
-    was = [(m, m.training) for m in teacher.modules()]
-    teacher.eval()
-    try:
-        yield
-    finally:
-        for module, training in was:
-            module.training = training
-
-
 def jittered(pixels: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Tensor:
     """Pictures moved by up to `shift` pixels (edges repeated) and mirrored by chance, each batch alike in the move."""
     if shift:
@@ -207,6 +193,3 @@ def jittered(pixels: Tensor, shift: int, flip: bool, generator: torch.Generator)
         mirror = torch.rand(len(pixels), generator=generator) < 0.5
         pixels = torch.where(mirror[:, None, None, None].to(pixels.device), pixels.flip(-1), pixels)
     return pixels
-
-
-__all__ = ["BATCH", "Lesson", "jittered", "outputs_of", "recover"]
