@@ -27,6 +27,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "4 bits, awq": FOUR | {"method": "awq"},
     "4 bits, awq+gptq": FOUR | {"method": "awq+gptq"},
     "4 bits in the mean, awq+gptq": {"average_bits": 4, "group_size": 64, "method": "awq+gptq"},
+    "powers of two, awq+gptq": {"values": "power", "group_size": 64, "method": "awq+gptq"},
+    "ternary, awq+gptq": {"values": "ternary", "group_size": 64, "method": "awq+gptq"},
+    "binary, awq+gptq": {"values": "binary", "group_size": 64, "method": "awq+gptq"},
     "4 bits, nearest, rank 16": FOUR | {"rank": 16},
     "4 bits, awq+gptq, rank 16": FOUR | {"method": "awq+gptq", "rank": 16},
 }

@@ -107,6 +107,10 @@ class QuantizeConfig(Config):
         None, ge=3, le=8, description="bits of a weight in the mean, in place of `bits`: layers get 3 to 8 each, by "
         "how much the predictions hear of their error"
     )  # fmt: skip
+    values: Literal["whole", "ternary", "binary", "power"] = Field(
+        "whole", description="whole numbers in a row of `bits`, or, in place of them, the survey's extremes: ternary (2 "
+        "bits), binary (1), powers of two (4)"
+    )  # fmt: skip
     method: Literal["nearest", "gptq", "awq", "awq+gptq"] = Field(
         "nearest",
         description="how points of the grid are chosen: the nearest; or by what layers read of a text: inputs scaled "

@@ -45,7 +45,8 @@ class Blocks:
 def blocks_of(module: nn.Module, bits: int, block: int) -> Blocks:
     """The blocks of one linear layer [out, in]; its own codes where its grid can be written so, else rounded anew."""
     table = module._table[0] if isinstance(module, TiedHead) else module
-    if isinstance(table, Quantized) and table.grid.bits == bits and table.width % block == 0:
+    whole = isinstance(table, Quantized) and table.grid.values == "whole"
+    if whole and table.grid.bits == bits and table.width % block == 0:
         codes, scales, zeros = table.unpacked()
         grid = table.grid
         if grid.group is None or grid.group % block == 0:

@@ -89,7 +89,7 @@ def _layers(network: Any) -> Iterator[tuple[str, nn.Module]]:
 def _fits(model: Model, config: ExportConfig) -> bool:
     """Whether the model is on 4-bit grids whose groups the file's blocks can hold."""
     grids = [m.grid for m in model.network.modules() if isinstance(m, Quantized)]
-    body = [grid for grid in grids if grid.bits == config.bits]
+    body = [grid for grid in grids if grid.bits == config.bits and grid.values == "whole"]
     return bool(body) and all(grid.group and grid.group % config.group_size == 0 for grid in body)
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from intarsia.compression.quantization.grids import Grid, round_to
+from intarsia.compression.quantization.grids import SMALLEST_SCALE, Grid, round_to
+from intarsia.compression.quantization.values import nearest, table_of
 from intarsia.errors import IntarsiaError
 
 DAMPING = 0.01
@@ -41,6 +42,7 @@ def gptq(
     scales, zeros = [], []
     step = zero = torch.empty(0)
     top = 2**grid.bits - 1
+    table = None if grid.values == "whole" else table_of(grid.values)
     for start in range(0, width, inner):
         end = min(start + inner, width)
         part, errors = work[:, start:end], torch.empty(rows, end - start)
@@ -48,15 +50,20 @@ def gptq(
         for c in range(end - start):
             if (start + c) % group == 0:
                 known = work if grid.group is None else part[:, c : c + group]
-                _, scale, middle = round_to(known, Grid(grid.bits, grid.group and group, grid.symmetric))
+                _, scale, middle = round_to(known, grid)
                 scales.append(scale)
                 zeros.append(middle)
                 step = scale[:, 0].float()
                 zero = torch.full_like(step, grid.middle) if middle is None else middle[:, 0].float()
             column = part[:, c]
-            code = ((column / step).round() + zero).clamp_(0, top)
+            if table is None:
+                code = ((column / step).round() + zero).clamp_(0, top)
+                value = (code - zero) * step
+            else:
+                code = nearest(column / step.clamp(min=SMALLEST_SCALE), grid.values)
+                value = table[code.long()] * step
             codes[:, start + c] = code.to(torch.uint8)
-            error = (column - (code - zero) * step) / corner[c, c]
+            error = (column - value) / corner[c, c]
             part[:, c:].addr_(error, corner[c, c:], alpha=-1)
             errors[:, c] = error
         if end < width:

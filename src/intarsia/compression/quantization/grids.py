@@ -7,7 +7,7 @@ A weight matrix is [out, in]; `group` consecutive inputs of one row share a scal
 
 with q = clamp(round(w / s) + z, 0, 2^b - 1) (Jacob et al. 2018, arXiv 1712.05877, section 2.1). Scales of groups are
 kept in half precision and rounded *up* to it, so that the grid always reaches the largest weight and
-|w - w'| <= s / 2 holds.
+|w - w'| <= s / 2 holds. `values` may be others than whole numbers in a row: see `values`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from intarsia.compression.quantization.values import BITS, encode, table_of
 from intarsia.errors import BadInput
 
 SMALLEST_SCALE = 1e-9
@@ -25,11 +26,18 @@ SMALLEST_SCALE = 1e-9
 
 @dataclass(frozen=True)
 class Grid:
-    """How a matrix is stored. `group` None: one scale for the whole row."""
+    """How a matrix is stored. `group` None: one scale for the whole row. values: `whole` numbers, or a format of
+    `values`, whose bits it then has, and which is symmetric."""
 
     bits: int
     group: int | None
     symmetric: bool
+    values: str = "whole"
+
+    @classmethod
+    def of(cls, values: str, group: int | None) -> Grid:
+        """The grid of a format of `values`."""
+        return cls(BITS[values], group, True, values)
 
     @property
     def middle(self) -> int:
@@ -46,13 +54,15 @@ class Grid:
         return 1 if self.group is None else width // self.group
 
     def __str__(self) -> str:
-        return f"{self.bits}:{self.group or 'row'}:{'symmetric' if self.symmetric else 'asymmetric'}"
+        kind = self.values if self.values != "whole" else "symmetric" if self.symmetric else "asymmetric"
+        return f"{self.bits}:{self.group or 'row'}:{kind}"
 
     @classmethod
     def parse(cls, text: str) -> Grid:
         """The inverse of `str(grid)`."""
         bits, group, kind = text.split(":")
-        return cls(int(bits), None if group == "row" else int(group), kind == "symmetric")
+        width = None if group == "row" else int(group)
+        return cls.of(kind, width) if kind in BITS else cls(int(bits), width, kind == "symmetric")
 
 
 ROW = Grid(8, None, True)
@@ -124,6 +134,11 @@ def round_to(weight: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor | None]
     too large for a half-precision scale."""
     rows, width = weight.shape
     wide = weight.detach().to(torch.float64).view(rows, grid.groups(width), -1)
+    if grid.values != "whole":
+        codes, scale = encode(wide.flatten(0, 1), grid.values)
+        scales = scale.view(rows, -1).to(grid.scale_dtype)
+        _check_finite(scales)
+        return codes.view(rows, width), scales, None
     top = 2**grid.bits - 1
     if grid.symmetric:
         scale = wide.abs().amax(-1) / (grid.middle - 1)
@@ -131,17 +146,23 @@ def round_to(weight: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor | None]
         low, high = wide.amin(-1).clamp(max=0), wide.amax(-1).clamp(min=0)
         scale = (high - low) / top
     scales = _scale_up(scale, grid.scale_dtype)
-    if not torch.isfinite(scales).all():
-        raise BadInput("a weight is not finite or too large to quantize; look for NaN or infinity in the network")
+    _check_finite(scales)
     step = scales.to(torch.float64)
     zero = torch.full_like(step, grid.middle) if grid.symmetric else (-low / step).round()
     codes = ((wide / step[..., None]).round() + zero[..., None]).clamp(0, top)
     return codes.view(rows, width).to(torch.uint8), scales, None if grid.symmetric else zero.to(torch.uint8)
 
 
+def _check_finite(scales: Tensor) -> None:
+    if not torch.isfinite(scales).all():
+        raise BadInput("a weight is not finite or too large to quantize; look for NaN or infinity in the network")
+
+
 def rounded(weight: Tensor, grid: Grid) -> Tensor:
     """The nearest grid points themselves, [out, in] float32: as `from_grid(*round_to(...))` but for single precision in
     between, and several times as fast."""
+    if grid.values != "whole":
+        return from_grid(*round_to(weight, grid), grid, torch.float32)
     rows, width = weight.shape
     wide = weight.detach().float().view(rows, grid.groups(width), -1)
     top = 2**grid.bits - 1
@@ -161,6 +182,9 @@ def from_grid(codes: Tensor, scales: Tensor, zeros: Tensor | None, grid: Grid, d
     rows, width = codes.shape
     # At least single precision inside: 15 * s needs more digits than a half has.
     inner = torch.promote_types(dtype, torch.float32)
-    grouped = codes.view(rows, grid.groups(width), -1).to(inner)
-    grouped = grouped - (grid.middle if zeros is None else zeros[..., None].to(inner))
+    grouped = codes.view(rows, grid.groups(width), -1)
+    if grid.values != "whole" and zeros is None:
+        grouped = table_of(grid.values).to(codes.device, inner)[grouped.long()]
+    else:
+        grouped = grouped.to(inner) - (grid.middle if zeros is None else zeros[..., None].to(inner))
     return grouped.mul_(scales[..., None].to(inner)).view(rows, width).to(dtype)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from intarsia.compression.quantization.grids import Grid, from_grid, pack, packed_size, round_to, unpack
+from intarsia.compression.quantization.values import WHOLE, table_of
 
 Kernel = Literal["auto", "reference", "packed"]
 # Up to here the weights' traffic dominates and a fused kernel pays; above it, a dequantized matrix product does.
@@ -57,8 +58,17 @@ class Quantized(nn.Module):
         self.zeros = None if zeros is None else pack(zeros, bits)
 
     def unpacked(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Codes uint8 [rows, width], scales [rows, groups] and zeros uint8 [rows, groups] or None, as `round_to`."""
+        """Codes uint8 [rows, width], scales [rows, groups] and zeros uint8 [rows, groups] or None, as `round_to`.
+
+        Values that are no whole numbers in a row come as such, too: scales are divided, so that codes less zeros are
+        whole."""
         bits, zeros = self.grid.bits, self.zeros
+        if self.grid.values != "whole":
+            times = WHOLE[self.grid.values]
+            whole = (table_of(self.grid.values) * times + times).to(self.codes.device, torch.uint8)
+            scales = self.scales.float() / times
+            middle = torch.full_like(scales, times, dtype=torch.uint8)
+            return whole[unpack(self.codes, bits, self.width).long()], scales, middle
         if bits == 8 and self.grid.symmetric:
             codes = (self.codes.to(torch.int16) + self.grid.middle).to(torch.uint8)
         else:
@@ -118,7 +128,8 @@ class QuantLinear(Quantized):
     @property
     def has_packed_kernel(self) -> bool:
         """Whether torch's 4-bit CPU kernel takes this shape and grid."""
-        return self.grid.bits == 4 and self.grid.group in (32, 64, 128, 256) and self.out_features % 16 == 0
+        whole = self.grid.values == "whole" and self.grid.bits == 4
+        return whole and self.grid.group in (32, 64, 128, 256) and self.out_features % 16 == 0
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""

@@ -48,6 +48,8 @@ def quantize(model: Model, config: QuantizeConfig, calibration: Sequence[Text] |
         raise BadInput("the model is quantized already; quantize the original, or `dequantize` it first")
     if config.rank and has_factors(model.network):
         raise BadInput("rank: layers of this network are factored already; quantize them without a rank of their own")
+    if config.values != "whole" and config.average_bits is not None:
+        raise BadInput(f"average_bits chooses among whole numbers of bits: not with values '{config.values}'")
     if config.average_bits is not None:
         # Groups, scheme and input scales are those of the nearest whole number of bits.
         config = config.model_copy(update={"bits": min(BITS, key=lambda bits: abs(bits - config.average_bits))})
@@ -199,7 +201,8 @@ def _tables(network: nn.Module) -> tuple[set[str], set[str]]:
 def _grid(module: Any, config: QuantizeConfig, shrunk: dict[tuple[int, int], int]) -> Grid | None:
     width = matrix(module).shape[1]
     symmetric = config.bits == 8 if config.scheme == "auto" else config.scheme == "symmetric"
-    wanted = config.group_size or (32 if config.bits < 8 else None)
+    other = config.values != "whole"
+    wanted = config.group_size or (32 if config.bits < 8 or other else None)
     if wanted is None:
         return Grid(config.bits, None, symmetric)
     group = legal_group(width, wanted)
@@ -207,7 +210,7 @@ def _grid(module: Any, config: QuantizeConfig, shrunk: dict[tuple[int, int], int
         return None
     if group != wanted:
         shrunk[width, wanted] = group
-    return Grid(config.bits, group, symmetric)
+    return Grid.of(config.values, group) if other else Grid(config.bits, group, symmetric)
 
 
 def _scale_of(module: Any) -> float | None:
