@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from intarsia.compression.checking import check_plain, check_reads_text
 from intarsia.compression.searching.anatomy import anatomy
-from intarsia.compression.searching.budgets import Budget, parse_budget
+from intarsia.compression.searching.budgets import SPEEDS, Budget, parse_budget
 from intarsia.compression.searching.building import Workshop, can_learn
 from intarsia.compression.searching.choosing import front, nearest, taken
 from intarsia.compression.searching.composing import Composer, Composition, with_recovery
@@ -52,6 +52,10 @@ def fit(
     budget = parse_budget(config.budget)
     _check(model, config)
     stores, refused = stores_for(model, config.engines)
+    if budget.of(*SPEEDS) and any(store.name != "torch" for store in stores):
+        # Rounded weights make torch no quicker than the base, and weighing its grids takes a pass of its own.
+        stores = [store for store in stores if store.name != "torch"]
+        refused["torch"] = "the budget bounds speed, and an engine is there"
     families = [name for name in FAMILIES if name in config.families]
     for name in list(families):
         if (why := FAMILIES[name].refuses(model)) is not None:

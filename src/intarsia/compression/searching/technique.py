@@ -53,7 +53,7 @@ class FitConfig(Config):
 @technique(
     NAME,
     kind="change",
-    family="searching",
+    family="search",
     source="Goel et al. 2020, arXiv 2003.11066 (its categories, composed); successive halving: Jamieson & Talwalkar "
     "2016, arXiv 1502.07943; harms: Martens & Grosse 2015, K-FAC, arXiv 1503.05671, §3",
     needs="weights",
