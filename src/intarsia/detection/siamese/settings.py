@@ -45,7 +45,7 @@ class SiameseConfig(LoraConfig):
     head_rate: float = Field(3e-3, gt=0, description="peak learning rate of the classifier")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay")
     batch_size: int = Field(16, ge=1, description="pairs (single: texts) in a step")
-    epochs: float = Field(2, gt=0, description="times through the pairs")
+    epochs: float = Field(6, gt=0, description="times through the pairs; with few, |u - v| has not learned yet")
     max_tokens: int = Field(256, ge=1, description="tokens of a text that are read; the rest is left out")
     references: int = Field(3, ge=1, description="references that a text is paired with in training")
 
