@@ -8,8 +8,10 @@ What is counted here is what is written, to the byte for the data; of headers wh
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from intarsia.compression import ExportConfig
@@ -172,9 +174,13 @@ class Gguf(Store):
         return matrix.width % BLOCK == 0 and (grid.group is None or grid.group % BLOCK == 0)
 
     def export(self, model: Model) -> Model:
-        from intarsia.compression.exporting.gguf.writing import export
+        from intarsia.compression.exporting.exported import exported
+        from intarsia.compression.exporting.gguf.writing import export_gguf
 
-        return export(model, ExportConfig(engine="gguf", group_size=GROUP))
+        folder = Path(tempfile.mkdtemp(prefix="intarsia-export-"))
+        # Not read back with transformers: the engine's own answers are held against the network's afterwards.
+        facts = export_gguf(model, folder / self.name / "model.gguf", check_again=False)
+        return exported(model, ExportConfig(engine="gguf", group_size=GROUP), self.name, folder, facts)
 
 
 class OnnxGenAI(Store):
