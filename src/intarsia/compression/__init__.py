@@ -12,9 +12,9 @@ Importing this package also teaches `transformers` to load a folder that holds a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from intarsia.catalog import Config, technique
 from intarsia.compression.advising.technique import AdviseConfig, advise
@@ -47,6 +47,7 @@ from intarsia.compression.pruning.technique import (
 from intarsia.compression.quantization import registration
 from intarsia.compression.searching.technique import FitConfig, fit
 from intarsia.compression.vocabulary.technique import TrimVocabularyConfig, trim_vocabulary
+from intarsia.errors import BadInput
 
 if TYPE_CHECKING:
     from transformers import Cache
@@ -145,11 +146,12 @@ class QuantizeConfig(Config):
 class ExportConfig(Config):
     """Settings of `compression.export`."""
 
-    engine: Literal["onnx-genai", "gguf"] = Field(
+    engine: Literal["onnx-genai", "gguf", "onnx"] = Field(
         "onnx-genai",
-        description="the engine to export for: ONNX Runtime GenAI, or one GGUF file for llama.cpp's family",
+        description="the engine to export for: ONNX Runtime GenAI, or one GGUF file for llama.cpp's family; onnx: "
+        "encoders (BERT and its kind) for ONNX Runtime",
     )
-    bits: Literal[4] = Field(4, description="bits of a weight in the exported body")
+    bits: Literal[4, 8] = Field(4, description="bits of a weight in the exported body; 8 with onnx, its default there")
     group_size: Literal[16, 32, 64, 128] = Field(32, description="weights of a row that share a scale")
     embed: Literal["int8", "int4"] = Field(
         "int8", description="bits of the embedding and the head: int4 saves a little more and costs much more quality"
@@ -160,6 +162,25 @@ class ExportConfig(Config):
     activations: Literal["int8", "float32"] = Field(
         "int8", description="precision the engine rounds activations to inside a 4-bit product: int8 is the quick one"
     )
+    mode: Literal["int8", "float"] = Field("int8", description="onnx: 8 bits, or the network in float, to compare with")
+    smooth: float = Field(
+        0.5, ge=0, le=1, description="onnx: SmoothQuant's alpha, how much of the inputs' outliers weights take over; "
+        "0: none, and no text is read"
+    )  # fmt: skip
+    ranges: Literal["token", "batch"] = Field(
+        "token", description="onnx: what shares a range of activations: a token, so that no text changes another's "
+        "vector; or the batch, its tokens divided by their largest first: a little quicker and less exact"
+    )  # fmt: skip
+    weights: Literal["int8", "uint8", "int7"] = Field(
+        "int8", description="onnx: how weights are stored; on x86 without VNNI sums of int8 products may "
+        "overflow: uint8 or int7 (7 bits) there"
+    )  # fmt: skip
+    tokens: int = Field(4096, ge=2, description="onnx: tokens of calibration text that are read")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_bits(cls, given: Any) -> Any:
+        return {"bits": 8, **given} if isinstance(given, dict) and given.get("engine") == "onnx" else given
 
 
 @technique(
@@ -196,18 +217,37 @@ def quantize(model: Model, config: QuantizeConfig, *, calibration: list[Text] | 
     "compression.export",
     kind="change",
     family="export",
-    source="ONNX Runtime GenAI model builder; MatMulNBits of ONNX Runtime; GGUF of the ggml project",
+    source="ONNX Runtime GenAI model builder; MatMulNBits of ONNX Runtime; GGUF of the ggml project; encoders: Xiao et "
+    "al. 2023, SmoothQuant, arXiv 2211.10438, §4",
     needs="weights",
     extra="export",
 )
-def export(model: Model, config: ExportConfig) -> Model:
-    """The same model for a quick engine on CPUs, ready in `exports["onnx-genai"]` or `exports["gguf"]`.
+def export(model: Model, config: ExportConfig, *, calibration: list[Text] | None = None) -> Model:
+    """The same model for a quick engine on CPUs, ready in `exports["onnx-genai"]`, `exports["gguf"]` or
+    `exports["onnx"]`.
 
     The network of the result is the quantized one whose numbers the exported file holds, bit for bit (but for the
     embedding and head with `embed: int4`): a model that `compression.quantize` brought to 4 bits with this group size
     is exported as it is, any other is quantized first. For ONNX Runtime GenAI every linear layer is stored in 4 bits,
     skipped ones too; in a GGUF file each has the type that holds its own bits.
-    `intarsia.models.runtime.open_runtime(path)` runs the folder. The folder is temporary until the model is saved."""
+    `intarsia.models.runtime.open_runtime(path)` runs the folder. The folder is temporary until the model is saved.
+
+    Encoders (`engine: onnx`): the network of the result is the one given, in float; the file holds it in 8 bits, a
+    scale an output for weights, a row for tables, a token for activations, and gives the last hidden states without a
+    head. `open_runtime(path).embed(texts)` makes sentence vectors; ONNX Runtime alone runs the file.
+
+    - calibration: text whose activations `smooth` looks at. Default: Python's documentation.
+
+    Raises `BadInput` for a network or a setting that the engine does not know, `MissingExtra`."""
+    wanted = 8 if config.engine == "onnx" else 4
+    if config.bits != wanted:
+        raise BadInput(f"compression.export: engine {config.engine} has {wanted} bits, not {config.bits}")
+    if config.engine == "onnx":
+        from intarsia.compression.exporting.onnx_encoder import export as encode
+
+        return encode(model, config, calibration)
+    if config.mode == "float":
+        raise BadInput(f"compression.export: mode float is of engine onnx; engine {config.engine} has 4 bits")
     if config.engine == "gguf":
         from intarsia.compression.exporting.gguf import export as run
     else:

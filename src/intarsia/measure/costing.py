@@ -91,9 +91,12 @@ def measure(model: Model, config: CostConfig) -> Cost:
 
 
 def _open(folder: Path) -> Any:
-    from intarsia.models.runtime import open_runtime
+    from intarsia.models.runtime import Runtime, open_runtime
 
-    return open_runtime(folder, torch.get_num_threads())
+    runtime = open_runtime(folder, torch.get_num_threads())
+    if not isinstance(runtime, Runtime):
+        raise BadInput("an encoder writes no text")
+    return runtime
 
 
 def _memory(model: Model, folder: Path, engines: dict[str, EngineCost], config: CostConfig, notes: list[str]) -> None:

@@ -14,37 +14,57 @@ from intarsia.progress import track
 
 if TYPE_CHECKING:
     from intarsia.models.model import Model
+    from intarsia.models.runtime.onnx_encoder import OnnxEncoder
 
 TOKENS = 2048  # padded tokens in one forward
 LONGEST = 256  # tokens of a text that are read, as all-MiniLM was trained
 
 
-def embed(model: Model, texts: Sequence[str], *, longest: int = LONGEST) -> np.ndarray:
+def embed(model: Model | OnnxEncoder, texts: Sequence[str], *, longest: int = LONGEST) -> np.ndarray:
     """[text, width] float32, each of length one.
 
+    - model: or an encoder that was exported for ONNX Runtime (`open_runtime`).
     - longest: tokens of a text that are read, at most; the rest is left out.
 
     A text that stands there several times is run once. Raises `BadInput` for a model without a tokenizer."""
-    import torch
-
     if model.tokenizer is None:
         raise BadInput("embedding wants text: this model has no tokenizer (wrap(network, tokenizer))")
+    states = _torch_states if hasattr(model, "network") else _engine_states
     different = list(dict.fromkeys(texts))
     limit = min(longest, model.context_length or longest)
     order = sorted(range(len(different)), key=lambda i: (len(different[i]), i))
     found: list[Any] = [None] * len(different)
-    with torch.inference_mode():
-        for numbers in track(_batches([len(different[i]) for i in order]), "embedding texts"):
-            rows = [order[i] for i in numbers]
-            batch = model.encode([different[i] or " " for i in rows], max_length=limit)
-            states = model.network(**_known(model, batch), output_hidden_states=True).hidden_states[-1].float()
-            mask = batch["attention_mask"][..., None]
-            mean = torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1).clamp(min=1), dim=1)
-            for i, row in zip(rows, mean.cpu().numpy(), strict=True):
-                found[i] = row
+    for numbers in track(_batches([len(different[i]) for i in order]), "embedding texts"):
+        rows = [order[i] for i in numbers]
+        batch = model.encode([different[i] or " " for i in rows], max_length=limit)
+        for i, row in zip(rows, _pooled(*states(model, batch)), strict=True):
+            found[i] = row
     place = {text: i for i, text in enumerate(different)}
-    width = model.config.get_text_config().hidden_size
-    return np.stack([found[place[text]] for text in texts]) if len(texts) else np.zeros((0, width), np.float32)
+    return np.stack([found[place[text]] for text in texts]) if len(texts) else np.zeros((0, _width(model)), np.float32)
+
+
+def _pooled(states: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The mean over real tokens, of length one: [text, token, width] -> [text, width]."""
+    real = mask[..., None].astype(np.float32)
+    mean = (states * real).sum(1) / np.maximum(real.sum(1), 1)
+    return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+
+
+def _torch_states(model: Any, batch: Any) -> tuple[np.ndarray, np.ndarray]:
+    import torch
+
+    with torch.inference_mode():
+        states = model.network(**_known(model, batch), output_hidden_states=True).hidden_states[-1].float()
+    return states.cpu().numpy(), batch["attention_mask"].cpu().numpy()
+
+
+def _engine_states(engine: Any, batch: Any) -> tuple[np.ndarray, np.ndarray]:
+    mask = batch["attention_mask"]
+    return engine.states(batch["input_ids"], mask, batch.get("token_type_ids")), mask
+
+
+def _width(model: Any) -> int:
+    return model.config.get_text_config().hidden_size if hasattr(model, "network") else model.width
 
 
 def _known(model: Model, batch: Any) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 runtime = open_runtime("runs/emotion/exports/onnx-genai")   # or a .gguf file
 runtime.logits(ids)                     # every position's logits [token, vocabulary]
-runtime.generate(ids, max_new_tokens=20)"""
+runtime.generate(ids, max_new_tokens=20)
+encoder = open_runtime("small/export/onnx")   # an exported encoder (BERT and its kind)
+encoder.embed(texts)                    # sentence vectors [text, width]; encoder.states(ids, mask): each token's"""
 
 from __future__ import annotations
 
@@ -13,6 +15,8 @@ from intarsia.errors import BadInput
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from intarsia.models.runtime.onnx_encoder import OnnxEncoder
 
 __all__ = ["Runtime", "open_runtime"]
 
@@ -38,8 +42,8 @@ class Runtime(Protocol):
         ...
 
 
-def open_runtime(path: str | Path, threads: int | None = None) -> Runtime:
-    """Open an exported folder, or a GGUF file, with the engine it was made for.
+def open_runtime(path: str | Path, threads: int | None = None) -> Runtime | OnnxEncoder:
+    """Open an exported folder, or a GGUF file, with the engine it was made for; an encoder gives states, no logits.
 
     threads: CPU threads; default all cores this process may use. Raises `BadInput` when the folder holds no known
     export, `MissingExtra` when its engine is not installed."""
@@ -52,10 +56,15 @@ def open_runtime(path: str | Path, threads: int | None = None) -> Runtime:
         from intarsia.models.runtime.onnx_genai import OnnxGenAI
 
         return OnnxGenAI(path, threads)
+    if (path / "encoder.json").is_file():
+        from intarsia.models.runtime.onnx_encoder import OnnxEncoder
+
+        return OnnxEncoder(path, threads)
     if len(files := sorted(path.glob("*.gguf"))) == 1:
         return _gguf(files[0], threads)
     raise BadInput(
-        f"{path} holds no exported model: expected genai_config.json or one .gguf file (made by compression.export)"
+        f"{path} holds no exported model: expected genai_config.json, encoder.json or one .gguf file (made by "
+        "compression.export)"
     )
 
 
