@@ -106,7 +106,7 @@ def cli_page() -> str:
     from intarsia.cli.app import root
 
     lines = ["# Command line", "", "Every command takes `--json`, `--quiet` and `--debug`. Exit codes: 0 all well,", ""]
-    lines[2] += " 1 a failure, 2 bad input, 130 stopped by Ctrl-C."
+    lines[2] += " 1 a failure, 2 bad input, 3 a budget not reached, 130 stopped by Ctrl-C."
     context = click.Context(root, info_name="intarsia", max_content_width=100, terminal_width=100)
     lines += _command_help(root, context, 2)
     return "\n".join(lines)
