@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from bench.common import parser, show, start, write
-from bench.compression_cnn.families import FAMILIES, SIZES, made
+from bench.compression_cnn.families import FAMILIES, SIZES, learnt_again, made
 from bench.compression_cnn.pictures import Pictures, digits, photographs
 from bench.compression_cnn.scores import engines, facts, survey, timed
 from bench.kept import Kept
@@ -65,11 +65,16 @@ def measured(pictures: Pictures, seeds: int, kept: Kept, rounds: int) -> dict[st
                 )
                 found.setdefault((family, times), []).append(row)
                 print(f"{family} {times} {seed}: {row['accuracy']:.4f}", flush=True)
+    again = [
+        kept(f"again-{seed}", lambda n=n, s=seed: facts(learnt_again(n, pictures, s), pictures.test))
+        for seed, n in enumerate(dense)
+    ]
     _families(found, base, title)
+    print(f"the dense network, learnt again as long as the small ones: {_loss(again, base):+.4f} lost")
     _scores(found, base, title)
     _engines(kept("engines", lambda: engines(dense[0], pictures, rounds)), title)
     prefix = "cnn" if pictures.name == "digits" else "cnn_photographs"
-    out = {f"{prefix}_accuracy": _mean(base, "accuracy")}
+    out = {f"{prefix}_accuracy": _mean(base, "accuracy"), f"{prefix}_learnt_again_loss": _loss(again, base)}
     for times in SIZES:
         losses = {family: _loss(found[family, times], base) for family in FAMILIES}
         out[f"{prefix}_accuracy_loss_{times}x"] = min(losses.values())

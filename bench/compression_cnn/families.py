@@ -87,6 +87,11 @@ def narrow_and_rounded(dense: nn.Module, times: float, pictures: Pictures, seed:
     return _rounded(copy.deepcopy(small), dense, "int8", pictures, seed)
 
 
+def learnt_again(dense: nn.Module, pictures: Pictures, seed: int) -> nn.Module:
+    """The dense network after as much learning from itself as the small ones get: what of their gain is only that."""
+    return _learnt(copy.deepcopy(dense), dense, pictures, seed)
+
+
 FAMILIES = {
     "quantization": quantized,
     "pruning": pruned,
