@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -22,10 +22,14 @@ class Judge:
 
     def __call__(self, model: Model) -> dict[str, float]:
         """kl: mean KL(dense || model) in nats a token; perplexity; top1: share of tokens with the same first choice."""
+        return self.of(lambda ids: logits(model, ids))
+
+    def of(self, give: Callable[[list[int]], Tensor]) -> dict[str, float]:
+        """The same of whatever gives logits, float32 [token, vocabulary], for every token that has a next one."""
         loss = divergence = same = 0.0
         count = 0
         for ids, wanted in zip(self.windows, self.dense, strict=True):
-            found = logits(model, ids).log_softmax(-1)
+            found = give(ids).log_softmax(-1)
             p = wanted.float()
             divergence += float((p.exp() * (p - found)).sum())
             loss -= float(found.gather(1, torch.tensor(ids[1:])[:, None]).sum())

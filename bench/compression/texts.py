@@ -15,6 +15,7 @@ from intarsia.models import Model
 
 MODEL = "smollm2-135m"
 WINDOW = 512
+SPAN = 40_000  # tokens of test text that the windows are spread over
 SPREAD = 0.3
 
 
