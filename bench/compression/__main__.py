@@ -1,18 +1,22 @@
 """What rounding and factoring cost a language model: perplexity and divergence from the model as it was.
 
-    python -m bench.compression [--quick] [--json FILE] [--only NAME ...] [--windows N] [--tokens 4096] [--keep DIR]
+    python -m bench.compression [--quick] [--json FILE] [--parts rounding encoders] [--only NAME ...] [--windows N]
+                                [--tokens 4096] [--keep DIR]
 
 SmolLM2-135M off its 4-bit grid, on test scripts of MELD (INTARSIA_DATA), calibrated on train; embedding and head as
 they are, groups of 64; factors have 80 % of the blocks' weights. --windows: of 512 tokens, evenly spread over the first
-40,000 tokens (default 4; quick 1)."""
+40,000 tokens (default 4; quick 1). --parts encoders: sentence vectors of MiniLM in 8 bits instead (`encoders`)."""
 
 from __future__ import annotations
 
+import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.common import parser, show, start, write
+from bench.compression import encoders
 from bench.compression.quality import Judge
 from bench.compression.texts import off_grid, records, scripts, windows
 from bench.kept import Kept
@@ -45,12 +49,23 @@ def main() -> None:
     """Measure and print."""
     arguments = parser(__doc__)
     names = [*METHODS, *FACTORED]
+    arguments.add_argument("--parts", nargs="+", choices=["rounding", "encoders"], default=["rounding"])
     arguments.add_argument("--only", nargs="+", metavar="NAME", choices=names, help="only these methods")
     arguments.add_argument("--windows", type=int, metavar="N")
     arguments.add_argument("--tokens", type=int, default=4096, help="of calibration text")
     arguments.add_argument("--keep", type=Path, metavar="DIR")
     options = arguments.parse_args()
     start(options)
+    figures: dict[str, float] = {}
+    if "rounding" in options.parts:
+        figures |= rounding(options, names)
+    if "encoders" in options.parts:
+        figures |= encoders.measure(options)
+    write(figures, options.json)
+
+
+def rounding(options: argparse.Namespace, names: Sequence[str]) -> dict[str, float]:
+    """Measure language models, print, and give the figures."""
     dense = off_grid()
     every = windows(dense, scripts("test"), SPAN)
     count = options.windows or (1 if options.quick else 4)
@@ -78,7 +93,7 @@ def main() -> None:
           f"{f['seconds']:.0f}" if "seconds" in f else ""] for name, f in found.items()],
     )  # fmt: skip
     wanted = {"4 bits in the mean, awq+gptq": "kl_int4_mixed", "4 bits, awq+gptq": "kl_int4"}
-    write({key: found[name]["kl"] for name, key in wanted.items() if name in found}, options.json)
+    return {key: found[name]["kl"] for name, key in wanted.items() if name in found}
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from intarsia.compression import ExportConfig
 from intarsia.compression.calibration import calibration_windows
 from intarsia.compression.checking import check_plain
 from intarsia.compression.exporting.exported import NAME, exported
-from intarsia.compression.exporting.onnx_graph import Rewritten, key_of, rewrite
+from intarsia.compression.exporting.onnx_graph import Rewritten, key_of, matrices, rewrite
 from intarsia.compression.linears import linears
 from intarsia.compression.statistics import collect
 from intarsia.errors import BadInput, IntarsiaError, MissingExtra, Note, first_line
@@ -47,6 +47,8 @@ def export(model: Model, config: ExportConfig, calibration: Sequence[Text] | Non
     """See `intarsia.compression.export`."""
     check(model)
     smooth = config.smooth if config.mode == "int8" else 0.0
+    if smooth and model.tokenizer is None:
+        raise BadInput(f"{NAME}: engine onnx: no tokenizer to read calibration text with: smooth=0 does without")
     windows = calibration_windows(model, calibration, config.tokens) if smooth else []
     room = _room(model, model.network.base_model)
     windows = [window[:room] for window in windows]
@@ -118,9 +120,9 @@ def export_onnx_encoder(
             raise IntarsiaError(f"torch's ONNX exporter writes another {type(network).__name__} (off by {off:.2g})")
         tell("exporting to onnx", 1, 3)
         if mode == "int8":
-            largest = _largest(model, windows) if smooth else {}
-            tell("exporting to onnx", 2, 3)
             proto = onnx.load(part / FILE)
+            largest = _largest(model, windows, matrices(proto)) if smooth else {}
+            tell("exporting to onnx", 2, 3)
             done = rewrite(proto, largest, smooth, ranges=ranges, weights=weights)
             (part / FILE).write_bytes(proto.SerializeToString(deterministic=True))
             facts |= _told(done, smooth)
@@ -143,14 +145,15 @@ def _told(done: Rewritten, smooth: float) -> dict[str, Any]:
     return vars(done)
 
 
-def _largest(model: Model, windows: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
-    """The largest |x| of every input of linear layers, by the bytes of their matrices."""
-    layers = linears(model)
+def _largest(model: Model, windows: Sequence[Sequence[int]], wanted: set[str]) -> dict[str, np.ndarray]:
+    """The largest |x| of every input of the layers whose matrices are wanted, by `key_of` these."""
+    keys = {layer: key_of(layer.weight.float().cpu().numpy().T) for layer in linears(model)}
+    layers = [layer for layer, key in keys.items() if key in wanted]  # no poolers and heads
     stats = collect(model, layers, windows)
     found: dict[str, np.ndarray] = {}
     for layer in layers:
         if layer.name in stats and stats[layer.name].count:
-            key, most = key_of(layer.weight.float().cpu().numpy().T), stats[layer.name].largest.cpu().numpy()
+            key, most = keys[layer], stats[layer.name].largest.cpu().numpy()
             found[key] = np.maximum(found[key], most) if key in found else most
     return found
 

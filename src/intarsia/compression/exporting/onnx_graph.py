@@ -46,6 +46,14 @@ def key_of(matrix: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(matrix, np.float32).tobytes()).hexdigest()
 
 
+def matrices(proto: Any) -> set[str]:
+    """By `key_of` the constants of a graph that may be matrices, [in, out] and as they are."""
+    from onnx import numpy_helper
+
+    arrays = (numpy_helper.to_array(t) for t in proto.graph.initializer if len(t.dims) == 2)
+    return {key_of(way) for array in arrays for way in (array, array.T)}
+
+
 def rewrite(
     proto: Any, largest: Mapping[str, np.ndarray], alpha: float, *, ranges: str = "token", weights: str = "int8"
 ) -> Rewritten:
@@ -66,7 +74,7 @@ def smoothing(largest: np.ndarray, matrices: Sequence[np.ndarray], alpha: float)
 def whole(matrix: np.ndarray, bits: int = 8) -> tuple[np.ndarray, np.ndarray]:
     """Codes int8 [in, out] and scales float32 [out] of a matrix [in, out]: symmetric, one scale an output."""
     grid = ROW if bits == 8 else Grid(bits, None, True)
-    codes, scales, _ = round_to(torch.from_numpy(np.ascontiguousarray(matrix.T)), grid)
+    codes, scales, _ = round_to(torch.from_numpy(matrix.T.copy()), grid)
     return np.ascontiguousarray((codes.to(torch.int16) - grid.middle).to(torch.int8).numpy().T), scales[:, 0].numpy()
 
 
@@ -89,6 +97,7 @@ class _Rewriting:
         self.largest, self.alpha, self.weights = largest, alpha, weights
         self.quantized = {"token": self._by_token, "batch": self._by_batch}[ranges]
         self.constants = {t.name: t for t in self.graph.initializer}
+        self._follow()
         self.new: dict[str, np.ndarray] = {}
         self.nodes: list[Any] = []
         self.facts = Rewritten()
@@ -108,6 +117,15 @@ class _Rewriting:
                 self.nodes.append(node)
         self._settle()
         return self.facts
+
+    def _follow(self) -> None:
+        """Read constants themselves where torch's exporter reads copies: those of a layer that is used again."""
+        self.copies: dict[str, str] = {}
+        for node in self.graph.node:
+            for i, name in enumerate(node.input):
+                node.input[i] = self.copies.get(name, name)
+            if node.op_type == "Identity" and node.input[0] in self.constants:
+                self.copies[node.output[0]] = node.input[0]
 
     def _reader(self, group: Sequence[_Product]) -> Callable[[_Product, str], None]:
         """Quantize what a group of products reads, once; gives what writes one of them."""
@@ -226,12 +244,20 @@ class _Rewriting:
 
     def _settle(self) -> None:
         """Put the new nodes and constants in place, without the constants that nothing reads any more."""
-        used = {name for node in self.nodes for name in node.input} | {out.name for out in self.graph.output}
+        used = self._read(self.nodes)
+        self.nodes = [node for node in self.nodes if node.output[0] in used or node.output[0] not in self.copies]
+        used = self._read(self.nodes)
         kept = [t for t in self.graph.initializer if t.name in used]
         made = [self.onnx.numpy_helper.from_array(array, name) for name, array in self.new.items() if name in used]
         del self.graph.initializer[:], self.graph.node[:], self.graph.value_info[:]
         self.graph.initializer.extend([*kept, *made])
         self.graph.node.extend(self.nodes)
+
+    def _read(self, nodes: Sequence[Any]) -> set[str]:
+        """The names that nodes read, and the graphs inside of them."""
+        inner = [a.g for node in nodes for a in node.attribute if a.HasField("g")]
+        names = {name for node in nodes for name in node.input} | {out.name for out in self.graph.output}
+        return names.union(*(self._read(graph.node) | {out.name for out in graph.output} for graph in inner))
 
     def _array(self, name: str) -> np.ndarray:
         return self.onnx.numpy_helper.to_array(self.constants[name])
