@@ -198,7 +198,7 @@ def _nncf(mode: str, options: Mapping[str, Any]) -> Callable[[Source, Path], Any
         from bench.compression import openvino_making
 
         windows = source.folder / "calibration.json"
-        if not windows.is_file():
+        if "awq" in options and not windows.is_file():
             from bench.compression.texts import windows as cut
 
             windows.write_text(json.dumps(cut(source.dense, [t.text for t in source.texts], source.tokens)))
