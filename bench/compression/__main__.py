@@ -1,11 +1,12 @@
 """What rounding and factoring cost a language model: perplexity and divergence from the model as it was.
 
-    python -m bench.compression [--quick] [--json FILE] [--parts rounding encoders] [--only NAME ...] [--windows N]
-                                [--tokens 4096] [--keep DIR]
+    python -m bench.compression [--quick] [--json FILE] [--parts rounding encoders peers] [--only NAME ...]
+                                [--windows N] [--tokens 4096] [--keep DIR]
 
 SmolLM2-135M off its 4-bit grid, on test scripts of MELD (INTARSIA_DATA), calibrated on train; embedding and head as
 they are, groups of 64; factors have 80 % of the blocks' weights. --windows: of 512 tokens, evenly spread over the first
-40,000 tokens (default 4; quick 1). --parts encoders: sentence vectors of MiniLM in 8 bits instead (`encoders`)."""
+40,000 tokens (default 4; quick 1). --parts encoders: sentence vectors of MiniLM in 8 bits instead (`encoders`); peers:
+ours in their engines beside what other packages make, in quality, bytes and speed (`peers`): those that are there."""
 
 from __future__ import annotations
 
@@ -16,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.common import parser, show, start, write
-from bench.compression import encoders
+from bench.compression import encoders, peers
 from bench.compression.quality import Judge
-from bench.compression.texts import off_grid, records, scripts, windows
+from bench.compression.texts import SPAN, off_grid, records, scripts, windows
 from bench.kept import Kept
 from intarsia.compression import dequantize, factorize, quantize
 
-SPAN = 40_000  # tokens of test text that the windows are spread over
 FOUR = {"bits": 4, "group_size": 64}
 METHODS: dict[str, dict[str, Any]] = {
     "8 bits, nearest": {"bits": 8},
@@ -49,7 +49,7 @@ def main() -> None:
     """Measure and print."""
     arguments = parser(__doc__)
     names = [*METHODS, *FACTORED]
-    arguments.add_argument("--parts", nargs="+", choices=["rounding", "encoders"], default=["rounding"])
+    arguments.add_argument("--parts", nargs="+", choices=["rounding", "encoders", "peers"], default=["rounding"])
     arguments.add_argument("--only", nargs="+", metavar="NAME", choices=names, help="only these methods")
     arguments.add_argument("--windows", type=int, metavar="N")
     arguments.add_argument("--tokens", type=int, default=4096, help="of calibration text")
@@ -61,6 +61,8 @@ def main() -> None:
         figures |= rounding(options, names)
     if "encoders" in options.parts:
         figures |= encoders.measure(options)
+    if "peers" in options.parts:
+        figures |= peers.measure(options)
     write(figures, options.json)
 
 
