@@ -321,6 +321,11 @@ def test_an_encoder_that_compares_with_references(place):
     assert Detector.open(place / "copied").siamese is not None
 
 
+def test_topics_are_wanted_before_anything_is_read(place):
+    some = Documents("x", [*documents(False, 60), *documents(True, 60, start=600)])
+    fails(lambda: train(some, scorer="not-a-model", siamese=True), "topic", "train without it")
+
+
 def test_shared_runs_are_the_longest_and_none_lies_in_another():
     mine = "We saw the old green bridge over the river, and then we went home again."
     other = "They say the old green bridge over the river fell. We went home again, too."

@@ -10,6 +10,7 @@ from intarsia.catalog import Config, technique
 from intarsia.detection.documents import Documents
 
 if TYPE_CHECKING:
+    from intarsia.data import Document
     from intarsia.detection.detector import Detector
 
 
@@ -55,19 +56,25 @@ def train(documents: Documents, config: TrainConfig, *, seed: int = 0) -> Detect
     - DOCUMENTS: a folder with `human`, `machine` (and `polished`) in it, at the top or in a folder for each domain; or
       a table (jsonl, csv) with the columns text, label, and where known domain, topic, split.
 
-    Raises `BadInput` for texts of one kind alone, labels it does not know, and too few topics to judge by."""
+    Raises `BadInput` for texts of one kind alone, labels it does not know, too few topics to judge by, and `siamese`
+    where no topics are named."""
     from intarsia.detection.learning import corpora, learn
     from intarsia.detection.statistics import Kept
     from intarsia.models import load
 
     found = corpora(documents.records, config.bank_share, seed)
+    paired: list[Document] = []
+    if config.siamese:
+        from intarsia.detection.learning.pairing import learned_from, pair
+
+        paired = learned_from(found, documents.records)
     kept = Kept(load(config.scorer))
     detector = learn(found, kept, tokens=config.tokens, read_most=config.read_most, seed=seed)
     detector.scorer = config.scorer
     detector.hold(kept)
     if config.siamese:
-        from intarsia.detection.learning.pairing import pair
         from intarsia.detection.siamese import SiameseConfig
 
-        pair(detector, found, documents.records, load(config.encoder), SiameseConfig(head=config.head), seed)
+        settings = SiameseConfig(head=config.head)
+        pair(detector, found, documents.records, paired, load(config.encoder), settings, seed)
     return detector

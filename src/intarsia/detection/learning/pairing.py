@@ -5,6 +5,7 @@ Source: Dou et al. 2024 (arXiv 2401.08046), Synthetic-Siamese."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING
 from intarsia.detection.detector import REFERENCES, VOICES
 from intarsia.detection.normalising import normalise
 from intarsia.detection.siamese import SiameseConfig, fit
-from intarsia.detection.siamese.pairs import admissible, may_refer
+from intarsia.detection.siamese.pairs import admissible, make_pairs, may_refer
+from intarsia.errors import BadInput
 
 if TYPE_CHECKING:
     from intarsia.data import Document
@@ -21,17 +23,35 @@ if TYPE_CHECKING:
     from intarsia.models import Model
 
 
-def pair(
-    detector: Detector, some: Sequence[Corpus], documents: Sequence[Document], encoder: Model, config: SiameseConfig,
-    seed: int = 0,
-) -> None:  # fmt: skip
-    """Fit the encoder and have it hear the banks. People's texts of which no topic is known, or no machine's text on
-    it, stay without."""
+def learned_from(some: Sequence[Corpus], documents: Sequence[Document]) -> list[Document]:
+    """The documents, normalised, that no bank holds, nor another text of their topic.
+
+    Raises `BadInput` where none of them has a machine's text on its topic to stand beside."""
     seen = [replace(d, text=normalise(d.text).text) for d in documents]
     banked = {c.texts[i] for c in some for i in c.banked.nonzero()[0]}
     known = {(d.domain, d.group) for d in seen if d.text in banked and d.group is not None}
     learned = [d for d in seen if d.text not in banked and (d.domain, d.group) not in known]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # who has none is told when it is trained
+        pairs = make_pairs(learned)
+    if {p.machine for p in pairs} != {False, True}:
+        raise BadInput(
+            "siamese compares texts with machines' texts on the same topic, and these name too few topics that both "
+            "people and machines wrote on: give a table with a column 'topic', or train without it"
+        )
+    return learned
+
+
+def pair(
+    detector: Detector, some: Sequence[Corpus], documents: Sequence[Document], learned: Sequence[Document],
+    encoder: Model, config: SiameseConfig, seed: int = 0,
+) -> None:  # fmt: skip
+    """Fit the encoder and have it hear the banks. People's texts of which no topic is known, or no machine's text on
+    it, stay without.
+
+    - learned: as `learned_from` gives them."""
     detector.siamese = fit(encoder, learned, config, seed)
+    seen = [replace(d, text=normalise(d.text).text) for d in documents]
     topics: dict[tuple[str, str | None], list[Document]] = {}
     people: dict[tuple[str, str], Document] = {}
     for d in seen:
