@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -110,10 +111,7 @@ def peers() -> list[Contender]:
         for kind, bits in {"Q4_0": 4, "Q4_1": 4, "IQ4_NL": 4, "IQ4_K": 4, "Q4_K_M": 4, "Q5_0": 5, "Q5_K_M": 5,
                            "Q6_K": 6, "Q8_0": 8}.items()
     ]  # fmt: skip
-    own = [
-        Contender(f"gguf {kind}", "gguf", "gguf", _gguf_package(kind), bits=bits)
-        for kind, bits in {"Q4_0": 4, "Q5_0": 5, "Q8_0": 8}.items()
-    ]
+    own = [Contender("gguf Q4_0", "gguf", "gguf", _gguf_package("Q4_0"), bits=4)]
     rtn = {"algo_config": "rtn", "is_symmetric": "false", "op_types_to_quantize": "MatMul/Gather",
            "shared_embeddings": "true"}  # fmt: skip
     onnx = [
@@ -180,10 +178,14 @@ def _gguf_package(kind: str) -> Callable[[Source, Path], Any]:
 
 def _onnx(precision: str, options: Mapping[str, str]) -> Callable[[Source, Path], Any]:
     def make(source: Source, out: Path) -> None:
+        _needs("onnxruntime_genai", "onnx_ir")
+        spec = importlib.util.find_spec("onnxruntime_genai")
+        # The builder's modules import each other by bare names: it is run as a file, not as a module.
+        builder = Path(spec.origin).parent / "models" / "builder.py"  # type: ignore[union-attr, arg-type]
         # accuracy_level 4 rounds activations to 8 bits inside a product: the quick one, and ours.
         extra = {"block_size": "32", "accuracy_level": "4", "hf_token": "false", **options}
         _call(
-            [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(source.hf), "-o", str(out / "model"),
+            [sys.executable, str(builder), "-i", str(source.hf), "-o", str(out / "model"),
              "-p", precision, "-e", "cpu", "-c", str(out / "cache"),
              "--extra_options", *(f"{key}={value}" for key, value in extra.items())]
         )  # fmt: skip
@@ -232,7 +234,8 @@ def _needs(*names: str) -> None:
 
 def _call(command: list[str]) -> None:
     """Run a program; raises `RuntimeError` with its last words."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         words = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
         raise RuntimeError(words[-1].strip() if words else f"{Path(command[0]).name} ended with {done.returncode}")

@@ -221,10 +221,11 @@ class TorchaoInt4(_Rounded):
     dtype = "bfloat16"
 
     def _round(self, network: Any) -> Any:
-        from torchao.prototype.int4_opaque_tensor import Int4WeightOnlyOpaqueTensorConfig
+        from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
         from torchao.quantization import quantize_
 
-        quantize_(network, Int4WeightOnlyOpaqueTensorConfig(group_size=32))
+        # The public configuration has no format for CPUs.
+        quantize_(network, PrototypeInt4WeightOnlyConfig(group_size=32))
         return network
 
 
