@@ -76,6 +76,6 @@ def _summary(checked: Sequence[Checked], rate: float) -> str:
 def _predictive(found: dict[str, float], rate: float) -> dict[str, float]:
     """Predictive values at some base rates, from the rate at which machines' texts were found in unseen domains."""
     power = found.get(f"{rate:g}")
-    if power is None:
+    if not power:  # not known, or banks too small to flag anybody: nothing follows from that
         return {}
     return {f"{base:.0%}": conformal.predictive_value(base, power, rate) for base in BASES}
