@@ -1,7 +1,7 @@
 """What rounding and factoring cost a language model: perplexity and divergence from the model as it was.
 
     python -m bench.compression [--quick] [--json FILE] [--parts rounding encoders peers] [--only NAME ...]
-                                [--windows N] [--tokens 4096] [--keep DIR]
+                                [--points WORD ...] [--windows N] [--tokens 4096] [--keep DIR]
 
 SmolLM2-135M off its 4-bit grid, on test scripts of MELD (INTARSIA_DATA), calibrated on train; embedding and head as
 they are, groups of 64; factors have 80 % of the blocks' weights. --windows: of 512 tokens, evenly spread over the first
@@ -51,6 +51,9 @@ def main() -> None:
     names = [*METHODS, *FACTORED]
     arguments.add_argument("--parts", nargs="+", choices=["rounding", "encoders", "peers"], default=["rounding"])
     arguments.add_argument("--only", nargs="+", metavar="NAME", choices=names, help="only these methods")
+    arguments.add_argument(
+        "--points", nargs="+", metavar="WORD", help="only peers' points with such a word in the name"
+    )
     arguments.add_argument("--windows", type=int, metavar="N")
     arguments.add_argument("--tokens", type=int, default=4096, help="of calibration text")
     arguments.add_argument("--keep", type=Path, metavar="DIR")

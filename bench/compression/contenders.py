@@ -98,7 +98,8 @@ def contenders() -> list[Contender]:
     own = [
         *(Contender(f"ours: GGUF {name}", "ik-llama-cpp-python", "gguf", _own_gguf(settings), bits=bits)
           for name, (bits, settings) in files.items()),
-        Contender("ours: ONNX GenAI 4 bits, awq+gptq", "onnxruntime-genai", "onnx-genai", _own_onnx, bits=4),
+        *(Contender(f"ours: ONNX GenAI {name}, awq+gptq", "onnxruntime-genai", "onnx-genai", _own_onnx(s), bits=4)
+          for name, s in {"4 bits": ASYMMETRIC, "4 bits symmetric": {"bits": 4, **SYMMETRIC}}.items()),
         Contender("ours: torch 8 bits", "torch", "torch", lambda s, out: s.rounded({"bits": 8}).save(out / "model")),
     ]  # fmt: skip
     return [*(replace(c, ours=True) for c in own), *peers()]
@@ -150,8 +151,8 @@ def _own_gguf(settings: Mapping[str, Any]) -> Callable[[Source, Path], Any]:
     return lambda source, out: export_gguf(source.rounded(settings), out / "model.gguf", types, check_again=False)
 
 
-def _own_onnx(source: Source, out: Path) -> None:
-    export_onnx_genai(source.rounded(ASYMMETRIC), out / "model", group_size=32)
+def _own_onnx(settings: Mapping[str, Any]) -> Callable[[Source, Path], Any]:
+    return lambda source, out: export_onnx_genai(source.rounded(settings), out / "model", group_size=32)
 
 
 def _llama_quantize(kind: str) -> Callable[[Source, Path], Any]:

@@ -152,6 +152,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         every = windows(source.dense, scripts("test"), SPAN)
         count = options.windows or (1 if options.quick else 4)
         judge = Judge(source.dense, every[:: max(1, len(every) // count)][:count])
-        found, decode = measured(contenders(), source, judge, rounds=2 if options.quick else 5)
+        given = [c for c in contenders() if not options.points or any(word in c.name for word in options.points)]
+        found, decode = measured(given, source, judge, rounds=3 if options.quick else 5)
     show(f"{MODEL} off its grid: ours and the peers, one thread", COLUMNS, table(found))
     return figures(found, decode)
