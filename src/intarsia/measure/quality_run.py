@@ -52,10 +52,10 @@ def measure(
     task = _task(model, test, label_task) if kinds == {LabelledText} else None
     engines: list[tuple[str, Any]] = [("", None)]
     if config.exports and model.exports:
-        from intarsia.models.runtime import Runtime, open_runtime
+        from intarsia.models.runtime import open_runtime
 
         opened = [(name, open_runtime(path)) for name, path in sorted(model.exports.items())]
-        engines += [(name, runtime) for name, runtime in opened if isinstance(runtime, Runtime)]  # no encoders
+        engines += [(name, runtime) for name, runtime in opened if hasattr(runtime, "logits")]  # no encoders
     rows = []
     for name, runtime in engines:
         row = QualityRow(engine=name)
