@@ -79,7 +79,8 @@ def measured(
             print(f"{name}: KL {quality['kl']:.4f}, {worker.bytes / 1e6:.1f} MB", flush=True)
         seconds: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
         asked = {name: (lambda w=w: w.time(prompt, DECODE)) for name, w in workers.items()}
-        for name, once in alternate(asked, rounds):
+        # Each has run once already: no warm-up.
+        for name, once in alternate(asked, rounds, warmup=0):
             seconds[name].append(once())
     finally:
         for worker in workers.values():
