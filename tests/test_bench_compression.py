@@ -122,12 +122,12 @@ def test_an_engine_gives_the_network_s_logits_and_its_tokens(engine, source, win
     assert engine == "torch-ao" or made[-1] == int(again[-1].argmax())
 
 
-def test_the_rounded_model_is_kept(source):
-    settings = {"bits": 8, "group_size": 32}
-    first = source.rounded(settings)
-    stamp = [p.stat().st_mtime_ns for p in source.folder.glob("rounded-*")]
-    assert torch.equal(
-        ia.run(first, torch.tensor([[20, 21]])).logits,
-        ia.run(source.rounded(settings), torch.tensor([[20, 21]])).logits,
-    )
-    assert stamp == [p.stat().st_mtime_ns for p in source.folder.glob("rounded-*")] and len(stamp) == 1
+def test_rounded_models_are_kept_by_their_settings(source):
+    first = source.rounded({"bits": 4, "group_size": 32})
+    (folder,) = source.folder.glob("rounded-*")
+    stamp = folder.stat().st_mtime_ns
+    ids = torch.tensor([[20, 21]])
+    again = source.rounded({"group_size": 32, "bits": 4})
+    assert torch.equal(ia.run(first, ids).logits, ia.run(again, ids).logits) and folder.stat().st_mtime_ns == stamp
+    # By keys and values: 4 bits and 4 bits in the mean are two models.
+    assert folder.name == "rounded-bits=4-group_size=32"

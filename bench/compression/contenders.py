@@ -63,7 +63,7 @@ class Source:
 
     def rounded(self, settings: Mapping[str, Any]) -> Model:
         """The model on our grids. It may go into several files, so it is kept."""
-        name = "-".join(str(value) for _, value in sorted(settings.items()))
+        name = "-".join(f"{key}={value}" for key, value in sorted(settings.items()))
         place = self.folder / f"rounded-{name}"
         if not place.is_dir():
             small = quantize(self.dense, calibration=list(self.texts), tokens=self.tokens, **settings)
