@@ -17,6 +17,7 @@ from intarsia.detection.evaluating.protocol import Measured, Split, by_threshold
 from intarsia.detection.evaluating.run import judge_with
 from intarsia.detection.learning import Corpus, learn
 from intarsia.detection.methods import Engines, find_method
+from intarsia.detection.peers.stylometry import Stylometry
 from intarsia.detection.statistics import Kept
 
 PEERS = ("loglik", "logrank", "lrr", "neg_entropy", "neg_var", "curvature", "binoculars")
@@ -49,6 +50,8 @@ def _one(one: Set, corpora: dict[str, Corpus], kept: Kept, rate: float) -> dict:
     for name in PEERS:
         method = find_method(name)
         scorers[name] = by_threshold(lambda documents, method=method: method(documents, engines))
+    style = stylometry([c for name, c in corpora.items() if name != one.name])
+    scorers["stylometry"] = by_threshold(lambda documents: style.scores([d.text for d in documents]))
     rows = []
     documents, said = [*one.people, *one.machine], {}
     for name, scorer in scorers.items():
@@ -58,6 +61,13 @@ def _one(one: Set, corpora: dict[str, Corpus], kept: Kept, rate: float) -> dict:
         rows += [row.model_dump() for row in measure_judged(name, split, scores, p, rate, kinds=lambda d: kinds[id(d)])]
     weights = {"short": detector.weights.short.tolist(), "long": detector.weights.long.tolist()}
     return {"rows": rows, "weights": weights, "facts": detector.facts, "scores": said}
+
+
+def stylometry(corpora: Sequence[Corpus]) -> Stylometry:
+    """Learned from all texts of some domains."""
+    texts = [text for c in corpora for text in c.texts]
+    kinds = np.concatenate([c.machine for c in corpora])
+    return Stylometry.fit(texts, kinds, [c.domain for c in corpora for _ in c.texts])
 
 
 def alone(detector: Detector, voice: str) -> Detector:
