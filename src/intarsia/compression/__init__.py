@@ -109,7 +109,7 @@ class QuantizeConfig(Config):
         "how much the predictions hear of their error"
     )  # fmt: skip
     values: Literal["whole", "ternary", "binary", "power"] = Field(
-        "whole", description="whole numbers in a row of `bits`, or, in place of them, the survey's extremes: ternary (2 "
+        "whole", description="whole numbers in a row of `bits`, or, in their place, the survey's extremes: ternary (2 "
         "bits), binary (1), powers of two (4)"
     )  # fmt: skip
     method: Literal["nearest", "gptq", "awq", "awq+gptq"] = Field(
