@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 import warnings
 from pathlib import Path
@@ -14,11 +13,9 @@ from torch import Tensor, nn
 from bench.common import interleave, ratio
 from intarsia.compression.convolution import accuracy, bytes_at_rest, export_onnx, onnx_answers, open_onnx
 from intarsia.compression.convolution.quantizing import settle
+from intarsia.measure import scores
 from intarsia.measure.counting import count_macs
 from intarsia.measure.size import count_parameters, tensor_bytes
-
-WATTS = 4.0  # of a core at work (assumed)
-JOULES_A_BYTE = 1.6e-10  # of memory traffic, 20 pJ a bit (assumed)
 
 
 def facts(network: nn.Module, test: tuple[Tensor, Tensor]) -> dict[str, float]:
@@ -96,24 +93,16 @@ def engines(network: nn.Module, pictures: Any, rounds: int) -> dict[str, dict[st
     return out
 
 
-def joules(seconds: float, size: float) -> float:
-    """Of one picture, estimated: the core's power while it works, and the weights read once."""
-    return seconds * WATTS + size * JOULES_A_BYTE
-
-
 def survey(row: dict[str, float], base: dict[str, float]) -> dict[str, float]:
     """Quality for each resource, with those of the dense network as 1 where it says 'balanced'.
 
     quality per million parameters, MB, billion multiply-accumulates and joule (estimated); LPIRC's: quality over
     watt-hours; balanced: the geometric mean of Q / Q0, (size0 / size)^.5 and (latency0 / latency)^.5."""
-    quality, energy = row["accuracy"], joules(row["ms"] / 1e3, row["bytes"])
+    quality = row["accuracy"]
+    energy = scores.estimated_joules(row["ms"] / 1e3, row["bytes"])
+    spent = {"parameters": row["parameters"], "size": row["bytes"], "macs": row["macs"], "joules": energy}
+    ratios = (row[name] / base[name] for name in ("accuracy", "bytes", "ms"))
     return {
-        "per_mparam": quality / (row["parameters"] / 1e6),
-        "per_mb": quality / (row["bytes"] / 1e6),
-        "per_gmac": quality / (row["macs"] / 1e9),
-        "per_joule": quality / energy,
-        "lpirc": quality / (energy / 3600),
-        "balanced": (
-            quality / base["accuracy"] * math.sqrt(base["bytes"] / row["bytes"]) * math.sqrt(base["ms"] / row["ms"])
-        ) ** (1 / 3),
+        **scores.per_resource(quality, **spent), "lpirc": scores.lpirc(quality, energy),
+        "balanced": scores.balanced(*ratios),
     }  # fmt: skip
