@@ -328,6 +328,7 @@ def test_exports_see_dense_weights(tmp_path):
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_a_real_model_stands_full_rank_and_loses_less_when_whitened():
     try:
         model = ia.load("smollm2-135m")
