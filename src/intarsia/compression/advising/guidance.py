@@ -62,7 +62,7 @@ FAMILIES = (
         "of a language model rather the rounding error (rank) than the weights themselves",
         ("quantize --bits 4 --method awq+gptq --rank 16", "factorize --keep 0.8"),
         ("factorize-filters",),
-        ("80 % of the body's weights", 0.69),
+        ("80 % of the body's weights", 0.32),
     ),
     Family(
         "architecture search",

@@ -137,8 +137,9 @@ def _here(
     said = []
     made = [s for s in sizes if s.refused is None]
     if family.name == "quantization" and made:
-        # With fewer bits than four quality falls quickly.
+        # With fewer bits than four quality falls quickly; PyTorch's own file is the slow one.
         usual = [s for s in made if not s.what.startswith(("3", "2"))] or made
+        usual = [s for s in usual if s.engine != "torch"] or usual
         small = min(usual, key=lambda s: s.bytes)
         said.append(
             f"{small.bytes / 1e6:,.1f} MB as {small.engine} in {small.what}, {small.bytes / max(now, 1):.0%} of now."
