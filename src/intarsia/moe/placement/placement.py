@@ -25,7 +25,7 @@ class Placement:
 
     - device_of: [layer, expert] the device of the expert; layers are the routed ones, in order.
     - devices, nodes: how many; device d is on node d * nodes // devices.
-    - replicas: [layer][device] experts of which that device holds a copy beside its own; empty: none.
+    - replicas: of each layer and device the experts of which that device holds a copy beside its own; empty: none.
     - layers: the network's own index of each routed layer.
     - model, router_sha256: what it was made for; empty where it is for any.
     - k: experts a token is sent to.
