@@ -1,5 +1,5 @@
 """The corpora of the set `detect`, cut to what a workstation reads in half an hour: which texts the words are learned
-from, which the language model reads besides, and which are judged. All draws go by the hash of a text's id."""
+from, which the language model reads, and which are judged. All draws go by the hash of a text's id."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from bench.detection.domains import alone
 from bench.detection.sets import Set, clean_set, drawn_by
 from bench.kept import Kept as Finished
 from intarsia.data import Document
-from intarsia.detection.checking.checker import bank_documents, bank_of
-from intarsia.detection.detector import REFERENCES, VOICES, Detector
+from intarsia.detection.checking.checker import bank_documents, bank_from
+from intarsia.detection.detector import REFERENCES, Detector
 from intarsia.detection.evaluating.protocol import Measured, Scorer, Split, by_threshold, measure
 from intarsia.detection.evaluating.run import judge_with
 from intarsia.detection.learning import Corpus, learn
@@ -133,11 +133,9 @@ def _judge_paired(
     detector: Detector, references: Paired, bank: Sequence[Document], documents: Sequence[Document]
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `judge_with`, with the encoder heard of the bank's texts and of those that are judged."""
-    made = bank_of(detector, bank, "bank", "en")
-    texts = list({d.text: d for d in bank}.values())
-    said = dict(zip((d.text for d in texts), _beside(detector, references, texts), strict=True))
-    for values in made.values.values():
-        values[:, VOICES.index(REFERENCES)] = [said[d.text] for d in bank_documents(bank)]
+    people = bank_documents(bank)
+    made = bank_from(detector, people, "bank", "en")
+    made.put(REFERENCES, _beside(detector, references, people))
     judged = detector.judge(
         made.heard(REFERENCES), [d.text for d in documents], paired=_beside(detector, references, documents)
     )

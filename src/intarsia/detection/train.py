@@ -63,11 +63,13 @@ def train(documents: Documents, config: TrainConfig, *, seed: int = 0) -> Detect
     from intarsia.models import load
 
     found = corpora(documents.records, config.bank_share, seed)
+    seen: list[Document] = []
     paired: list[Document] = []
     if config.siamese:
-        from intarsia.detection.learning.pairing import learned_from, pair
+        from intarsia.detection.learning.pairing import learned_from, pair, seen_by
 
-        paired = learned_from(found, documents.records)
+        seen = seen_by(documents.records)
+        paired = learned_from(found, seen)
     kept = Kept(load(config.scorer))
     detector = learn(found, kept, tokens=config.tokens, read_most=config.read_most, seed=seed)
     detector.scorer = config.scorer
@@ -76,5 +78,5 @@ def train(documents: Documents, config: TrainConfig, *, seed: int = 0) -> Detect
         from intarsia.detection.siamese import SiameseConfig
 
         settings = SiameseConfig(head=config.head)
-        pair(detector, found, documents.records, paired, load(config.encoder), settings, seed)
+        pair(detector, found, seen, paired, load(config.encoder), settings, seed)
     return detector

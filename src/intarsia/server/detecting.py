@@ -28,7 +28,7 @@ from intarsia.data import Document
 from intarsia.detection import Detector
 from intarsia.detection.calibration.calibrating import add
 from intarsia.detection.checking.checker import Checker
-from intarsia.detection.checking.references import compare, log_odds
+from intarsia.detection.checking.references import check_beside
 from intarsia.detection.checking.verdicts import STATEMENT, Checked, Verdicts
 from intarsia.detection.profiles import PROFILES_FOLDER
 from intarsia.detection.writing.local import LocalWriter
@@ -115,10 +115,7 @@ def app(detector: Detector, name: str, embedder: str = "minilm", writer: str | W
         document = Document(text, name="text", language=request.language)
         others = [Document(r, "machine", name=f"reference {i}") for i, r in enumerate(references, 1)]
         with one_at_a_time:
-            paired = log_odds([document], others, detector.siamese) if others and detector.siamese else None
-            (found,) = checker([document], paired)
-            if others:
-                compare([found], [document], others, embedder)
+            (found,) = check_beside(checker, [document], others, embedder)
         return found
 
     @api.post("/v1/detect")

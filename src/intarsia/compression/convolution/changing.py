@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from intarsia.compression.convolution.hf import settled
 from intarsia.compression.convolution.narrowing import prune_network
-from intarsia.compression.convolution.networks import accuracy, answers, check_network, check_pixels
+from intarsia.compression.convolution.networks import accuracy, answers, check_network, check_pixels, mode
 from intarsia.compression.convolution.normalising import norms, reestimate
 from intarsia.compression.convolution.pictures import pixels_and_labels
 from intarsia.compression.convolution.quantizing import practise, quantize_network, settle
@@ -194,10 +194,5 @@ class _Job:
 
 
 def _macs(network: nn.Module, pixels: Tensor) -> int:
-    was = [(m, m.training) for m in network.modules()]
-    network.eval()
-    try:
+    with mode(network, training=False):
         return count_macs(lambda: answers(network, pixels)).macs
-    finally:
-        for module, training in was:
-            module.training = training

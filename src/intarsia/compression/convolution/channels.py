@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from intarsia.compression.convolution.networks import answers, as_pair, mode
+from intarsia.compression.convolution.networks import Answering, as_pair, mode
 from intarsia.errors import BadInput, first_line
 
 # Work on each channel by itself and on nothing else.
@@ -97,21 +97,12 @@ class _Sets:
             self.parent[high] = low
 
 
-class _Whole(nn.Module):
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return answers(self.network, pixels)
-
-
 def channels_of(network: nn.Module, pixels: Tensor, who: str) -> Channels:
     """The channels of a network, from its graph on two of these pixels.
 
     Raises `BadInput` where `torch.export` cannot follow the network."""
     sample = pixels[:2] if len(pixels) > 1 else pixels.repeat(2, 1, 1, 1)
-    whole = _Whole(network)
+    whole = Answering(network)
     with mode(network, training=False), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -20,7 +20,14 @@ from torch.func import functional_call
 
 from intarsia.compression.convolution.channels import channels_of, fit_attributes
 from intarsia.compression.convolution.narrowing import apply_cut, unit_scores
-from intarsia.compression.convolution.networks import answers, as_pair, check_network, check_pixels, convolutions
+from intarsia.compression.convolution.networks import (
+    answers,
+    as_pair,
+    check_network,
+    check_pixels,
+    convolutions,
+    mode,
+)
 from intarsia.compression.convolution.recovering import Lesson, jittered
 from intarsia.compression.distillation.losses import LogitLoss, forward_kl
 from intarsia.errors import BadInput, IntarsiaError
@@ -233,16 +240,10 @@ def blocks_that_can_go(network: nn.Module, pixels: Tensor) -> list[str]:
         if name and sum(isinstance(m, nn.Conv2d) for m in module.modules()) and not isinstance(module, nn.ModuleList)
     }  # fmt: skip
     given: dict[str, Tensor] = {}
-    was = [(m, m.training) for m in network.modules()]
-    network.eval()
-    try:
-        with torch.no_grad():
-            with watching(network, inner, lambda name, x, y: given.setdefault(name, x.clone())):
-                answers(network, pixels)
-            found = [name for name, x in given.items() if _passes(inner[name], x)]
-    finally:
-        for module, training in was:
-            module.training = training
+    with mode(network, training=False), torch.no_grad():
+        with watching(network, inner, lambda name, x, y: given.setdefault(name, x.clone())):
+            answers(network, pixels)
+        found = [name for name, x in given.items() if _passes(inner[name], x)]
     order = [name for name in inner if name in found]
     return [name for name in order if not any(other.startswith(f"{name}.") for other in order)]
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from intarsia.compression.convolution.networks import all_answers, answers, check_pixels
+from intarsia.compression.convolution.networks import Answering, all_answers, check_pixels
 from intarsia.compression.convolution.pictures import pixels_and_labels
 from intarsia.compression.convolution.quantizing import settle
 from intarsia.errors import BadInput, MissingExtra, Note
@@ -34,15 +34,6 @@ WHO = "compression.export_filters"
 GIVEN, SAID = "pixels", "logits"
 ENGINE, FILE = "onnx", "model.onnx"
 BATCH = 32
-
-
-class _Whole(nn.Module):
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return answers(self.network, pixels)
 
 
 def export_onnx(
@@ -81,11 +72,11 @@ def export_onnx(
 
 
 def _traced(network: nn.Module, sample: Tensor) -> bytes:
-    out = io.BytesIO()
+    out, whole = io.BytesIO(), Answering(network)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of tracing, and of checks on shapes that are constant here
         torch.onnx.export(
-            _Whole(network), (sample,), out, dynamo=False, input_names=[GIVEN], output_names=[SAID], opset_version=17,
+            whole, (sample,), out, dynamo=False, input_names=[GIVEN], output_names=[SAID], opset_version=17,
             dynamic_axes={GIVEN: {0: "pictures"}, SAID: {0: "pictures"}},
         )  # fmt: skip
     return out.getvalue()

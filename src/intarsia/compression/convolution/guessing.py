@@ -13,7 +13,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from intarsia.compression.convolution.networks import answers
+from intarsia.compression.convolution.networks import answers, mode
 from intarsia.compression.convolution.normalising import norms
 from intarsia.errors import BadInput
 from intarsia.sites import watching
@@ -43,12 +43,9 @@ def naswot(network: nn.Module, pixels: Tensor) -> float:
     watched = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
     if not watched:
         raise BadInput("naswot reads what batch norms give, and this network has none; synflow does without")
-    was = [(m, m.training) for m in network.modules()]
-    network.eval()
-    with watching(network, watched, lambda name, given, gave: codes.append((gave > 0).flatten(1).double())):
+    said = watching(network, watched, lambda name, given, gave: codes.append((gave > 0).flatten(1).double()))
+    with mode(network, training=False), said:
         answers(network, pixels)
-    for module, training in was:
-        module.training = training
     code = torch.cat(codes, 1)
     agreement = code @ code.T + (1 - code) @ (1 - code).T
     return float(torch.linalg.slogdet(agreement)[1])

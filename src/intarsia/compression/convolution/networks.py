@@ -31,6 +31,18 @@ def answers(network: nn.Module, pixels: Tensor) -> Tensor:
     return logits
 
 
+class Answering(nn.Module):
+    """A network as its `answers` alone: what graphs are drawn of."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels [picture, channel, height, width] to logits."""
+        return answers(self.network, pixels)
+
+
 @torch.no_grad()
 def all_answers(network: nn.Module, pixels: Tensor, batch: int = BATCH) -> Tensor:
     """`answers` of any number of pictures, in evaluation mode, without gradients."""

@@ -48,6 +48,11 @@ class Bank:
         values = {view: values[rows] for view, values in self.values.items()}
         return Bank(self.domain, self.voices, values, self.lengths[rows], self.language)
 
+    def put(self, voice: str, said: np.ndarray) -> None:
+        """What a voice says of each text [text], in every view alike."""
+        for values in self.values.values():
+            values[:, self.voices.index(voice)] = said
+
     def heard(self, voice: str) -> Bank:
         """Of the texts of which a voice says something."""
         at = self.voices.index(voice)

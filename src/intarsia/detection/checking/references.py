@@ -15,41 +15,46 @@ from intarsia.errors import BadInput
 
 if TYPE_CHECKING:
     from intarsia.data import Document
-    from intarsia.detection.siamese import SiameseDetector
+    from intarsia.detection.checking.checker import Checker
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 
-def log_odds(
-    documents: Sequence[Document], references: Sequence[Document], siamese: SiameseDetector
-) -> np.ndarray:  # fmt: skip
-    """[document] what the encoder says of each beside the references of its topic. Raises as `compare`."""
-    mine, theirs = _texts(documents, references)
-    return siamese.score(mine, [[theirs[row] for row in rows] for rows in _of_topic(documents, references)])
-
-
-def compare(
-    checked: Sequence[Checked], documents: Sequence[Document], references: Sequence[Document], embedder: str
-) -> None:  # fmt: skip
-    """Add to each checked document the references of its topic (all, where they name none), the nearest first.
+def check_beside(
+    checker: Checker, documents: Sequence[Document], references: Sequence[Document], embedder: str
+) -> list[Checked]:
+    """Check documents, each beside the references of its topic (all, where they name none): what the detector's encoder
+    says of the pair is heard, where it has one, and the references are shown, the nearest first.
 
     Raises `BadInput` for a reference that is the document itself: it would speak against anybody."""
-    from intarsia.models import load
-    from intarsia.models.embedding import embed
-
+    if not references:
+        return checker(documents)
     mine, theirs = _texts(documents, references)
-    model = load(embedder)
-    vectors, others = embed(model, mine), embed(model, theirs)
-    for i, (out, rows) in enumerate(zip(checked, _of_topic(documents, references), strict=True)):
+    topics = _of_topic(documents, references)
+    siamese, paired = checker.detector.siamese, None
+    if siamese is not None:
+        paired = siamese.score(mine, [[theirs[row] for row in rows] for rows in topics])
+    checked = checker(documents, paired)
+    vectors, others = _vectors(embedder, mine, theirs)
+    for out, rows, text, vector in zip(checked, topics, mine, vectors, strict=True):
         if out.verdict in ("unreadable", "too_short", "unsupported_language"):
             continue
-        cosine = others[rows] @ vectors[i]
+        cosine = others[rows] @ vector
         for at in np.argsort(-cosine, kind="stable"):
             reference = references[rows[at]]
-            shared = shared_runs(mine[i], theirs[rows[at]])
+            shared = shared_runs(text, theirs[rows[at]])
             out.references.append(Compared(
                 name=reference.name, generator=reference.generator, cosine=float(cosine[at]), shared=shared
             ))  # fmt: skip
+    return checked
+
+
+def _vectors(embedder: str, *some: Sequence[str]) -> list[np.ndarray]:
+    from intarsia.models import load
+    from intarsia.models.embedding import embed
+
+    model = load(embedder)
+    return [embed(model, texts) for texts in some]
 
 
 def _texts(documents: Sequence[Document], references: Sequence[Document]) -> tuple[list[str], list[str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from intarsia.data.documents import read_documents
 from intarsia.detection.calibration import conformal
 from intarsia.detection.checking.checker import Checker, bank_of
-from intarsia.detection.checking.references import compare, log_odds
+from intarsia.detection.checking.references import check_beside
 from intarsia.detection.checking.verdicts import Checked, Verdicts
 from intarsia.detection.detector import Detector
 from intarsia.errors import BadInput
@@ -40,10 +40,7 @@ def look(documents: Documents, config: CheckConfig, seed: int) -> Verdicts:
         detector, bank, config.fpr, read=config.language_model, triage=config.triage, passages=config.passages,
         seed=seed,
     )  # fmt: skip
-    paired = log_odds(documents.records, references, detector.siamese) if references and detector.siamese else None
-    checked = checker(documents.records, paired)
-    if references:
-        compare(checked, documents.records, references, config.embedder)
+    checked = check_beside(checker, documents.records, references, config.embedder)
     found = detector.facts.get("rates", {})
     return Verdicts(
         title=f"Whose text? {documents.source}", summary=_summary(checked, config.fpr), documents=checked,

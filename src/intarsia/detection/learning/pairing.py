@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from intarsia.detection.detector import REFERENCES, VOICES
+from intarsia.detection.detector import REFERENCES
 from intarsia.detection.normalising import normalise
 from intarsia.detection.siamese import SiameseConfig, fit
 from intarsia.detection.siamese.pairs import admissible, make_pairs, may_refer
@@ -23,11 +23,15 @@ if TYPE_CHECKING:
     from intarsia.models import Model
 
 
-def learned_from(some: Sequence[Corpus], documents: Sequence[Document]) -> list[Document]:
-    """The documents, normalised, that no bank holds, nor another text of their topic.
+def seen_by(documents: Sequence[Document]) -> list[Document]:
+    """Documents as voices see them."""
+    return [replace(d, text=normalise(d.text).text) for d in documents]
+
+
+def learned_from(some: Sequence[Corpus], seen: Sequence[Document]) -> list[Document]:
+    """Of the documents, as `seen_by` gives them, those that no bank holds, nor another text of their topic.
 
     Raises `BadInput` where none of them has a machine's text on its topic to stand beside."""
-    seen = [replace(d, text=normalise(d.text).text) for d in documents]
     banked = {c.texts[i] for c in some for i in c.banked.nonzero()[0]}
     known = {(d.domain, d.group) for d in seen if d.text in banked and d.group is not None}
     learned = [d for d in seen if d.text not in banked and (d.domain, d.group) not in known]
@@ -43,15 +47,14 @@ def learned_from(some: Sequence[Corpus], documents: Sequence[Document]) -> list[
 
 
 def pair(
-    detector: Detector, some: Sequence[Corpus], documents: Sequence[Document], learned: Sequence[Document],
+    detector: Detector, some: Sequence[Corpus], seen: Sequence[Document], learned: Sequence[Document],
     encoder: Model, config: SiameseConfig, seed: int = 0,
 ) -> None:  # fmt: skip
     """Fit the encoder and have it hear the banks. People's texts of which no topic is known, or no machine's text on
     it, stay without.
 
-    - learned: as `learned_from` gives them."""
+    - seen, learned: as `seen_by` and `learned_from` give them."""
     detector.siamese = fit(encoder, learned, config, seed)
-    seen = [replace(d, text=normalise(d.text).text) for d in documents]
     topics: dict[tuple[str, str | None], list[Document]] = {}
     people: dict[tuple[str, str], Document] = {}
     for d in seen:
@@ -65,6 +68,4 @@ def pair(
         others = [
             [r for r in topics.get((d.domain, d.group), []) if admissible(d, r)][: config.references] for d in mine
         ]
-        said = detector.siamese.score(mine, others)
-        for values in detector.banks[corpus.domain].values.values():
-            values[:, VOICES.index(REFERENCES)] = said
+        detector.banks[corpus.domain].put(REFERENCES, detector.siamese.score(mine, others))
