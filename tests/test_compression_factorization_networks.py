@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import warnings
 
 import pytest
@@ -21,6 +19,7 @@ from intarsia.compression.statistics import collect, output_error
 from intarsia.data import ImageText, Text
 from intarsia.errors import BadInput
 from intarsia.measure.size import count_parameters, macs_per_token
+from tests.fresh import assert_loads_in_a_fresh_process
 from tests.tiny import inputs, tiny
 
 WORDS = [Text(f"the {a} {b} went to the {c}") for a in ("old", "red") for b in ("ship", "fox") for c in ("sea", "barn")]
@@ -167,18 +166,7 @@ def test_whitened_loses_less_of_the_outputs_than_the_others():
 
 
 def test_transformers_loads_it_in_a_fresh_process(tmp_path):
-    small = factored(tiny("qwen3"))
-    small.network.save_pretrained(tmp_path)
-    code = (
-        "import sys, intarsia.compression; assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
-        "from transformers import AutoModelForCausalLM; import torch\n"
-        f"network = AutoModelForCausalLM.from_pretrained({str(tmp_path)!r})\n"
-        "print(network(torch.tensor([[20, 30, 40]])).logits.double().sum().item())"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    with torch.no_grad():
-        wanted = small.network(torch.tensor([[20, 30, 40]])).logits.double().sum().item()
-    assert float(done.stdout.split()[-1]) == wanted
+    assert_loads_in_a_fresh_process(factored(tiny("qwen3")).network, tmp_path)
 
 
 def test_pictures_and_captions_reach_both_towers(tmp_path):

@@ -1,7 +1,5 @@
 """Quantized networks: same outputs as their rounded weights, smaller, saved and loaded bit for bit."""
 
-import subprocess
-import sys
 import warnings
 
 import pytest
@@ -13,6 +11,7 @@ from intarsia import compression
 from intarsia.compression.quantization.grids import Grid
 from intarsia.compression.quantization.modules import QuantConv1D, QuantEmbedding, Quantized, QuantLinear, TiedHead
 from intarsia.errors import BadInput
+from tests.fresh import assert_loads_in_a_fresh_process
 from tests.tiny import FAMILIES, MOE, inputs, tiny
 
 
@@ -159,18 +158,7 @@ def test_save_and_load_through_a_model(tmp_path):
 
 
 def test_transformers_loads_it_after_the_import(tmp_path):
-    small = quantized(tiny("qwen3"), bits=8)
-    small.network.save_pretrained(tmp_path)
-    code = (
-        "import sys, intarsia.compression; assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
-        "from transformers import AutoModelForCausalLM; import torch\n"
-        f"network = AutoModelForCausalLM.from_pretrained({str(tmp_path)!r})\n"
-        "print(network(torch.tensor([[20, 30, 40]])).logits.double().sum().item())"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    with torch.no_grad():
-        wanted = small.network(torch.tensor([[20, 30, 40]])).logits.double().sum().item()
-    assert float(done.stdout.split()[-1]) == wanted
+    assert_loads_in_a_fresh_process(quantized(tiny("qwen3"), bits=8).network, tmp_path)
 
 
 def test_hugging_face_dequantize():
