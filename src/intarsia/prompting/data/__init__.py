@@ -1,0 +1,1 @@
+"""The data level: documents and facts, read, split, kept and found again."""

@@ -1,0 +1,1 @@
+"""The execute level: prompts, shapes, tools, agents, flows."""

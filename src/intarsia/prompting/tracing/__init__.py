@@ -1,0 +1,1 @@
+"""Traces: what was asked and answered, step by step."""
