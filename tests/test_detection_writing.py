@@ -328,8 +328,8 @@ def test_a_busy_server_is_asked_again(status):
 
 def test_waits_double_and_end(monkeypatch):
     waits = []
-    monkeypatch.setattr("intarsia.detection.writing.remote.time.sleep", waits.append)
-    busy = iter([{}, {"Retry-After": "7"}, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, {"Retry-After": "999"}])
+    monkeypatch.setattr("intarsia.models.remote.blocking.time.sleep", waits.append)
+    busy = iter([{}, {"Retry-After": "7"}, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, {"Retry-After": "999"}])
     with serving(lambda *_: (429, {"error": {"message": "slow down"}}, next(busy, {}))) as server:
         with pytest.raises(IntarsiaError, match="429 slow down"):
             RemoteWriter(server.url, "m", tries=5).write(["a"], most_tokens=3)

@@ -43,12 +43,10 @@ def open_writer(spec: str) -> Writer:
     Raises `BadInput` for an address without `#model`, and as `load`."""
     from intarsia.detection.writing.local import LocalWriter
     from intarsia.detection.writing.remote import RemoteWriter
+    from intarsia.models.remote import server_and_model
 
     if spec.lower().startswith(("http://", "https://")):
-        url, _, model = spec.partition("#")
-        if not model:
-            raise BadInput(f"{url} does not say which model writes: add its name, {url}#MODEL")
-        return RemoteWriter(url, model)
+        return RemoteWriter(*server_and_model(spec))
 
     from intarsia.models import load
 
