@@ -1,0 +1,135 @@
+"""Fences: where data stands in a prompt, so marked that nothing in the data can end it.
+
+The mark's name has a nonce that no text inside can know: it is a keyed hash of what is fenced. Whatever looks like such
+a mark inside, in whatever letters, loses its bracket.
+
+Source: Hines et al. 2024, "Defending Against Indirect Prompt Injection Attacks With Spotlighting", §3 (delimiting)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from intarsia.errors import BadInput
+from intarsia.prompting.execute.trust.cleaning import clean
+from intarsia.prompting.execute.trust.untrusted import Untrusted, plain, spans_of
+
+NAME = "untrusted"
+_KEY = secrets.token_bytes(32)  # of this process: nobody outside can compute a nonce
+
+# Letters and brackets that look like those of a mark, beside what compatibility forms (NFKC) cover.
+_ALIKE = str.maketrans({
+    **dict.fromkeys("‹〈⟨❮❰⧼⟪«《˂ᐸᚲ⩽≺", "<"), **dict.fromkeys("›〉⟩❯❱⧽⟫»》˃ᐳ⩾≻", ">"),
+    **dict.fromkeys("⁄∕⧸╱⟋〳ノ", "/"),
+    "\u03c5": "u", "\u057d": "u", "\u1d1c": "u", "\u043f": "n", "\u0578": "n", "\u057c": "n", "\u0274": "n",
+    "\u0442": "t", "\u03c4": "t", "\u1d1b": "t", "\u0433": "r", "\u0280": "r", "\u1d26": "r", "\u0455": "s",
+    "\ua731": "s", "\u0435": "e", "\u0451": "e", "\u03b5": "e", "\u1d07": "e", "\u212e": "e", "\u0501": "d",
+    "\u1d05": "d", "\u0257": "d",
+})  # fmt: skip
+# At most so many characters between letters, so that a flood of brackets costs no more than its length.
+_MARK = re.compile(r"<(?=[\W_]{0,16}" + r"[\W_]{0,4}".join(NAME) + ")")
+
+
+@dataclass(frozen=True)
+class Fence:
+    """The marks around data. nonce: 16 hexadecimal digits."""
+
+    nonce: str
+
+    @property
+    def open(self) -> str:
+        return f"<{NAME}-{self.nonce}>"
+
+    @property
+    def close(self) -> str:
+        return f"</{NAME}-{self.nonce}>"
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where text from outside stands: characters start to end of the message of this number, the marks not counted.
+
+    - removed: hidden characters that were taken out, by kind. defused: marks inside that lost their bracket."""
+
+    message: int
+    start: int
+    end: int
+    removed: dict[str, int] = field(default_factory=dict)
+    defused: int = 0
+
+
+def fence_for(texts: Iterable[str], *, about: str = "", seed: str | None = None) -> Fence:
+    """The fence for some texts: the same for the same texts in one process, and with a seed everywhere.
+
+    - about: what else the nonce depends on (a prompt's version). seed: of a trace that is to be replayed; whoever knows
+      it can compute the nonce, so it is nothing to show.
+
+    Its nonce stands in none of the texts."""
+    key = _KEY if seed is None else hashlib.sha256(b"intarsia fence\0" + seed.encode()).digest()
+    texts = [plain(text) for text in texts]
+    whole = hashlib.sha256(about.encode(errors="replace"))
+    for text in texts:
+        data = text.encode(errors="surrogatepass")
+        whole.update(b"\0%d\0" % len(data) + data)
+    shadows = [_shadow(clean(text).text) for text in texts]
+    for turn in range(1000):
+        nonce = hmac.new(key, whole.digest() + b"%d" % turn, "sha256").hexdigest()[:16]
+        if not any(nonce in shadow for shadow in shadows):
+            return Fence(nonce)
+    raise BadInput("no fence can be made for these texts: they hold every mark that would be made of the seed")
+
+
+def fenced(text: str, fence: Fence | None = None, *, message: int = 0) -> tuple[str, list[Span]]:
+    """A text with every span from outside between marks, cleaned and defused, and where the spans are now.
+
+    - text: a `str` is all trusted and comes back as it is. fence: default: one made for this text alone.
+    - message: the number that the spans name."""
+    spans = spans_of(text)
+    if not isinstance(text, Untrusted):
+        return text, []
+    fence = fence or fence_for([text])
+    bare, out, found, at, done = plain(text), [], [], 0, 0
+    for start, end in spans:
+        data = clean(bare[start:end])
+        inside, count = _defused(data.text, fence.nonce)
+        line = "\n" if "\n" in inside else ""  # data of several lines gets marks on their own lines
+        before = bare[done:start] + fence.open + line
+        out += [before, inside, line + fence.close]
+        begin = at + len(before)
+        found.append(Span(message, begin, begin + len(inside), data.removed, count))
+        at, done = begin + len(inside) + len(line) + len(fence.close), end
+    made = "".join([*out, bare[done:]])
+    return Untrusted(made, [(span.start, span.end) for span in found]), found
+
+
+def _defused(text: str, nonce: str) -> tuple[str, int]:
+    """The text without brackets before what reads as a mark's name, and without the nonce."""
+    shadow = _shadow(text)
+    places = [match.start() for match in _MARK.finditer(shadow)]
+    characters = list(text)
+    for place in places:
+        characters[place] = "["
+    count = len(places)
+    for match in re.finditer(re.escape(nonce), shadow):
+        characters[match.start()] = "…"
+        count += 1
+    return "".join(characters), count
+
+
+def _shadow(text: str) -> str:
+    """The text in plain small letters, character by character: each place is the same place in both."""
+    if text.isascii():
+        return text.lower()
+    return "".join(map(_folded, text))
+
+
+def _folded(character: str) -> str:
+    if character.isascii():
+        return character.lower()
+    plainer = unicodedata.normalize("NFKD", character)[:1].casefold().translate(_ALIKE)
+    return plainer if len(plainer) == 1 else character
