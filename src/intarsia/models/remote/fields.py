@@ -22,11 +22,8 @@ class Fields:
 
     def put(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The body as this server takes it, as far as is known."""
-        return {
-            self.unknown.get(name, name): value
-            for name, value in body.items()
-            if self.unknown.get(name, name) is not None
-        }  # type: ignore[misc]
+        named = ((self.unknown.get(name, name), value) for name, value in body.items())
+        return {name: value for name, value in named if name is not None}
 
     def learn(self, refusal: _Refusal, sent: Mapping[str, Any]) -> bool:
         """Whether a refusal of what was sent says that it should be put otherwise; if so, `put` does from now on."""

@@ -42,9 +42,8 @@ def refusal(
     if 300 <= code < 400:
         return Refused(f"{server} sends elsewhere ({code}): give the address itself", code)
     said = without(words_of(body) or reason or "no reason given", key)
-    return Refused(
-        f"{server}: {code} {first_line(ValueError(said), 200)}", code, seconds(head.get("Retry-After")), said
-    )
+    after = seconds(head.get("Retry-After"))
+    return Refused(f"{server}: {code} {first_line(ValueError(said), 200)}", code, after, said)
 
 
 def read_json(raw: bytes | str, server: str, end: str) -> Any:
