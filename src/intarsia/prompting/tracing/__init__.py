@@ -1,1 +1,52 @@
-"""Traces: what was asked and answered, step by step."""
+"""Traces: what was asked and answered, step by step.
+
+    with trace("answer a question") as t:             # what is inside, in this task and those it starts, is recorded
+        with step("search", "manual", query) as s:    # kinds: flow, step, model, tool, search, note
+            s.output = found = store.search(query)
+        reply = await recorded("model", "generate", given, lambda: backend.generate(...), model=backend.name)
+    print(t.read().finding())
+
+Where no trace is open, a step costs next to nothing. `INTARSIA_TRACE=off` records nothing anywhere,
+`INTARSIA_TRACE=PATH` says where. A model's event has the messages as they are sent in its input, its `Usage` by
+`s.used(reply.usage)`, and in `s.facts` what is known: `model`, `provider`, `fingerprint`, `sampling`."""
+
+from intarsia.prompting.tracing.events import KINDS, Event, Node
+from intarsia.prompting.tracing.reading import Trace, traces
+from intarsia.prompting.tracing.recording import (
+    Recording,
+    Step,
+    carried,
+    current,
+    note,
+    recorded,
+    step,
+    trace,
+    tracing,
+)
+from intarsia.prompting.tracing.redacting import Redactor, redact_secrets
+from intarsia.prompting.tracing.values import NotSerialisable, hash_of, pack, plain, register, unpack
+
+__all__ = [
+    "KINDS",
+    "Event",
+    "Node",
+    "NotSerialisable",
+    "Recording",
+    "Redactor",
+    "Step",
+    "Trace",
+    "carried",
+    "current",
+    "hash_of",
+    "note",
+    "pack",
+    "plain",
+    "recorded",
+    "redact_secrets",
+    "register",
+    "step",
+    "trace",
+    "traces",
+    "tracing",
+    "unpack",
+]

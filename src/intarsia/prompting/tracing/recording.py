@@ -1,0 +1,346 @@
+"""Recording: `with trace(...)` opens one, `with step(...)` adds to it. Where none is open, a step costs very little.
+
+A step's id is made of its parent's id, kind, name, input hash and how many times the same was begun before under the
+same parent. So it does not depend on the clock or on the order in which concurrent steps come, and a flow that is gone
+on with finds what it has done."""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import os
+import sqlite3
+import sysconfig
+import threading
+import time
+import traceback
+import uuid
+import warnings
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from intarsia.errors import BadInput, IntarsiaError, Note, is_disk_full
+from intarsia.prompting.tracing.database import connect, default_path, switched_off
+from intarsia.prompting.tracing.events import KINDS
+from intarsia.prompting.tracing.redacting import Redactor, redacted
+from intarsia.prompting.tracing.values import dumps, hash_of, pack, unpack
+
+if TYPE_CHECKING:
+    from intarsia.prompting.tracing.reading import Trace
+
+T = TypeVar("T")
+_current: contextvars.ContextVar[Step | None] = contextvars.ContextVar("intarsia_trace", default=None)
+
+
+class Recording:
+    """A trace that is being written.
+
+    - id: of the trace; path: its file; run: 1, and one more each time it is gone on with.
+    - root: the step that contains all others: what the whole gave is its `output`."""
+
+    root: Step
+
+    def __init__(self, name: str, path: Path, redact: Redactor | None = None, resume: str | None = None):
+        self.name, self.path, self.redact = name, path, redact
+        self._guard = threading.Lock()
+        self._file: sqlite3.Connection | None = None
+        self._pid = 0
+        self.id = uuid.uuid4().hex if resume is None else resume
+        self.run = 1
+        self.resumed = resume is not None
+        if resume is None:
+            self._write("INSERT INTO traces VALUES (?, ?, ?, ?)", (self.id, name, time.time(), "{}"))
+        else:
+            last = self._read("SELECT max(run) FROM events WHERE trace = ?", (self.id,))
+            self.run = (last[0] or 0) + 1
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._file is None or self._pid != os.getpid():  # after a fork, the parent's connection is not ours
+            self._file, self._pid = connect(self.path, create=True), os.getpid()
+        return self._file
+
+    def _write(self, statement: str, values: tuple[Any, ...]) -> None:
+        with self._guard:
+            try:
+                self._connection().execute(statement, values)
+            except sqlite3.Error as error:
+                why = "the disk is full" if "full" in str(error) or is_disk_full(error) else str(error)
+                raise IntarsiaError(
+                    f"{self.path}: the trace cannot be written ({why}); INTARSIA_TRACE=PATH puts it elsewhere, "
+                    "INTARSIA_TRACE=off does without"
+                ) from None
+
+    def _read(self, statement: str, values: tuple[Any, ...]) -> Any:
+        with self._guard:
+            return self._connection().execute(statement, values).fetchone()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._guard:
+            if self._file is not None and self._pid == os.getpid():
+                self._file.close()
+            self._file = None
+
+    def read(self) -> Trace:
+        """What has been recorded so far."""
+        from intarsia.prompting.tracing.reading import Trace
+
+        return Trace.open(self.path, self.id)
+
+    def keep(self, data: Any) -> tuple[str, bool]:
+        """Packed data as the text that is written, and whether something in it was redacted."""
+        text = dumps(data)
+        if self.redact is None:
+            return text, False
+        kept = dumps(redacted(data, self.redact))
+        return kept, kept != text
+
+    def said(self, text: str) -> str:
+        return self.redact(text, "") if self.redact is not None and text else text
+
+
+class Step:
+    """One event while it is going on: set `output`, `cost`, `facts`, and `used(...)` with what a model says it took.
+
+    - replayed: the output is there already, from an earlier run: nothing is to be done again.
+    - id: of the event, '' where nothing is recorded."""
+
+    def __init__(self, recording: Recording, parent: Step | None, kind: str, name: str, given: Any, code: str):
+        if kind not in KINDS:
+            raise BadInput(f"'{kind}' is no kind of event; there are: {', '.join(KINDS)}")
+        self.recording, self.parent, self.kind, self.name, self.code = recording, parent, kind, name, code
+        self.output: Any = None
+        self.usage: dict[str, float] = {}
+        self.cost: float | None = None
+        self.facts: dict[str, Any] = {}
+        self.replayed = False
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._guard = threading.Lock()
+        self._token: contextvars.Token[Step | None] | None = None
+        data = pack(given() if callable(given) and not isinstance(given, type) else given, "input")
+        self.hash = hash_of(data)
+        self._input = data
+        self.id = "0" * 15 + "1" if parent is None else parent._child(kind, name, self.hash)
+        self._begun = time.perf_counter()
+
+    def _child(self, kind: str, name: str, hashed: str) -> str:
+        with self._guard:
+            number = self._counts[kind, name, hashed]
+            self._counts[kind, name, hashed] += 1
+        return hash_of([self.id, kind, name, hashed, number])[:16]
+
+    def used(self, usage: Any) -> None:
+        """Note what was used: an object with `prompt`, `completion`, `cached`, `forced`, `calls` and `cost`."""
+        for name in ("prompt", "completion", "cached", "forced", "calls"):
+            if value := getattr(usage, name, 0):
+                self.usage[name] = self.usage.get(name, 0) + value
+        if cost := getattr(usage, "cost", 0):
+            self.cost = (self.cost or 0.0) + cost
+
+    def _row(self, phase: str, value: str | None = None, **more: Any) -> None:
+        names = ["trace", "run", "id", "parent", "phase", "time", "kind", "name", "hash", "code", "value", *more]
+        parent = self.parent.id if self.parent is not None else ""
+        r = self.recording
+        values = (r.id, r.run, self.id, parent, phase, time.time(), self.kind, self.name, self.hash, self.code, value)
+        marks = ", ".join("?" * len(names))
+        r._write(f"INSERT INTO events ({', '.join(names)}) VALUES ({marks})", (*values, *more.values()))
+
+    def begin(self) -> None:
+        """Take what an earlier run left of it, or write that it begins."""
+        if self.recording.resumed and self.parent is not None and self._take():
+            self._row("again")
+            return
+        text, changed = self.recording.keep(self._input)
+        self._row("begin", text, redacted=changed)
+        self._begun = time.perf_counter()
+
+    def _take(self) -> bool:
+        r = self.recording
+        ends = "SELECT value, redacted FROM events WHERE trace = ? AND id = ? AND phase = 'end' AND error IS NULL "
+        row = r._read(ends + "AND code = ? ORDER BY number DESC LIMIT 1", (r.id, self.id, self.code))
+        if row is not None and not row[1]:
+            self.output, self.replayed = unpack(_json(row[0])), True
+            return True
+        if row is not None:
+            self._tell("what it gave was redacted and is not all there")
+        elif r._read(ends + "LIMIT 1", (r.id, self.id)) is not None:
+            self._tell("its source has changed")
+        elif self.parent is not None and self._changed():
+            self._tell("its input has changed")
+        return False
+
+    def _changed(self) -> bool:
+        """Whether an earlier run did, under the same parent, steps of this name, and none with this input."""
+        r, parent = self.recording, self.parent.id if self.parent else ""
+        where = "FROM events WHERE trace = ? AND parent = ? AND kind = ? AND name = ? AND phase = 'end' AND run < ?"
+        done = r._read(f"SELECT count(*) {where}", (r.id, parent, self.kind, self.name, r.run))[0]
+        alike = (r.id, parent, self.kind, self.name, r.run, self.hash)
+        return bool(done) and not r._read(f"SELECT count(*) {where} AND hash = ?", alike)[0]
+
+    def _tell(self, why: str) -> None:
+        self.facts["redone"] = why
+        warnings.warn(f"{self.kind} '{self.name}' is done again: {why}", Note, stacklevel=5)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Write what came of it."""
+        if self.replayed and error is None:
+            return
+        seconds = time.perf_counter() - self._begun
+        try:
+            output, changed = (None, False) if error is not None else self.recording.keep(pack(self.output, "output"))
+            facts = pack(self.facts, "facts")
+        except BadInput as refused:
+            self.output, self.facts = None, {}
+            self.end(refused)
+            raise
+        if self.recording.redact is not None:
+            facts = redacted(facts, self.recording.redact)
+        self._row(
+            "end", output, redacted=changed, seconds=seconds, usage=dumps(self.usage) if self.usage else None,
+            cost=self.cost, facts=dumps(facts) if facts else None,
+            error=None if error is None else self.recording.said(f"{type(error).__name__}: {error}"),
+            place=None if error is None else place_of(error),
+        )  # fmt: skip
+
+    def __enter__(self) -> Step:
+        self.begin()
+        self._token = _current.set(self)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, where: TracebackType | None) -> None:
+        if self._token is not None:
+            with suppress(ValueError):  # closed in another context than it was opened in: an async generator, say
+                _current.reset(self._token)
+        try:
+            self.end(error)
+        except IntarsiaError:
+            if error is None:  # what went wrong before is what the caller must see
+                raise
+
+
+class _Nothing:
+    """A step where no trace is open: takes everything, keeps nothing."""
+
+    __slots__ = ()
+    id, replayed, output, cost, usage = "", False, None, None, {}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {}
+
+    def used(self, usage: Any) -> None:
+        """Nothing is noted."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        pass
+
+    def __enter__(self) -> _Nothing:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+
+_NOTHING = _Nothing()
+
+
+@contextmanager
+def trace(
+    name: str, path: Path | str | None = None, redact: Redactor | None = None, *, input: Any = None,
+    resume: str | None = None,
+) -> Iterator[Recording | None]:  # fmt: skip
+    """Record every `step` inside the block, in this task and those it starts. Inside another trace it is a step of it.
+
+    - path: the file; default: `INTARSIA_TRACE`, else in Intarsia's cache. redact: as `redact_secrets`; None: nothing.
+    - input: what the whole was given. resume: id of a trace to go on with: what it holds is not done again.
+
+    Gives the `Recording`; None where `INTARSIA_TRACE=off`. Raises `BadInput` for a trace that is not there."""
+    if switched_off():
+        if resume is not None:
+            raise BadInput("a trace cannot be gone on with where INTARSIA_TRACE=off: nothing is recorded")
+        yield None
+        return
+    outer = _current.get()
+    if outer is not None and path is None and resume is None:
+        with Step(outer.recording, outer, "flow", name, input, "") as inner:
+            yield inner.recording
+        return
+    file = Path(path).expanduser() if path is not None else default_path()
+    if resume is not None:
+        from intarsia.prompting.tracing.reading import Trace
+
+        resume = Trace.open(file, resume).id
+    recording = Recording(name, file, redact, resume)
+    try:
+        recording.root = Step(recording, None, "flow", name, input, "")
+        with recording.root:
+            yield recording
+    finally:
+        recording.close()
+
+
+def step(kind: str, name: str, input: Any = None, *, code: str = "") -> Step | _Nothing:
+    """`with step("model", "generate", given) as s: s.output = ...`: one event of the trace that is open, if one is.
+
+    - input: what it was given, of any kind that can be kept; or a function of nothing that makes it, which is called
+      only where it is recorded. code: hash of the source of what runs, if a change of it makes the old output void.
+
+    An error inside is recorded with its place. Raises `BadInput` for what cannot be kept, with the path of it."""
+    parent = _current.get()
+    if parent is None:
+        return _NOTHING
+    return Step(parent.recording, parent, kind, name, input, code)
+
+
+def note(name: str, value: Any = None) -> None:
+    """Write something down where it happened: what was left out, which way was taken."""
+    with step("note", name, value):
+        pass
+
+
+async def recorded(
+    kind: str, name: str, input: Any, make: Callable[[], Awaitable[T]], *, code: str = "", **facts: Any
+) -> T:
+    """What `make()` gives, as a step: recorded where a trace is open, and taken from it where an earlier run has it.
+    What the result says of its `usage` is noted."""
+    with step(kind, name, input, code=code) as s:
+        if s.replayed:
+            return s.output
+        s.facts.update(facts)
+        s.output = made = await make()
+        s.used(getattr(made, "usage", None))
+        return made
+
+
+def tracing() -> bool:
+    """Whether a trace is open here."""
+    return _current.get() is not None
+
+
+def current() -> Recording | None:
+    """The trace that is open here, if one is."""
+    found = _current.get()
+    return found.recording if found is not None else None
+
+
+def carried(function: Callable[..., T]) -> Callable[..., T]:
+    """The same function for another thread: what it does there belongs to the trace that is open here."""
+    context = contextvars.copy_context()
+    return lambda *given, **named: context.copy().run(function, *given, **named)
+
+
+def place_of(error: BaseException) -> str:
+    """file:line of where an error was raised: the last place that is not in a library, if there is one."""
+    frames = traceback.extract_tb(error.__traceback__)
+    library = sysconfig.get_path("stdlib")
+    own = [f for f in frames if "site-packages" not in f.filename and not f.filename.startswith(library)]
+    last = (own or list(frames) or [None])[-1]
+    return f"{last.filename}:{last.lineno}" if last is not None else ""
+
+
+def _json(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
