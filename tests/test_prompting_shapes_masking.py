@@ -131,6 +131,14 @@ def test_special_tokens_are_not_text():
     assert [i for i in tokenizer.all_special_ids if allowed[i]] == [ends]
 
 
+def test_a_complement_does_not_let_special_tokens_in():
+    tokenizer = MADE["one-a-byte"]
+    matcher = Matcher(tokenizer, Constraint("grammar", "start: TEXT\nTEXT: ~/(?s:.*)no(?s:.*)/"))
+    allowed = matcher.allowed()
+    assert [i for i in tokenizer.all_special_ids if allowed[i]] == [tokenizer.eos_token_id]
+    assert matcher.accept_many(tokenizer.encode("yes")) == 3
+
+
 def test_ends_are_allowed_when_the_form_is_complete():
     tokenizer = MADE["one-a-byte"]
     ids = tokenizer.encode("joy")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from intarsia.prompting.base.constraint import Constraint
 
 # JSON as `json.dumps` writes it, on one line: models have read much of it, and no room is left to ramble in.
-_JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 class Matcher:
@@ -51,6 +51,12 @@ class Matcher:
             raise _refused(constraint, self._at.get_error())
         self._ended = False
         self._mask: np.ndarray | None = None
+        # A complement (`~`) holds the bytes that stand for special tokens too: masks show those, though none may come.
+        self._doubtful = (
+            [i for i in range(self._lexicon.vocab_size) if self._lexicon.is_special_token(i) and i not in self.end]
+            if constraint.kind == "grammar" and "~" in constraint.source
+            else []
+        )
 
     def allowed(self) -> np.ndarray:
         """[vocabulary] bool: the tokens that may come next. The ends are among them exactly when the form is complete.
@@ -65,6 +71,9 @@ class Matcher:
             mask = np.zeros(self.vocabulary, bool)
             width = min(len(bits), self.vocabulary)
             mask[:width] = bits[:width]
+            for i in self._doubtful:
+                if i < width and mask[i] and not self._at.validate_tokens([i]):
+                    mask[i] = False
             if not mask.any():
                 raise PromptingError("the form leaves no token to go on with: the vocabulary cannot spell it")
             self._mask = mask
@@ -190,7 +199,7 @@ def _grammar(constraint: Constraint) -> str:
             return make.grammar_from_regex(source)
         case "json":
             try:
-                return make.grammar_from_json_schema(source, defaults=_JSON)
+                return make.grammar_from_json_schema(source, defaults=JSON_STYLE)
             except ValueError as error:
                 raise _refused(constraint, str(error)) from None
         case "grammar":
