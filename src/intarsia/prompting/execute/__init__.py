@@ -1,1 +1,30 @@
-"""The execute level: prompts, shapes, tools, agents, flows."""
+"""The execute level: prompts, shapes, tools, agents, flows.
+
+Names are imported when first used: each needs other libraries."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "Prompt": "prompt",
+    "Rendered": "prompt",
+    "described": "prompt",
+    "Untrusted": "trust",
+    "may_call": "trust",
+    "taint": "trust",
+}
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

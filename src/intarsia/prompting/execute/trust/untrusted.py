@@ -49,8 +49,8 @@ class Untrusted(str):
         if not isinstance(key, slice) or key.step not in (None, 1):
             return Untrusted(found)
         start, end, _ = key.indices(len(self))
-        cut = ((max(a, start) - start, min(b, end) - start) for a, b in self.spans)
-        return Untrusted(found, [(a, b) for a, b in cut if a < b])
+        cut = ((max(a, start) - start, min(b, end) - start, a == b) for a, b in self.spans)
+        return Untrusted(found, [(a, b) for a, b, empty in cut if a < b or (empty and a == b)])
 
     def __iter__(self) -> Iterator[str]:
         return (Untrusted(character) for character in plain(self))

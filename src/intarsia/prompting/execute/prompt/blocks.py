@@ -1,0 +1,101 @@
+"""The tags that make messages: `{% system %}`, `{% user %}`, `{% assistant %}`, and `{% shot %}` for an example.
+
+    {% system %}Name the emotion.{% endsystem %}
+    {% for one in shots %}
+    {% shot %}{{ one.text }}{% answer %}{{ one.label }}{% endshot %}
+    {% endfor %}
+    {% user %}{{ text }}{% enduser %}
+
+A shot is a user's message and the assistant's answer. Space at both ends of a message is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+from jinja2 import TemplateRuntimeError, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+
+ROLES = ("system", "user", "assistant")
+
+
+class Conversation:
+    """What is said while one template is rendered. said: (role, text) in order."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, str]] = []
+        self.inside = ""
+
+
+saying: ContextVar[Conversation] = ContextVar("intarsia_prompt_conversation")
+
+
+class MessageBlocks(Extension):
+    tags = {*ROLES, "shot"}  # noqa: RUF012 (as the base has it)
+
+    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
+        opened = next(parser.stream)
+        tag, line = opened.value, opened.lineno
+        if tag != "shot":
+            body = parser.parse_statements((f"name:end{tag}",), drop_needle=True)
+            return self._block(tag, body, line)
+        asked = parser.parse_statements(("name:answer", "name:endshot"))
+        if parser.stream.current.value == "endshot":
+            parser.fail("a shot has two parts: {% shot %} the text {% answer %} its answer {% endshot %}", line)
+        next(parser.stream)
+        answered = parser.parse_statements(("name:endshot",), drop_needle=True)
+        return [self._block("user", asked, line), self._block("assistant", answered, line)]
+
+    def _block(self, role: str, body: list[nodes.Node], line: int) -> nodes.CallBlock:
+        for node in body:
+            for inner in (node, *node.find_all(nodes.CallBlock)):
+                if isinstance(inner, nodes.CallBlock) and _is_message(inner):
+                    self.fail_nested(role, inner.lineno)
+        call = self.call_method("_say", [nodes.Const(role)])
+        return nodes.CallBlock(call, [], [], body).set_lineno(line)
+
+    def fail_nested(self, role: str, line: int) -> None:
+        from jinja2 import TemplateSyntaxError
+
+        raise TemplateSyntaxError(f"a message inside of the {role}'s message: end that one before", line)
+
+    def _say(self, role: str, caller: Callable[[], str]) -> str:
+        conversation = saying.get()
+        if conversation.inside:
+            raise TemplateRuntimeError(f"a message inside of the {conversation.inside}'s message: end that one before")
+        conversation.inside = role
+        try:
+            conversation.said.append((role, caller()))
+        finally:
+            conversation.inside = ""
+        return ""
+
+
+def _is_message(node: nodes.CallBlock) -> bool:
+    return isinstance(node.call.node, nodes.ExtensionAttribute) and node.call.node.name == "_say"
+
+
+def loose_text(tree: nodes.Template) -> tuple[int, str] | None:
+    """Line and beginning of the first text that stands outside of all messages, where there are messages."""
+    if not any(_is_message(block) for block in tree.find_all(nodes.CallBlock)):
+        return None
+    for node in tree.body:
+        for part in node.nodes if isinstance(node, nodes.Output) else ():
+            if isinstance(part, nodes.TemplateData) and part.data.strip():
+                before = part.data[: len(part.data) - len(part.data.lstrip())]
+                return part.lineno + before.count("\n"), part.data.strip()[:40]
+    return None
+
+
+def trimmed(text: Any) -> str:
+    """Without space at both ends; what is from outside is not touched."""
+    from intarsia.prompting.execute.trust import plain, spans_of
+
+    bare, spans = plain(text), spans_of(text)
+    start = len(bare) - len(bare.lstrip())
+    end = len(bare.rstrip())
+    if spans:
+        start, end = min(start, spans[0][0]), max(end, spans[-1][1])
+    return text[start : max(start, end)]
