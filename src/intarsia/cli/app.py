@@ -21,6 +21,7 @@ COMMANDS = {
     "recipes": ("intarsia.cli.running", "recipes", "List the recipes that come with Intarsia."),
     "recipe": ("intarsia.cli.running", "recipe", "Check a recipe before running it."),
     "data": ("intarsia.cli.data", "data", "Look at a data set before anything is done with it."),
+    "prompt": ("intarsia.cli.prompts", "prompt", "See what prompts say, exactly, before anything is sent."),
     "catalog": ("intarsia.cli.listing", "catalog", "List every technique."),
     "models": ("intarsia.cli.listing", "models", "List the models that have a short name."),
     "doctor": ("intarsia.cli.doctor", "doctor", "Say what is installed and what works here."),
