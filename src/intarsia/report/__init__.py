@@ -12,6 +12,7 @@ import importlib
 from typing import Any
 
 from intarsia.report.finding import (
+    Bar,
     Block,
     Cell,
     Column,
@@ -22,6 +23,7 @@ from intarsia.report.finding import (
     PatchPanel,
     Series,
     Table,
+    Timeline,
     TokenMap,
 )
 from intarsia.report.page import RunPage, Section
@@ -35,6 +37,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Bar",
     "Block",
     "Cell",
     "Column",
@@ -47,6 +50,7 @@ __all__ = [
     "Section",
     "Series",
     "Table",
+    "Timeline",
     "TokenMap",
     "data_uri",
     "print_finding",

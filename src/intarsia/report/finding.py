@@ -119,7 +119,31 @@ class PatchMap(pydantic.BaseModel):
     note: str = ""
 
 
-Block = Table | Figure | TokenMap | PatchMap
+class Bar(pydantic.BaseModel):
+    """One step of a timeline, `depth` steps deep inside others.
+
+    - start: seconds from any common moment; seconds: how long it took, None: it did not end.
+    - note: a few words that stand beside it (how it failed); details: (title, text) pairs the page opens to."""
+
+    name: str
+    kind: str = ""
+    depth: int = 0
+    start: float
+    seconds: float | None = None
+    failed: bool = False
+    note: str = ""
+    details: list[tuple[str, str]] = []
+
+
+class Timeline(pydantic.BaseModel):
+    """What was done when, one line a step, in the order given."""
+
+    title: str = ""
+    bars: list[Bar]
+    note: str = ""
+
+
+Block = Table | Figure | TokenMap | PatchMap | Timeline
 
 
 class Finding(pydantic.BaseModel):

@@ -17,11 +17,23 @@ from intarsia.report.change import change
 from intarsia.report.charts import draw, legend
 from intarsia.report.drawing import NARROW, WIDE
 from intarsia.report.figure_table import data_table
-from intarsia.report.finding import Block, Cell, Column, Figure, Finding, PatchMap, Series, Table, TokenMap
+from intarsia.report.finding import (
+    Block,
+    Cell,
+    Column,
+    Figure,
+    Finding,
+    PatchMap,
+    Series,
+    Table,
+    Timeline,
+    TokenMap,
+)
 from intarsia.report.format import clean, finite, heading, number, parts, show_token, value_of
 from intarsia.report.heatmap import Shade, shade_of
 from intarsia.report.page import RunPage, Section
 from intarsia.report.patches import draw_patches
+from intarsia.report.timelines import draw_timeline
 
 MOST_NUMBERS = 1500  # cells of the table under a chart; more than that is in the JSON only
 
@@ -133,6 +145,8 @@ def block_view(block: Block) -> dict[str, Any]:
         return _figure(block)
     if isinstance(block, PatchMap):
         return {"kind": "patch-map", "title": block.title, "note": block.note, "drawing": draw_patches(block)}
+    if isinstance(block, Timeline):
+        return {"kind": "timeline", "title": block.title, "note": block.note, "drawing": draw_timeline(block)}
     return _tokens(block)
 
 

@@ -6,8 +6,8 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from intarsia.report import text_charts, text_patches
-from intarsia.report.finding import Block, Finding, PatchMap, Table, TokenMap
+from intarsia.report import text_charts, text_patches, timelines
+from intarsia.report.finding import Block, Finding, PatchMap, Table, Timeline, TokenMap
 from intarsia.report.format import MISSING, clean, finite, heading, number, parts, show_token, value_of
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def _draw(block: Block, console: Console) -> Iterator[RenderableType]:
         yield from _tokens(block, console)
     elif isinstance(block, PatchMap):
         yield from text_patches.patches(block, console)
+    elif isinstance(block, Timeline):
+        yield from timelines.timeline(block, console.width)
     elif block.kind == "heatmap":
         yield from text_charts.heatmap(block, console.width)
     elif block.kind == "bar":

@@ -10,7 +10,13 @@ Where no trace is open, a step costs next to nothing. `INTARSIA_TRACE=off` recor
 `INTARSIA_TRACE=PATH` says where. A model's event has the messages as they are sent in its input, its `Usage` by
 `s.used(reply.usage)`, and in `s.facts` what is known: `model`, `provider`, `fingerprint`, `sampling`."""
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 from intarsia.prompting.tracing.events import KINDS, Event, Node
+from intarsia.prompting.tracing.keeping import remove, size
 from intarsia.prompting.tracing.reading import Trace, traces
 from intarsia.prompting.tracing.recording import (
     Recording,
@@ -26,6 +32,13 @@ from intarsia.prompting.tracing.recording import (
 from intarsia.prompting.tracing.redacting import Redactor, redact_secrets
 from intarsia.prompting.tracing.values import NotSerialisable, hash_of, pack, plain, register, unpack
 
+_HOMES = {
+    "TraceFinding": "intarsia.prompting.tracing.finding",
+    "export": "intarsia.prompting.tracing.exporting",
+    "otlp": "intarsia.prompting.tracing.exporting",
+    "spans": "intarsia.prompting.tracing.exporting",
+}
+
 __all__ = [
     "KINDS",
     "Event",
@@ -35,18 +48,30 @@ __all__ = [
     "Redactor",
     "Step",
     "Trace",
+    "TraceFinding",
     "carried",
     "current",
+    "export",
     "hash_of",
     "note",
+    "otlp",
     "pack",
     "plain",
     "recorded",
     "redact_secrets",
     "register",
+    "remove",
+    "size",
+    "spans",
     "step",
     "trace",
     "traces",
     "tracing",
     "unpack",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'intarsia.prompting.tracing' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
