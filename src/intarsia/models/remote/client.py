@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import random
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from intarsia.errors import MissingExtra, first_line
 from intarsia.models.remote.address import Address
 from intarsia.models.remote.fields import Fields
 from intarsia.models.remote.key import KEY_VARIABLE, head_with, read_key
-from intarsia.models.remote.patience import waiting
+from intarsia.models.remote.patience import attempts
 from intarsia.models.remote.refusals import Unreachable, read_json, refusal, without
 
 if TYPE_CHECKING:
     import httpx2
-
-# Without a handler Python prints the bare name of the event of each retry.
-logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 
 class Client:
@@ -29,8 +24,7 @@ class Client:
 
     - key_variable: the environment variable that holds the key, read at every request.
     - timeout: seconds the server may be silent. tries, pause: how often a busy or failing server is asked, and the
-      seconds before the second time, doubled every time after; up to `pause` more by chance, so that many who were
-      sent away do not come back together.
+      seconds before the second time, doubled every time after, and a little more by chance.
     - at_once: requests under way at a time, in each event loop. may_be: as `Fields`.
 
     It may be used from several event loops: each has its own connections. Raises `MissingExtra` without `remote`."""
@@ -41,7 +35,6 @@ class Client:
     ):  # fmt: skip
         try:
             import httpx2  # noqa: F401
-            import stamina  # noqa: F401
         except ImportError:
             raise MissingExtra("asking a server", "remote") from None
         self.address, self.key_variable = address, key_variable
@@ -65,9 +58,7 @@ class Client:
 
         A busy or failing server is asked again until it begins to answer, and never after. Raises as `post`."""
         async with contextlib.AsyncExitStack() as stack:
-            import stamina
-
-            async for attempt in stamina.retry_context(on=self._patience(), attempts=self.tries, timeout=None):
+            async for attempt in attempts(self.tries, self.pause):
                 with attempt:
                     answer, key = await stack.enter_async_context(self._opened("POST", end, body))
             events = self._events(answer, key)
@@ -88,9 +79,7 @@ class Client:
                 self._lines.pop(loop, None)
 
     async def _asked(self, method: str, end: str, body: Mapping[str, Any] | None) -> Any:
-        import stamina
-
-        async for attempt in stamina.retry_context(on=self._patience(), attempts=self.tries, timeout=None):
+        async for attempt in attempts(self.tries, self.pause):
             with attempt:
                 async with self._opened(method, end, body) as (answer, key):
                     raw = await self._whole(answer, key)
@@ -144,21 +133,8 @@ class Client:
             line = self._lines[loop] = _Line(self.timeout, self.at_once)
         return line
 
-    def _patience(self) -> Callable[[Exception], bool | float]:
-        """For one request: whether to ask again after an error, and the seconds to wait before."""
-        number = -1
-
-        def again(error: Exception) -> bool | float:
-            nonlocal number
-            number += 1
-            if not getattr(error, "retryable", False):
-                return False
-            return waiting(number, self.pause, error.after) + random.uniform(0, self.pause)  # type: ignore[attr-defined]
-
-        return again
-
     @contextlib.contextmanager
-    def _reaching(self, key: str):
+    def _reaching(self, key: str) -> Iterator[None]:
         """Turn what the network does into one line."""
         import httpx2
 

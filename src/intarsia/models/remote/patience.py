@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import random
 import time
 from email.utils import parsedate_to_datetime
+from typing import Any
+
+from intarsia.errors import MissingExtra
 
 LONGEST_WAIT = 60.0  # seconds, whatever a server asks for
 
@@ -31,3 +36,28 @@ def seconds(said: str | None) -> float:
         return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
     except (ValueError, OverflowError):
         return 0.0
+
+
+def attempts(tries: int, pause: float) -> Any:
+    """`async for attempt in attempts(5, 1.0): with attempt: ...` asks again after errors whose `retryable` says so.
+
+    Seconds between tries are as `waiting` says (`after` of the error: what the server asks for), and up to `pause` more
+    by chance, so that many who were sent away do not come back together. The last error is let through. Raises
+    `MissingExtra` without `remote`."""
+    try:
+        import stamina
+    except ImportError:
+        raise MissingExtra("asking again", "remote") from None
+    # Without a handler Python prints the bare name of the event of each retry.
+    if not (logger := logging.getLogger("stamina")).handlers:
+        logger.addHandler(logging.NullHandler())
+    number = -1
+
+    def again(error: Exception) -> bool | float:
+        nonlocal number
+        number += 1
+        if not getattr(error, "retryable", False):
+            return False
+        return waiting(number, pause, getattr(error, "after", None) or 0.0) + random.uniform(0, pause)
+
+    return stamina.retry_context(on=again, attempts=max(1, tries), timeout=None)

@@ -1,4 +1,15 @@
-"""The base level: one protocol over every language model, whatever runs it."""
+"""The base level: one protocol over every language model, whatever runs it.
+
+    backend = open_backend("smollm2-135m", cache="answers.sqlite", budget=Budget(tokens=10_000))
+    reply = await backend.generate([Message("user", "Name a river.")], Sampling(max_tokens=20))
+    reply = wait(backend.generate("A river: "))        # from plain code
+
+What runs a model: `open_backend` knows by its name. What goes around any: `Cached`, `Metered`, `Retrying`, `Traced`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 from intarsia.prompting.base.backend import Backend
 from intarsia.prompting.base.constraint import Constraint
@@ -12,6 +23,27 @@ from intarsia.prompting.base.errors import (
 )
 from intarsia.prompting.base.messages import Call, Input, Message, ToolSpec
 from intarsia.prompting.base.replies import Delta, Reply, Sampling, TokenLogprob, Usage
+
+_HERE = "intarsia.prompting.base"
+_HOMES = {
+    "Budget": "budget",
+    "Cached": "cache",
+    "FailedPrompt": "many",
+    "FakeBackend": "fake",
+    "Metered": "metered",
+    "OpenAICompatible": "openai_compatible",
+    "Price": "budget",
+    "Retrying": "retrying",
+    "Traced": "traced",
+    "Wrapper": "wrapping",
+    "as_delta": "whole",
+    "assembled": "whole",
+    "collected": "whole",
+    "generate_many": "many",
+    "innermost": "wrapping",
+    "open_backend": "opening",
+    "wait": "waiting",
+}
 
 __all__ = [
     "Backend",
@@ -31,4 +63,11 @@ __all__ = [
     "ToolError",
     "ToolSpec",
     "Usage",
+    *_HOMES,
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"{_HERE}.{_HOMES[name]}"), name)

@@ -29,11 +29,15 @@ class InvalidOutput(PromptingError):
 
 
 class BudgetExceeded(PromptingError):
-    """More was asked for than the budget allows. what: tokens, calls, seconds or cost."""
+    """More was asked for than the budget allows. what: tokens, calls, seconds or cost. wanted: by what was refused, at
+    most; 0 where the budget was simply at its end."""
 
-    def __init__(self, what: str, spent: float, limit: float):
-        super().__init__(f"the budget of {limit:g} {what} is spent ({spent:g}): give more, or ask for less")
-        self.what, self.spent, self.limit = what, spent, limit
+    def __init__(self, what: str, spent: float, limit: float, wanted: float = 0.0):
+        state = f"is spent ({spent:g})"
+        if spent < limit < spent + wanted:
+            state = f"has {limit - spent:g} left, and this may take {wanted:g}"
+        super().__init__(f"the budget of {limit:g} {what} {state}: give more, or ask for less")
+        self.what, self.spent, self.limit, self.wanted = what, spent, limit, wanted
 
 
 class ToolError(PromptingError):

@@ -1,0 +1,159 @@
+"""`Cached`: answers that were given before are given again, without a model."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import sqlite3
+import warnings
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from intarsia.errors import IntarsiaError, Note
+from intarsia.prompting.base.answers import Answers, Stats
+from intarsia.prompting.base.backend import Backend
+from intarsia.prompting.base.constraint import Constraint
+from intarsia.prompting.base.flights import Flights
+from intarsia.prompting.base.messages import Input, ToolSpec
+from intarsia.prompting.base.replies import Delta, Reply, Sampling, Usage
+from intarsia.prompting.base.traced import asked
+from intarsia.prompting.base.whole import as_delta, assembled, collected
+from intarsia.prompting.base.wrapping import Wrapper
+from intarsia.prompting.tracing import pack, unpack
+from intarsia.prompting.tracing.values import canonical, dumps
+
+if TYPE_CHECKING:
+    import numpy as np
+
+LIMIT = 1 << 30  # bytes
+
+
+class Cached(Wrapper):
+    """Keeps what a backend answers, and gives it to the same request again: `Reply.cached`, no call, no cost.
+
+    - path: a SQLite file, made where there is none; several processes may use one at the same time.
+    - limit: bytes of answers; beyond it, those that were used least recently go.
+
+    The same request: an equal fingerprint of the backend, an equal prompt, and equal sampling, seed, constraint and
+    tools. Only what the model would answer the same way again is kept (`Sampling.repeatable`), and only whole answers;
+    scores and embeddings always are, each text's embedding by itself.
+
+    The same request while the first is under way waits for that one, also when whoever asked first is gone."""
+
+    def __init__(self, inner: Backend, path: str | Path, *, limit: int = LIMIT):
+        """Raises `BadInput` for a file that is something else, or cannot be written to."""
+        super().__init__(inner)
+        self._answers = Answers(path, limit)
+        self._flights = Flights()
+
+    async def generate(
+        self, prompt: Input, sampling: Sampling = Sampling(), *, constraint: Constraint | None = None,
+        tools: Sequence[ToolSpec] = (),
+    ) -> Reply:  # fmt: skip
+        """As `Backend.generate`."""
+
+        async def source() -> AsyncIterator[Delta]:
+            yield as_delta(await self.inner.generate(prompt, sampling, constraint=constraint, tools=tools))
+
+        if not sampling.repeatable:
+            return await self.inner.generate(prompt, sampling, constraint=constraint, tools=tools)
+        key = self._key("generate", asked(prompt, sampling, constraint, tools))
+        if (found := await self._found(key)) is not None:
+            return found
+        first, deltas = self._flights.join(key, source, lambda came: self._landed(key, came))
+        async with aclosing(deltas):  # type: ignore[type-var]
+            reply = await collected(deltas)
+        return reply if first else _again(reply)
+
+    async def stream(
+        self, prompt: Input, sampling: Sampling = Sampling(), *, constraint: Constraint | None = None,
+        tools: Sequence[ToolSpec] = (),
+    ) -> AsyncIterator[Delta]:  # fmt: skip
+        """As `Backend.stream`. What is kept comes in one piece, with a usage of no calls."""
+
+        def source() -> AsyncIterator[Delta]:
+            return self.inner.stream(prompt, sampling, constraint=constraint, tools=tools)
+
+        first, deltas = True, None
+        if sampling.repeatable:
+            key = self._key("generate", asked(prompt, sampling, constraint, tools))
+            if (found := await self._found(key)) is not None:
+                yield as_delta(found)
+                return
+            first, deltas = self._flights.join(key, source, lambda came: self._landed(key, came))
+        async with aclosing(deltas or source()) as coming:  # type: ignore[type-var]
+            async for delta in coming:
+                yield delta if first or delta.usage is None else replace(delta, usage=_free(delta.usage))
+
+    async def score(self, prompt: Input, choices: Sequence[str]) -> list[float]:
+        """As `Backend.score`."""
+        key = self._key("score", {"prompt": prompt if isinstance(prompt, str) else list(prompt), "choices": [*choices]})
+        if (found := await self._get([key])).get(key) is not None:
+            return json.loads(found[key])
+        scores = await self.inner.score(prompt, choices)
+        await self._put("score", {key: json.dumps(scores).encode()})
+        return scores
+
+    async def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """As `Backend.embed`; only the texts that are not kept are asked for, each once."""
+        import numpy as np
+
+        keys = {text: self._key("embed", {"text": text}) for text in texts}
+        found = await self._get(list(keys.values()))
+        missing = [text for text, key in keys.items() if key not in found]
+        if missing or not keys:
+            made = await self.inner.embed(missing)
+            if not keys:
+                return made
+            fresh = {keys[text]: row.astype("<f4").tobytes() for text, row in zip(missing, made, strict=True)}
+            await self._put("embed", fresh)
+            found |= fresh
+        return np.stack([np.frombuffer(found[keys[text]], "<f4") for text in texts]).astype(np.float32)
+
+    def stats(self) -> Stats:
+        """What is kept, and how often it was asked for here."""
+        return self._answers.stats()
+
+    def clear(self) -> int:
+        """Forget every answer. Returns how many there were."""
+        return self._answers.clear()
+
+    async def close(self) -> None:
+        """As `Backend.close`."""
+        await self.inner.close()
+        self._answers.close()
+
+    def _key(self, kind: str, given: Mapping[str, Any]) -> str:
+        told = {"kind": kind, "fingerprint": self.inner.fingerprint, **given}
+        return hashlib.sha256(canonical(pack(told)).encode()).hexdigest()
+
+    async def _found(self, key: str) -> Reply | None:
+        value = (await self._get([key])).get(key)
+        return None if value is None else _again(unpack(json.loads(value)))
+
+    async def _landed(self, key: str, came: list[Delta]) -> None:
+        reply = assembled(came)
+        if reply.finish != "cancelled" and not reply.cached:
+            await self._put("generate", {key: dumps(pack(reply)).encode()})
+
+    async def _get(self, keys: list[str]) -> dict[str, bytes]:
+        return await asyncio.to_thread(self._answers.get, keys)
+
+    async def _put(self, kind: str, values: Mapping[str, bytes]) -> None:
+        try:
+            await asyncio.to_thread(self._answers.put, kind, values)
+        except (IntarsiaError, sqlite3.Error) as error:  # the answer is there all the same
+            warnings.warn(f"{self._answers.path}: an answer was not kept ({error})", Note, stacklevel=2)
+
+
+def _again(reply: Reply) -> Reply:
+    return replace(reply, cached=True, usage=_free(reply.usage))
+
+
+def _free(usage: Usage) -> Usage:
+    """The same tokens, none of them computed."""
+    return replace(usage, cached=usage.prompt, forced=0, calls=0, cost=0.0)

@@ -1,0 +1,67 @@
+"""`generate_many`: many prompts, some at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from intarsia.errors import BadInput, IntarsiaError
+from intarsia.progress import tell
+from intarsia.prompting.base.backend import Backend
+from intarsia.prompting.base.constraint import Constraint
+from intarsia.prompting.base.errors import PromptingError
+from intarsia.prompting.base.messages import Input, ToolSpec
+from intarsia.prompting.base.replies import Reply, Sampling
+
+
+class FailedPrompt(PromptingError):
+    """One of many prompts failed, and the others were let go. number: which, from 0; error: why."""
+
+    def __init__(self, number: int, error: Exception):
+        super().__init__(f"prompt {number} (from 0): {error}")
+        self.number, self.error = number, error
+        self.exit_code = getattr(error, "exit_code", 1)
+
+
+async def generate_many(
+    backend: Backend, prompts: Sequence[Input], sampling: Sampling = Sampling(), *,
+    constraint: Constraint | None = None, tools: Sequence[ToolSpec] = (), at_once: int = 8, keep_going: bool = False,
+    task: str = "asking",
+) -> list[Reply]:  # fmt: skip
+    """An answer to each prompt, in their order.
+
+    - sampling: of all; a seed is used for every prompt.
+    - at_once: requests under way at a time: a local backend computes them together, a server shares them out.
+    - keep_going: errors stand in the list in their prompts' places; else the first ends it all.
+    - task: what progress is called.
+
+    Raises `FailedPrompt` with the number of the prompt, caused by its error; `BadInput` for at_once below 1."""
+    if at_once < 1:
+        raise BadInput(f"at_once is {at_once}: give at least 1")
+    replies: list[Reply | Exception | None] = [None] * len(prompts)
+    numbers = iter(range(len(prompts)))
+    done = 0
+
+    async def worker() -> None:
+        nonlocal done
+        for number in numbers:  # shared: each takes the next
+            try:
+                replies[number] = await backend.generate(prompts[number], sampling, constraint=constraint, tools=tools)
+            except IntarsiaError as error:
+                if not keep_going:
+                    raise FailedPrompt(number, error) from error
+                replies[number] = error
+            done += 1
+            tell(task, done, len(prompts))
+
+    tell(task, 0, len(prompts))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(at_once, len(prompts))):
+                group.create_task(worker())
+    except BaseExceptionGroup as failed:
+        told = [error for error in failed.exceptions if isinstance(error, FailedPrompt)]
+        raise min(told, key=lambda error: error.number) if told else failed.exceptions[0] from None
+    finally:
+        tell(task, done, len(prompts), finished=True)
+    return replies  # type: ignore[return-value]

@@ -1,0 +1,104 @@
+"""`Traced`: a backend that writes down what it is asked and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from intarsia.prompting.base.constraint import Constraint
+from intarsia.prompting.base.messages import Input, ToolSpec
+from intarsia.prompting.base.replies import Delta, Reply, Sampling
+from intarsia.prompting.base.whole import as_delta, assembled
+from intarsia.prompting.base.wrapping import Wrapper, innermost
+from intarsia.prompting.tracing import step, tracing
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Traced(Wrapper):
+    """Each request is an event of the trace that is open where it is made, if one is: the prompt as it is given to the
+    model, everything that is asked along with it, the answer and what it took. In a trace that is gone on with, what
+    it holds already is not asked again. Of embeddings the texts are kept, and not the vectors."""
+
+    async def generate(
+        self, prompt: Input, sampling: Sampling = Sampling(), *, constraint: Constraint | None = None,
+        tools: Sequence[ToolSpec] = (),
+    ) -> Reply:  # fmt: skip
+        """As `Backend.generate`."""
+        with self._step("generate", asked(prompt, sampling, constraint, tools)) as event:
+            if event.replayed:
+                return event.output
+            event.facts.update(self._facts())
+            event.output = reply = await self.inner.generate(prompt, sampling, constraint=constraint, tools=tools)
+            event.facts["cached"] = reply.cached
+            event.used(reply.usage)
+            return reply
+
+    async def stream(
+        self, prompt: Input, sampling: Sampling = Sampling(), *, constraint: Constraint | None = None,
+        tools: Sequence[ToolSpec] = (),
+    ) -> AsyncIterator[Delta]:  # fmt: skip
+        """As `Backend.stream`. Of what is closed early, or fails, the text that came is written."""
+        deltas = self.inner.stream(prompt, sampling, constraint=constraint, tools=tools)
+        if not tracing():
+            async with aclosing(deltas):  # type: ignore[type-var]
+                async for delta in deltas:
+                    yield delta
+            return
+        # Not `with`: between two pieces, what the caller does is not a part of this.
+        event = self._step("generate", asked(prompt, sampling, constraint, tools))
+        event.begin()
+        if event.replayed:
+            yield as_delta(event.output)
+            return
+        event.facts.update(self._facts(), streamed=True)
+        came: list[Delta] = []
+        failed: BaseException | None = None
+        try:
+            async with aclosing(deltas):  # type: ignore[type-var]
+                async for delta in deltas:
+                    came.append(delta)
+                    yield delta
+        except BaseException as error:  # closing it early, too: what came is no answer to go on with another time
+            failed = error if str(error) else type(error)("before it had ended")
+            raise
+        finally:
+            event.output = reply = assembled(came)
+            event.used(reply.usage)
+            if failed is not None:
+                event.facts["came"] = reply.text
+            event.end(failed)
+
+    async def score(self, prompt: Input, choices: Sequence[str]) -> list[float]:
+        """As `Backend.score`."""
+        with self._step("score", {"prompt": prompt, "choices": list(choices)}) as event:
+            if event.replayed:
+                return event.output
+            event.facts.update(self._facts())
+            event.output = scores = await self.inner.score(prompt, choices)
+            return scores
+
+    async def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """As `Backend.embed`."""
+        with self._step("embed", {"texts": list(texts)}) as event:
+            event.facts.update(self._facts())
+            vectors = await self.inner.embed(texts)
+            event.output = {"shape": list(vectors.shape)}
+            return vectors
+
+    def _step(self, name: str, given: dict[str, Any]) -> Any:
+        return step("model", name, given, code=self.inner.fingerprint)
+
+    def _facts(self) -> dict[str, Any]:
+        provider = getattr(innermost(self), "provider", "")
+        return {"model": self.name, "fingerprint": self.fingerprint} | ({"provider": provider} if provider else {})
+
+
+def asked(
+    prompt: Input, sampling: Sampling, constraint: Constraint | None, tools: Sequence[ToolSpec]
+) -> dict[str, Any]:
+    """All that a model is given in a request, as it is written down and as keys are made of it."""
+    given: dict[str, Any] = {"prompt": prompt if isinstance(prompt, str) else list(prompt), "sampling": sampling}
+    return given | ({"constraint": constraint} if constraint else {}) | ({"tools": list(tools)} if tools else {})

@@ -1,0 +1,32 @@
+"""An answer in pieces, and the same answer whole."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+
+from intarsia.prompting.base.replies import Delta, Finish, Reply, Usage
+
+
+def assembled(deltas: Iterable[Delta]) -> Reply:
+    """The answer that pieces add up to; one that ends without saying how was `cancelled`."""
+    texts, tokens, logprobs, calls = [], [], [], []
+    finish: Finish = "cancelled"
+    usage = None
+    for delta in deltas:
+        texts.append(delta.text)
+        tokens += delta.tokens
+        logprobs += delta.logprobs
+        calls += delta.calls
+        finish = delta.finish or finish
+        usage = delta.usage or usage
+    return Reply("".join(texts), finish, tuple(tokens), tuple(logprobs), tuple(calls), usage or Usage())
+
+
+async def collected(deltas: AsyncIterator[Delta]) -> Reply:
+    """The same of a stream, read to its end."""
+    return assembled([delta async for delta in deltas])
+
+
+def as_delta(reply: Reply) -> Delta:
+    """A whole answer as the one piece of a stream."""
+    return Delta(reply.text, reply.tokens, reply.logprobs, reply.finish, reply.usage, reply.calls)

@@ -1,0 +1,81 @@
+"""`Wrapper`: a backend around another one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from intarsia.prompting.base.backend import Backend
+from intarsia.prompting.base.constraint import Constraint
+from intarsia.prompting.base.messages import Input, ToolSpec
+from intarsia.prompting.base.replies import Delta, Reply, Sampling
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Wrapper:
+    """Passes everything on to `inner`. What a subclass wants otherwise, it says."""
+
+    def __init__(self, inner: Backend):
+        self.inner = inner
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    @property
+    def fingerprint(self) -> str:
+        return self.inner.fingerprint
+
+    @property
+    def context_length(self) -> int | None:
+        return self.inner.context_length
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.inner.tokenizer
+
+    async def generate(
+        self, prompt: Input, sampling: Sampling = Sampling(), *, constraint: Constraint | None = None,
+        tools: Sequence[ToolSpec] = (),
+    ) -> Reply:  # fmt: skip
+        """As `Backend.generate`."""
+        return await self.inner.generate(prompt, sampling, constraint=constraint, tools=tools)
+
+    def stream(
+        self, prompt: Input, sampling: Sampling = Sampling(), *, constraint: Constraint | None = None,
+        tools: Sequence[ToolSpec] = (),
+    ) -> AsyncIterator[Delta]:  # fmt: skip
+        """As `Backend.stream`."""
+        return self.inner.stream(prompt, sampling, constraint=constraint, tools=tools)
+
+    async def score(self, prompt: Input, choices: Sequence[str]) -> list[float]:
+        """As `Backend.score`."""
+        return await self.inner.score(prompt, choices)
+
+    async def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """As `Backend.embed`."""
+        return await self.inner.embed(texts)
+
+    def count(self, prompt: Input, tools: Sequence[ToolSpec] = ()) -> int:
+        """As `Backend.count`."""
+        return self.inner.count(prompt, tools)
+
+    async def close(self) -> None:
+        """As `Backend.close`."""
+        await self.inner.close()
+
+
+def layers(backend: Backend) -> Iterator[Backend]:
+    """A backend and what it is wrapped around, from the outside in; the last is what runs the model."""
+    yield backend
+    while isinstance(backend, Wrapper):
+        backend = backend.inner
+        yield backend
+
+
+def innermost(backend: Backend) -> Backend:
+    """What runs the model, without what is wrapped around it."""
+    *_, last = layers(backend)
+    return last
