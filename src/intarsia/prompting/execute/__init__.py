@@ -8,6 +8,8 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "Grammar": "shape",
+    "Shape": "shape",
     "Prompt": "prompt",
     "Rendered": "prompt",
     "described": "prompt",
