@@ -32,18 +32,26 @@ class Cleaned:
 def clean(text: str) -> Cleaned:
     """Take out what cannot be seen: zero-width characters, bidirectional controls, the tags block, variation selectors
     that select nothing, control characters other than tab and line ends."""
-    if text.isascii() and text.isprintable():
+    found = hidden_in(text)
+    if not found:
         return Cleaned(text)
-    kept: list[str] = []
     removed: dict[str, int] = {}
+    for _, kind in found:
+        removed[kind] = removed.get(kind, 0) + 1
+    away = {at for at, _ in found}
+    return Cleaned("".join(c for at, c in enumerate(text) if at not in away), removed)
+
+
+def hidden_in(text: str) -> list[tuple[int, str]]:
+    """Place and kind of each character that `clean` takes out."""
+    if text.isascii() and text.isprintable():
+        return []
+    found = []
     for at, character in enumerate(text):
         kind = _kind(character)
-        if kind is None or (kind in ("joiner", "variation") and _needed(text, at, kind)):
-            kept.append(character)
-        else:
-            kind = "zero-width" if kind == "joiner" else kind
-            removed[kind] = removed.get(kind, 0) + 1
-    return Cleaned("".join(kept), removed)
+        if kind is not None and not (kind in ("joiner", "variation") and _needed(text, at, kind)):
+            found.append((at, "zero-width" if kind == "joiner" else kind))
+    return found
 
 
 def _kind(character: str) -> str | None:

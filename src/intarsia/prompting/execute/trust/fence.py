@@ -26,10 +26,9 @@ _KEY = secrets.token_bytes(32)  # of this process: nobody outside can compute a 
 _ALIKE = str.maketrans({
     **dict.fromkeys("‹〈⟨❮❰⧼⟪«《˂ᐸᚲ⩽≺", "<"), **dict.fromkeys("›〉⟩❯❱⧽⟫»》˃ᐳ⩾≻", ">"),
     **dict.fromkeys("⁄∕⧸╱⟋〳ノ", "/"),
-    "\u03c5": "u", "\u057d": "u", "\u1d1c": "u", "\u043f": "n", "\u0578": "n", "\u057c": "n", "\u0274": "n",
-    "\u0442": "t", "\u03c4": "t", "\u1d1b": "t", "\u0433": "r", "\u0280": "r", "\u1d26": "r", "\u0455": "s",
-    "\ua731": "s", "\u0435": "e", "\u0451": "e", "\u03b5": "e", "\u1d07": "e", "\u212e": "e", "\u0501": "d",
-    "\u1d05": "d", "\u0257": "d",
+    **dict(zip("абвгеёѕіјкмнопрстухԁһ", "abbreesijkmhonpctyxdh", strict=True)),
+    **dict(zip("αβγεικνορτυχω", "abyeikvoptuxw", strict=True)),
+    **dict(zip("ոռսᴀᴄᴅᴇɪɴᴏʀꜱᴛᴜɗ℮", "nnuacdeinorstude", strict=True)),
 })  # fmt: skip
 # At most so many characters between letters, so that a flood of brackets costs no more than its length.
 _MARK = re.compile(r"<(?=[\W_]{0,16}" + r"[\W_]{0,4}".join(NAME) + ")")
@@ -76,7 +75,7 @@ def fence_for(texts: Iterable[str], *, about: str = "", seed: str | None = None)
     for text in texts:
         data = text.encode(errors="surrogatepass")
         whole.update(b"\0%d\0" % len(data) + data)
-    shadows = [_shadow(clean(text).text) for text in texts]
+    shadows = [shadow(clean(text).text) for text in texts]
     for turn in range(1000):
         nonce = hmac.new(key, whole.digest() + b"%d" % turn, "sha256").hexdigest()[:16]
         if not any(nonce in shadow for shadow in shadows):
@@ -109,20 +108,21 @@ def fenced(text: str, fence: Fence | None = None, *, message: int = 0) -> tuple[
 
 def _defused(text: str, nonce: str) -> tuple[str, int]:
     """The text without brackets before what reads as a mark's name, and without the nonce."""
-    shadow = _shadow(text)
-    places = [match.start() for match in _MARK.finditer(shadow)]
+    letters = shadow(text)
+    places = [match.start() for match in _MARK.finditer(letters)]
     characters = list(text)
     for place in places:
         characters[place] = "["
     count = len(places)
-    for match in re.finditer(re.escape(nonce), shadow):
+    for match in re.finditer(nonce, letters):
         characters[match.start()] = "…"
         count += 1
     return "".join(characters), count
 
 
-def _shadow(text: str) -> str:
-    """The text in plain small letters, character by character: each place is the same place in both."""
+def shadow(text: str) -> str:
+    """The text in plain small letters, look-alikes and compatibility forms replaced, character by character: each place
+    is the same place in both."""
     if text.isascii():
         return text.lower()
     return "".join(map(_folded, text))
