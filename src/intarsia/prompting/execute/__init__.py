@@ -8,6 +8,8 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "tool": "tools",
+    "Tool": "tools",
     "Grammar": "shape",
     "Shape": "shape",
     "Prompt": "prompt",
