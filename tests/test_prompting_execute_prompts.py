@@ -108,6 +108,7 @@ def test_inputs_that_do_not_fit_are_named_with_their_line(inputs: dict, said: st
         ("---\nsampling: {temprature: 1}\n---\n", "knows no 'temprature' .did you mean temperature"),
         ("---\nsampling: {max_tokens: many}\n---\n", "sampling: max_tokens: wants int, is str"),
         ("---\na: [\n---\n", "line 3: the header is no YAML"),
+        ("---\ninputs: {a: list[str]}\n---\n", "line 2: the header is no YAML: .* is quoted"),
         ("---\na: b\n", "no end"),
         ("one\n{% user %}two\n", "p, line 2: "),
         ("{% user %}a{% enduser %}\n\nloose", "p, line 3: text outside of all messages: 'loose'"),

@@ -58,7 +58,11 @@ def split(source: str, name: str) -> tuple[Header, str]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 2}" if mark else ""
-        raise BadInput(f"{name}{place}: the header is no YAML: {first_line(error)}") from None
+        why = getattr(error, "problem", None) or first_line(error)
+        hint = (
+            "; inside {...}, a type with brackets is quoted: {a: 'list[str]'}" if "flow mapping" in str(error) else ""
+        )
+        raise BadInput(f"{name}{place}: the header is no YAML: {why}{hint}") from None
     if not isinstance(found, dict):
         raise BadInput(f"{name}: the header must be `key: value` lines, is {type(found).__name__}")
     for key in found:
