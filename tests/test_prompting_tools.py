@@ -15,6 +15,8 @@ from jsonschema import validate
 
 from intarsia.errors import BadInput
 from intarsia.prompting.base import ToolError
+from intarsia.prompting.base.call_forms import calls_constraint
+from intarsia.prompting.base.calling import call_format
 from intarsia.prompting.base.masking import check_constraint
 from intarsia.prompting.execute.tool_docs import said_of
 from intarsia.prompting.execute.tools import Tool, tool
@@ -54,13 +56,7 @@ def test_a_tool_of_a_function():
     assert told["unit"] == {"default": "C", "description": "of temperatures", "enum": ["C", "F"], "type": "string"}
     assert told["days"]["description"] == "how many: one to three"
     validate({"place": {"city": "Bern"}}, schema)
-    from intarsia.prompting.base.call_forms import calls_constraint
-
-    check_constraint(
-        calls_constraint(
-            [weather.spec], form=__import__("tests.test_prompting_tools_calling", fromlist=["FORMS"]).FORMS["hermes"]
-        )
-    )
+    check_constraint(calls_constraint([weather.spec], form=call_format("<tool_call>")))
     assert weather(Place(city="Bern"), days=2)["days"] == [1.5, 1.5]  # still the function
     result = run(weather, place={"city": "Bern"}, unit="F")
     assert json.loads(result) == {"city": "Bern", "unit": "F", "days": [1.5]}
@@ -174,24 +170,22 @@ def test_functions_that_are_no_tools():
     with pytest.raises(BadInput, match="a tool's name"):
         tool(lambda: 1)
 
-    with pytest.raises(BadInput, match="no shape"):
+    with pytest.raises(BadInput, match="the tool takes: Unable"):
 
         @tool
         def takes(a: threading.Thread):
             """Says."""
 
 
+ABOUT = "What it does.\n\nMore of it."
 DOCS = {
-    "google": "What it does.\n\nMore of it.\n\nArgs:\n    a: first\n        and more\n    b (int): second\n\nReturns:\n    a: no\n",
-    "numpy": "What it does.\n\nMore of it.\n\nParameters\n----------\na : int\n    first\n    and more\nb\n    second\n\nReturns\n-------\na\n    no\n",
-    "sphinx": "What it does.\n\nMore of it.\n\n:param a: first\n    and more\n:param int b: second\n:returns: no\n",
-    "list": "What it does.\n\nMore of it.\n\n- a: first\n  and more\n- b: second\n",
+    "google": "Args:\n    a: first\n        and more\n    b (int): second\n\nReturns:\n    a: no\n",
+    "numpy": "Parameters\n----------\na : int\n    first\n    and more\nb\n    second\n\nReturns\n-------\na\n    no\n",
+    "sphinx": ":param a: first\n    and more\n:param int b: second\n:returns: no\n",
+    "list": "- a: first\n  and more\n- b: second\n",
 }
 
 
 @pytest.mark.parametrize("way", DOCS)
 def test_ways_of_writing_docstrings(way):
-    assert said_of(DOCS[way], ["a", "b", "c"]) == (
-        "What it does.\n\nMore of it.",
-        {"a": "first and more", "b": "second"},
-    )
+    assert said_of(f"{ABOUT}\n\n{DOCS[way]}", ["a", "b", "c"]) == (ABOUT, {"a": "first and more", "b": "second"})
