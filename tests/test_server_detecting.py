@@ -75,9 +75,9 @@ def test_references_banks_and_pages(client):
 @pytest.mark.parametrize(
     ("body", "code", "words"),
     [
-        ({}, 422, "text"),
-        ({"text": "a", "alpha": 2}, 422, "alpha"),
-        ({"text": "a", "keep": True}, 422, "keep"),
+        ({}, 400, "text"),
+        ({"text": "a", "alpha": 2}, 400, "alpha"),
+        ({"text": "a", "keep": True}, 400, "keep"),
         ({"text": "a " * 60, "domain": "leters"}, 400, "did you mean letters?"),
     ],
 )
@@ -114,7 +114,7 @@ def test_a_bank_that_is_sent_is_judged_by_and_stays(client, detector):
     few = client.post("/v1/calibrate", json={"domain": "few", "texts": texts[:3]})
     assert few.status_code == 400 and "3 texts" in few.json()["error"]["message"]
     odd = client.post("/v1/calibrate", json={"domain": "odd", "texts": texts, "writers": ["a"]})
-    assert odd.status_code == 422 and "1 for 30" in odd.json()["error"]["message"]
+    assert odd.status_code == 400 and "1 for 30" in odd.json()["error"]["message"]
 
 
 class Copying:
@@ -134,7 +134,7 @@ def test_a_machine_writes_on_a_topic(detector):
     said = client.post("/v1/references", json=asked).json()["references"]
     assert len(said) == 2 and {r["generator"] for r in said} == {"copying"} and said[0]["text"] != said[1]["text"]
     assert all("Should school start later?" in r["text"] and r["prompt"] for r in said)
-    assert client.post("/v1/references", json={"task": ""}).status_code == 422
+    assert client.post("/v1/references", json={"task": ""}).status_code == 400
 
 
 def test_without_a_writer_the_detectors_model_writes(client):

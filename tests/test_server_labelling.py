@@ -71,7 +71,7 @@ def test_a_model_of_label_tuning_is_served_too():
 )
 def test_wrong_requests_are_told_of(client, body, words):
     answer = client.post("/v1/label", json=body)
-    assert answer.status_code == 422 and words in answer.json()["error"]["message"]
+    assert answer.status_code == 400 and words in answer.json()["error"]["message"]
 
 
 def test_the_page_and_the_state(client):

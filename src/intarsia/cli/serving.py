@@ -10,7 +10,7 @@ import click
 
 from intarsia.cli.base import Command, settings_of
 from intarsia.cli.progress import shown
-from intarsia.errors import BadInput, MissingExtra
+from intarsia.errors import MissingExtra
 
 
 @click.command(
@@ -20,7 +20,7 @@ from intarsia.errors import BadInput, MissingExtra
     help="""Serve a mixture-of-experts model from several processes over HTTP.
 
     Each process loads only the experts placed on it. Requests join and leave between steps. OpenAI's
-    `/v1/completions` (whole or streamed), `/v1/models` and `/health`; stop it with Ctrl-C.
+    `/v1/completions` (whole or streamed) and `/v1/models`, `/readyz` and `/docs`; stop it with Ctrl-C.
 
     MODEL: a folder with safetensors, a known name or a hub id.""",
 )
@@ -51,7 +51,9 @@ def serve_experts(model: str, **given: Any) -> None:
 
     host, port = given.pop("host"), given.pop("port")
     seed = given.pop("seed")
-    listener = _listening(host, port)
+    from intarsia.server.running import listening
+
+    listener = listening(host, port)
     with shown():
         checkpoint = Checkpoint.open(model)
         engine = start(checkpoint, RunConfig(**{k: v for k, v in given.items() if v is not None}), seed)
@@ -70,24 +72,19 @@ def serve_experts(model: str, **given: Any) -> None:
         _serve(engine, name, listener)
 
 
-def _listening(host: str, port: int) -> Any:
-    """The socket, before minutes are spent on loading."""
-    import socket
-
-    try:
-        return socket.create_server((host, port))
-    except OSError as error:
-        raise BadInput(f"cannot listen on {host}:{port} ({error.strerror}): give another --host or --port") from None
-
-
 def _serve(engine: Any, name: str, listener: Any) -> None:
-    import uvicorn
+    from intarsia.server.pieces import PiecesBackend
+    from intarsia.server.running import serve
+    from intarsia.server.service import Serving, service
 
-    from intarsia.server.completions import app
+    serving = Serving()
+    backend = PiecesBackend(engine, name, context_length=engine.facts["positions"], alive=lambda: engine.alive)
+    serving.registry.add(name, backend)
+    serve(service(serving, name), serving, listener, log_level=_log_level())
 
-    level = "debug" if settings_of().debug else "warning"
-    config = uvicorn.Config(app(engine, name, lambda: engine.alive), log_level=level)
-    uvicorn.Server(config).run(sockets=[listener])
+
+def _log_level() -> str:
+    return "debug" if settings_of().debug else "warning"
 
 
 @click.command(
@@ -150,12 +147,13 @@ def _serve_small(
 
     if missing := [name for extra in extras for name in lacking(extra)]:
         raise MissingExtra(f"{what} ({', '.join(missing)})", ",".join(extras))
-    import uvicorn
+    from intarsia.server.running import listening, serve
+    from intarsia.server.service import Serving, guarded
 
-    listener = _listening(host, port)
+    listener = listening(host, port)
     name = Path(source).name if Path(source).exists() else source
     with shown():
         application = made(name)
     click.echo(f"serving {name}: http://{host}:{listener.getsockname()[1]}/ (POST {route})")
-    config = uvicorn.Config(application, log_level="debug" if settings_of().debug else "warning")
-    uvicorn.Server(config).run(sockets=[listener])
+    serving = Serving()
+    serve(guarded(application, serving, body=64 * 2**20), serving, listener, log_level=_log_level())

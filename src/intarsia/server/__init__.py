@@ -1,3 +1,4 @@
 """The service level: models behind an HTTP API that existing clients speak.
 
-- `completions.py`: OpenAI's `/v1/completions` over anything that makes tokens from a prompt."""
+- `openai/`: OpenAI's API over any `Backend`. `service.py`: the application around it, with what else is served.
+- `detecting.py`, `labelling.py`: whose text is it, and which label."""

@@ -1,40 +1,31 @@
-"""What every small server of this house has: errors of one line, a sign of life, and one look of its pages."""
+"""What every server of this house has: errors of one line, a sign of life, and one look of its pages."""
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from typing import Any
 
-from intarsia.errors import BadInput, IntarsiaError
+from fastapi import FastAPI
+
+import intarsia
+from intarsia.server.errors import error_of, install
+from intarsia.server.parsing import StrictRoute
+
+__all__ = ["STYLE", "application", "error_of"]
 
 
-def application(name: str) -> FastAPI:
-    """An application without routes of its own but `GET /health`. Its errors are those of OpenAI's API in form."""
-    api = FastAPI(title=f"Intarsia: {name}", docs_url="/docs", redoc_url=None)
+def application(name: str, **settings: Any) -> FastAPI:
+    """An application without routes of its own but `GET /health`. Its errors are those of OpenAI's API in form.
 
-    @api.exception_handler(IntarsiaError)
-    def refused(request: Request, error: IntarsiaError) -> JSONResponse:
-        return error_of(str(error), 400 if isinstance(error, BadInput) else 500)
-
-    @api.exception_handler(RequestValidationError)
-    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        said = first["msg"].removeprefix("Value error, ")
-        return error_of(f"{where}: {said}" if where else said, 422)
+    `settings`: FastAPI's."""
+    api = FastAPI(title=f"Intarsia: {name}", version=intarsia.__version__, redoc_url=None, **settings)
+    api.router.route_class = StrictRoute
+    install(api)
 
     @api.get("/health")
     def health() -> dict[str, str]:
         return {"status": "ok"}
 
     return api
-
-
-def error_of(message: str, code: int) -> JSONResponse:
-    """The answer to a request that cannot be served."""
-    kind = "invalid_request_error" if code < 500 else "error"
-    return JSONResponse({"error": {"message": message, "type": kind}}, code)
 
 
 STYLE = """

@@ -1,0 +1,47 @@
+"""`POST /v1/score` and `POST /v1/tokenize`: what OpenAI's API has no routes for."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from intarsia.prompting.base import Usage
+from intarsia.server.openai import answers, reading
+from intarsia.server.openai.generating import or_gone
+from intarsia.server.openai.requests import ScoreRequest, TokenizeRequest
+from intarsia.server.record import record_of
+from intarsia.server.serving import Serving
+
+
+def add(api: FastAPI, serving: Serving) -> None:
+    """Add the routes."""
+
+    @api.post("/v1/score", response_model=answers.Scores, responses=answers.ERRORS, tags=["likelihood"])
+    async def score(body: ScoreRequest, request: Request) -> Any:
+        """How likely each choice is as what comes next: one reading of the prompt, no generation."""
+        said = _said(body)
+        with await serving.take(request, body.model, "score") as lease:
+            scores = await or_gone(request, lease.backend.score(said, body.choices))
+            tokens = await asyncio.to_thread(lease.backend.count, said)
+        record_of(request).usage = Usage(prompt=tokens)
+        best = max(scores)
+        shares = [math.exp(s - best) if best > -math.inf else 1.0 for s in scores]
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        probabilities = [share / sum(shares) for share in shares]
+        told = {"scores": [max(s, -9999.0) for s in scores], "probabilities": probabilities}
+        return JSONResponse({"model": body.model, **told, "usage": usage})
+
+    @api.post("/v1/tokenize", response_model=answers.Counted, responses=answers.ERRORS, tags=["likelihood"])
+    async def tokenize(body: TokenizeRequest, request: Request) -> Any:
+        """How many tokens a prompt has, template included."""
+        with await serving.take(request, body.model, "tokenize") as lease:
+            count = await asyncio.to_thread(lease.backend.count, _said(body), reading.specs(body.tools))
+            return JSONResponse({"model": body.model, "count": count, "max_model_len": lease.backend.context_length})
+
+
+def _said(body: Any) -> Any:
+    return reading.messages(body.messages) if body.messages is not None else body.prompt
