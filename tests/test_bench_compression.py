@@ -17,11 +17,14 @@ from intarsia.compression.exporting.gguf import export_gguf
 from tests.test_compression_gguf import small
 
 
-def row(kl: float, size: float, speed: float, ours: bool = False, bits: int = 4) -> dict:
-    return {"kl": kl, "bytes": size, "decode_a_cpu_second": speed, "ours": ours, "bits": bits}
+def row(
+    kl: float, size: float, speed: float, ours: bool = False, bits: int = 4, also: float | None = None
+) -> dict:  # fmt: skip
+    texts = {"a": {"kl": kl}, "b": {"kl": kl / 2 if also is None else also}}
+    return {"texts": texts, "bytes": size, "decode_a_cpu_second": speed, "ours": ours, "bits": bits}
 
 
-OURS = {"a": row(0.1, 100, 50, True), "b in the mean": row(0.01, 150, 40, True)}
+OURS = {"a": row(0.1, 100, 50, True), "4 bits in the mean": row(0.01, 150, 40, True)}
 
 
 @pytest.mark.parametrize(
@@ -35,6 +38,8 @@ OURS = {"a": row(0.1, 100, 50, True), "b in the mean": row(0.01, 150, 40, True)}
         (row(0.2, 100, 60), True),
         (row(0.009, 150, 40), True),
         (row(0.01, 150, 40), False),
+        (row(0.01, 150, 40, also=0.004), True),  # better on the second text
+        (row(0.0099, 150, 40), False),  # better, within the noise
     ],
 )
 def test_a_point_is_beyond_our_front_where_none_of_ours_is_as_good(theirs, counted):
@@ -43,7 +48,7 @@ def test_a_point_is_beyond_our_front_where_none_of_ours_is_as_good(theirs, count
 
 def test_figures_are_of_the_quickest_and_the_best():
     theirs = {"c": row(0.3, 100, 25), "d": row(0.2, 110, 20), "e": row(0.001, 500, 5, bits=32)}
-    seconds = {"a": 1.0, "b in the mean": 1.25, "c": 2.0, "d": 2.5, "e": 10.0}
+    seconds = {"a": 1.0, "4 bits in the mean": 1.25, "c": 2.0, "d": 2.5, "e": 10.0}
     decode = {name: Timing((s, 3 * s)) for name, s in seconds.items()}
     assert peers.figures({**OURS, **theirs}, decode) == {
         "kl_int4_mixed": 0.01, "kl_int4_best_peer": 0.2, "decode_over_fastest_peer": 2.0, "peer_points_beyond_front": 1,
@@ -82,13 +87,16 @@ def test_points_are_measured_in_processes_and_what_fails_is_left_out(source, win
         Contender("rounded", "gguf", "gguf",
                   lambda s, out: export_gguf(s.dense, out / "model.gguf", {"*": "Q4_0"}, check_again=False), bits=4),
     ]  # fmt: skip
-    found, decode = peers.measured(given, source, Judge(source.dense, windows), rounds=2)
+    judges = {"one": Judge(source.dense, windows), "two": Judge(source.dense, windows[:1])}
+    found, decode = peers.measured(given, source, judges, rounds=2)
     said = capsys.readouterr().out
     assert "left out: absent: nobody is not installed" in said and "left out: broken: " in said
     assert list(found) == list(decode) == ["ours: plain", "rounded"] and len(decode["rounded"].seconds) == 2
-    assert abs(found["ours: plain"]["kl"]) < 1e-3 < found["rounded"]["kl"] and found["rounded"]["tokens"] == 78
+    kept, lost = (found[name]["texts"] for name in found)
+    assert abs(kept["one"]["kl"]) < 1e-3 < lost["one"]["kl"]
+    assert lost["one"]["tokens"] == 78 and lost["two"]["tokens"] == 39
     assert found["rounded"]["bytes"] < found["ours: plain"]["bytes"] and found["rounded"]["peak"] > 1e6
-    assert all(len(line) == len(peers.COLUMNS) for line in peers.table(found))
+    assert all(len(line) == len(peers.columns(judges)) for line in peers.table(found))
     assert set(peers.figures(found, decode)) == {
         "kl_int4_best_peer", "decode_over_fastest_peer", "peer_points_beyond_front",
     }  # fmt: skip

@@ -47,6 +47,33 @@ def test_statistics_are_moments_of_real_tokens():
     assert found[attention + "q_proj"] is found[attention + "k_proj"] is not found[attention + "o_proj"]
 
 
+@pytest.mark.parametrize("name", ["llama", "granite"])
+def test_a_head_in_four_bits_is_rounded_last_on_what_the_rounded_network_gives_it(name, tmp_path):
+    model = tiny(name)
+    shared = model.network.lm_head.weight is model.network.model.embed_tokens.weight
+    settings = {"bits": 4, "group_size": 16, "method": "gptq", "tokens": 144, "kernel": "reference"}
+    plain = quantize(model, calibration=WORDS, **settings, embed="keep")
+    small = quantize(model, calibration=WORDS, **settings, embed="int4")
+    for layer in linears(small):  # the body is what it is without
+        torch.testing.assert_close(layer.weight, plain.network.get_submodule(layer.name).weight, rtol=0, atol=0)
+    body = dequantize(plain)
+    head = next(layer for layer in linears(body, head=True) if layer.role == "head")
+    stats = collect(body, [head], windows_of(body, [w.text for w in WORDS], 144))[head.name]
+    grid = Grid(4, 16, False)
+    weight = model.network.lm_head.weight.detach().float()
+    wanted = from_grid(*gptq(weight, stats.moment, grid), grid, torch.float32)
+    torch.testing.assert_close(small.network.lm_head.weight, wanted, rtol=0, atol=1e-6)
+    assert not torch.equal(wanted, from_grid(*round_to(weight, grid), grid, torch.float32))
+    table = small.network.model.embed_tokens
+    rows = torch.tensor([[3, 250, 17], [0, 3, 99]])
+    torch.testing.assert_close(table(rows), table.weight[rows], rtol=0, atol=0)
+    if shared:
+        torch.testing.assert_close(table.weight, wanted, rtol=0, atol=1e-6)
+    again = ia.load(str(small.save(tmp_path / "small")))
+    torch.testing.assert_close(logits(again), logits(small), rtol=0, atol=0)
+    torch.testing.assert_close(logits(dequantize(small)), logits(small), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "kinds"),
     [("llama", 4), ("gpt2", 2), ("neox", 2), ("bert-encoder", 1), ("olmoe", 2), ("mixtral", 2)],

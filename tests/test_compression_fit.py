@@ -11,7 +11,8 @@ import torch
 import intarsia as ia
 from intarsia import compression
 from intarsia.compression.linears import linears
-from intarsia.compression.quantization.grids import from_grid
+from intarsia.compression.quantization.grids import Grid, from_grid, rounded
+from intarsia.compression.quantization.modules import holder
 from intarsia.compression.searching import search as searching
 from intarsia.compression.searching.anatomy import anatomy
 from intarsia.compression.searching.budgets import parse_budget
@@ -23,7 +24,7 @@ from intarsia.compression.searching.feasibility import Limits, feasible, narrowe
 from intarsia.compression.searching.finding import FitFinding, Point
 from intarsia.compression.searching.judging import Judge, aligned, read_text, texts_of
 from intarsia.compression.searching.keeping import Kept
-from intarsia.compression.searching.knowing import Evidence
+from intarsia.compression.searching.knowing import Evidence, head_of
 from intarsia.compression.searching.sensitivity import sensitivity
 from intarsia.compression.searching.stores import STORES
 from intarsia.compression.statistics import windows_of
@@ -194,6 +195,34 @@ def test_a_draft_has_the_codes_of_the_bank_and_what_is_built_those_of_its_grids(
             torch.testing.assert_close(
                 module.weight, from_grid(codes, scales, zeros, module.grid, torch.float32), rtol=0, atol=0
             )
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("store", ["gguf", "torch"])
+def test_a_vocabulary_in_four_bits_is_drafted_and_built_on_its_grid(tied, store, tmp_path):
+    model = base() if tied else small(intermediate_size=128, num_hidden_layers=2)
+    evidence = Evidence(model, TEXTS, windows_of(model, [t.text for t in TEXTS], 512), Kept(tmp_path / "kept"), 0)
+    made = composer(evidence, "bytes<0.3x", stores=(store,), families=("table_bits",))
+    assert [cuts for level in made.levels() for cuts in level] == [(), (("table_bits", 4.0),)]
+    plain, one = (min(made.compositions([cuts]), key=lambda c: c.bytes) for cuts in ((), (("table_bits", 4.0),)))
+    assert one.bytes < plain.bytes and "vocabulary in 4 bits" in one.name and one.predicted > 0
+    shop = Workshop(evidence, 128)
+    grid = Grid(4, 32, store == "gguf")
+    draft, built = shop.draft(one), shop.build(one)
+    again = shop.draft(one)  # what is kept at hand is the same
+    for which in ("get_input_embeddings", "get_output_embeddings"):
+        table = getattr(draft.network, which)().weight.detach()
+        torch.testing.assert_close(getattr(again.network, which)().weight, table, rtol=0, atol=0)
+        assert not torch.equal(table, getattr(evidence.folded.network, which)().weight)
+        held = holder(getattr(built.network, which)())
+        assert held.grid == grid
+        codes, scales, zeros = held.unpacked()
+        torch.testing.assert_close(held.weight, from_grid(codes, scales, zeros, grid, torch.float32), rtol=0, atol=0)
+    # The head by what it reads: nearer to what it gave than the nearest points.
+    moment = evidence.head_moment
+    whole = head_of(evidence.folded).weight.float()
+    lost = [((w - whole) @ moment * (w - whole)).sum() for w in (head_of(draft).weight, rounded(whole, grid))]
+    assert lost[0] < lost[1]
 
 
 # ---- judging

@@ -57,6 +57,24 @@ def test_engine_gives_the_quantized_networks_numbers(exported):
     assert runtime.bytes == small.extras["compression.export"]["bytes"]
 
 
+@pytest.mark.parametrize("embed", ["int8", "int4"])
+def test_symmetric_codes_need_no_zero_points(exported, embed):
+    """The file is smaller by them, and gives the network's numbers as before."""
+    model, asymmetric = exported
+    small = compression.quantize(model, bits=4, group_size=16, scheme="symmetric", kernel="reference")
+    small = compression.export(small, group_size=16, activations="float32", embed=embed)
+    runtime = open_runtime(small.exports["onnx-genai"], threads=1)
+    assert runtime.bytes < open_runtime(asymmetric.exports["onnx-genai"], threads=1).bytes
+    logits = runtime.logits(IDS)
+    with torch.no_grad():
+        wanted = small.network(torch.tensor([IDS])).logits[0].numpy()
+    if embed == "int8":
+        np.testing.assert_allclose(logits, wanted, atol=2e-5 * np.abs(wanted).max())
+    else:  # the network keeps 8 bits there
+        assert np.corrcoef(logits.ravel(), wanted.ravel())[0, 1] > 0.95
+        assert np.abs(logits - wanted).max() > 1e-3 * np.abs(wanted).max()
+
+
 def test_exporting_twice_gives_the_same_bytes(exported, tmp_path):
     from intarsia.compression.exporting.onnx_genai import export_onnx_genai
 

@@ -3,10 +3,11 @@
     python -m bench.compression [--quick] [--json FILE] [--parts rounding encoders peers] [--only NAME ...]
                                 [--points WORD ...] [--windows N] [--tokens 4096] [--keep DIR]
 
-SmolLM2-135M off its 4-bit grid, on test scripts of MELD (INTARSIA_DATA), calibrated on train; embedding and head as
-they are, groups of 64; factors have 80 % of the blocks' weights. --windows: of 512 tokens, evenly spread over the first
-40,000 tokens (default 4; quick 1). --parts encoders: sentence vectors of MiniLM in 8 bits instead (`encoders`); peers:
-ours in their engines beside what other packages make, in quality, bytes and speed (`peers`): those that are there."""
+SmolLM2-135M off its 4-bit grid, on test scripts of MELD (INTARSIA_DATA) and on Python's documentation, calibrated on
+MELD's train; embedding and head as they are, groups of 64; factors have 80 % of the blocks' weights. --windows: of 512
+tokens, evenly spread over the first 40,000 tokens of each (default 4; quick 1). --parts encoders: sentence vectors of
+MiniLM in 8 bits instead (`encoders`); peers: ours in their engines beside what other packages make, in quality, bytes
+and speed (`peers`): those that are there."""
 
 from __future__ import annotations
 
@@ -19,9 +20,10 @@ from typing import Any
 from bench.common import parser, show, start, write
 from bench.compression import encoders, peers
 from bench.compression.quality import Judge
-from bench.compression.texts import SPAN, off_grid, records, scripts, windows
+from bench.compression.texts import WINDOW, domains, off_grid, records, scripts, spread
 from bench.kept import Kept
 from intarsia.compression import dequantize, factorize, quantize
+from intarsia.models import Model
 
 FOUR = {"bits": 4, "group_size": 64}
 METHODS: dict[str, dict[str, Any]] = {
@@ -72,9 +74,8 @@ def main() -> None:
 def rounding(options: argparse.Namespace, names: Sequence[str]) -> dict[str, float]:
     """Measure language models, print, and give the figures."""
     dense = off_grid()
-    every = windows(dense, scripts("test"), SPAN)
     count = options.windows or (1 if options.quick else 4)
-    judge = Judge(dense, every[:: max(1, len(every) // count)][:count])
+    judges = {text: Judge(dense, spread(dense, some, count)) for text, some in domains().items()}
     text = records(scripts("train"))
     kept = Kept(options.keep, f"compression-{count}-{options.tokens}", options.quick)
 
@@ -86,19 +87,24 @@ def rounding(options: argparse.Namespace, names: Sequence[str]) -> dict[str, flo
         else:
             small = quantize(dense, embed="keep", kernel="reference", **reads, **METHODS[name])
         spent = time.process_time() - began
-        return {**judge(dequantize(small)), "seconds": spent}
+        return {"texts": judged(dequantize(small)), "seconds": spent}
 
-    found = {"as it is": judge(dense)}
+    def judged(model: Model) -> dict[str, dict[str, float]]:
+        return {text: judge(model) for text, judge in judges.items()}
+
+    found: dict[str, dict[str, Any]] = {"as it is": {"texts": judged(dense)}}
     for name in options.only or names:
         found[name] = kept(name, lambda name=name: measured(name))
+    read = " and ".join(f"{len(j.windows) * (WINDOW - 1):,} tokens of {text}" for text, j in judges.items())
     show(
-        f"SmolLM2-135M on {int(found['as it is']['tokens']):,} tokens of MELD's test scripts",
-        ["method", "KL", "perplexity", "same first choice", "CPU s"],
-        [[name, f"{max(f['kl'], 0):.3f}", f"{f['perplexity']:.2f}", f"{f['top1']:.1%}",
+        f"SmolLM2-135M on {read}",
+        ["method", *(f"{text}: {what}" for text in judges for what in ("KL", "perplexity", "top-1")), "CPU s"],
+        [[name, *(said for q in f["texts"].values()
+                  for said in (f"{max(q['kl'], 0):.3f}", f"{q['perplexity']:.2f}", f"{q['top1']:.1%}")),
           f"{f['seconds']:.0f}" if "seconds" in f else ""] for name, f in found.items()],
     )  # fmt: skip
     wanted = {"4 bits in the mean, awq+gptq": "kl_int4_mixed", "4 bits, awq+gptq": "kl_int4"}
-    return {key: found[name]["kl"] for name, key in wanted.items() if name in found}
+    return {key: found[name]["texts"]["MELD"]["kl"] for name, key in wanted.items() if name in found}
 
 
 if __name__ == "__main__":

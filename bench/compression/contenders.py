@@ -25,6 +25,7 @@ from intarsia.models import Model
 # Embedding and head: the file's own 8 bits in blocks of 32, which are finer than a scale a row.
 BLOCKS = {"group_size": 32, "embed": "keep"}
 BOTH = {**BLOCKS, "method": "awq+gptq"}
+TABLE = {"embed": "int4"}
 ASYMMETRIC = {"bits": 4, **BOTH}
 SYMMETRIC = {"scheme": "symmetric", **BOTH}
 
@@ -88,18 +89,29 @@ class Contender:
 
 def contenders() -> list[Contender]:
     """Ours, then the peers'."""
-    files: dict[str, tuple[float, Mapping[str, Any]]] = {
-        "Q4_0, awq+gptq": (4, {"bits": 4, **SYMMETRIC}),
-        "4 bits, awq+gptq": (4, ASYMMETRIC),
-        "4 bits in the mean, awq+gptq": (4, {"average_bits": 4, **SYMMETRIC}),
-        "Q5_0, awq+gptq": (5, {"bits": 5, **SYMMETRIC}),
-        "Q8_0": (8, {"bits": 8, **BLOCKS}),
+    four = {
+        "4 bits symmetric, head too": {"bits": 4, **SYMMETRIC, **TABLE},
+        "4 bits, head too": {**ASYMMETRIC, **TABLE},
+        "4 bits symmetric": {"bits": 4, **SYMMETRIC},
+        "4 bits": ASYMMETRIC,
     }
+    files: dict[str, tuple[float, Mapping[str, Any]]] = {
+        "Q4_0, head too": (4, {"bits": 4, **SYMMETRIC, **TABLE}),
+        "Q4_0": (4, {"bits": 4, **SYMMETRIC}),
+        "4 bits": (4, ASYMMETRIC),
+        "4 bits in the mean": (4, {"average_bits": 4, **SYMMETRIC}),
+        "4.6 bits in the mean": (4.6, {"average_bits": 4.6, **SYMMETRIC}),
+        "Q5_0": (5, {"bits": 5, **SYMMETRIC}),
+        "5 bits": (5, {"bits": 5, **BOTH}),
+        "7 bits in the mean": (7, {"average_bits": 7, **SYMMETRIC}),
+    }
+    eight = {"bits": 8, "method": "gptq", "scheme": "symmetric", **BLOCKS}
     own = [
-        *(Contender(f"ours: GGUF {name}", "ik-llama-cpp-python", "gguf", _own_gguf(settings), bits=bits)
+        *(Contender(f"ours: GGUF {name}, awq+gptq", "ik-llama-cpp-python", "gguf", _own_gguf(settings), bits=bits)
           for name, (bits, settings) in files.items()),
-        *(Contender(f"ours: ONNX GenAI {name}, awq+gptq", "onnxruntime-genai", "onnx-genai", _own_onnx(s), bits=4)
-          for name, s in {"4 bits": ASYMMETRIC, "4 bits symmetric": {"bits": 4, **SYMMETRIC}}.items()),
+        Contender("ours: GGUF Q8_0, gptq", "ik-llama-cpp-python", "gguf", _own_gguf(eight)),
+        *(Contender(f"ours: ONNX GenAI {name}, awq+gptq", "onnxruntime-genai", "onnx-genai", _own_onnx(some), bits=4)
+          for name, some in four.items()),
         Contender("ours: torch 8 bits", "torch", "torch", lambda s, out: s.rounded({"bits": 8}).save(out / "model")),
     ]  # fmt: skip
     return [*(replace(c, ours=True) for c in own), *peers()]
@@ -147,12 +159,13 @@ def peers() -> list[Contender]:
 
 
 def _own_gguf(settings: Mapping[str, Any]) -> Callable[[Source, Path], Any]:
-    types = {"model.embed_tokens": "Q8_0"}
+    types = {} if settings["embed"] == "int4" else {"model.embed_tokens": "Q8_0"}
     return lambda source, out: export_gguf(source.rounded(settings), out / "model.gguf", types, check_again=False)
 
 
 def _own_onnx(settings: Mapping[str, Any]) -> Callable[[Source, Path], Any]:
-    return lambda source, out: export_onnx_genai(source.rounded(settings), out / "model", group_size=32)
+    table = "int4" if settings["embed"] == "int4" else "int8"
+    return lambda source, out: export_onnx_genai(source.rounded(settings), out / "model", group_size=32, embed=table)
 
 
 def _llama_quantize(kind: str) -> Callable[[Source, Path], Any]:

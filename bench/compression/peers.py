@@ -1,7 +1,8 @@
 """Ours beside the peers: one model, the same windows, and one interleaved run.
 
 Every point has a process of its own. Its peak of memory is that of opening it, reading 256 tokens and writing 64. Then
-all are asked for the windows' logits, and then timed in turn, round after round; the median round counts."""
+it is asked for the windows' logits, of every kind of text. At last all are timed in turn, round after round, each in a
+fresh process that was warmed up; the median round counts."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ import importlib.metadata
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +21,28 @@ import torch
 from bench.common import Timing, alternate, ratio, show
 from bench.compression.contenders import Contender, Source, contenders
 from bench.compression.quality import Judge
-from bench.compression.texts import MODEL, SPAN, off_grid, records, scripts, windows
+from bench.compression.texts import MODEL, WINDOW, domains, off_grid, records, scripts, spread
 from bench.compression.worker import Worker
+from bench.kept import Kept
 from intarsia.errors import first_line
 from intarsia.measure.scores import front
 
 PREFILL, DECODE = 256, 64
 NOISE = 0.05  # of the decoding speed: what two runs of one file differ by on a busy machine
-COLUMNS = (
-    "", "version", "KL", "perplexity", "top-1", "MB", "peak MB", "prefill/CPU s", "decode/CPU s", "prefill/s",
-    "decode/s", "on the front",
+LEAST = 2e-4  # nats: what two roundings to 8 bits by the same rule differ by
+COSTS = (
+    "MB", "peak MB", "prefill/CPU s", "decode/CPU s", "prefill/s", "decode/s", "on the front",
 )  # fmt: skip
+
+
+def plain(name: str) -> str:
+    """A point's name as that of a file."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", name)
 
 
 def made(contender: Contender, source: Source) -> Path:
     """The folder with what the contender's engine opens; made beside and renamed, so that a broken one never counts."""
-    place = source.folder / re.sub(r"[^A-Za-z0-9]+", "-", contender.name)
+    place = source.folder / plain(contender.name)
     if not place.is_dir():
         part = place.with_name(f"{place.name}.part-{os.getpid()}")
         part.mkdir(parents=True)
@@ -43,48 +51,59 @@ def made(contender: Contender, source: Source) -> Path:
     return place
 
 
-def opened(given: Sequence[Contender], source: Source, threads: int) -> Iterator[tuple[Contender, Worker]]:
-    """Those that can be made and opened here; of the others a line says why not."""
-    for contender in given:
-        worker = None
-        try:
-            worker = Worker(contender.engine, made(contender, source), threads)
-        except Exception as error:
-            print(f"left out: {contender.name}: {first_line(error) or type(error).__name__}", flush=True)
-        if worker is not None:
-            yield contender, worker
+@contextmanager
+def opened(contender: Contender, source: Source, threads: int) -> Iterator[Worker]:
+    """A process that runs it, made if need be."""
+    worker = Worker(contender.engine, made(contender, source), threads)
+    try:
+        yield worker
+    finally:
+        worker.close()
+
+
+def looked_at(contender: Contender, source: Source, judges: Mapping[str, Judge], threads: int) -> dict[str, Any]:
+    """What a point costs in quality, bytes and memory."""
+    with opened(contender, source, threads) as worker:
+        # First of all, while nothing else has asked for memory.
+        memory = worker.time(next(iter(judges.values())).windows[0][:PREFILL], DECODE)["peak"]
+        texts = {
+            text: judge.of(lambda ids: torch.from_numpy(worker.logits(ids))[:-1].float())
+            for text, judge in judges.items()
+        }
+        return {"texts": texts, "bytes": worker.bytes, "peak": memory}
 
 
 def measured(
-    given: Sequence[Contender], source: Source, judge: Judge, rounds: int, threads: int = 1
-) -> tuple[dict[str, dict[str, Any]], dict[str, Timing]]:
-    """Of every point: what it costs in quality, bytes and memory, its seconds; and the processor's time to decode."""
-    prompt = judge.windows[0][:PREFILL]
+    given: Sequence[Contender], source: Source, judges: Mapping[str, Judge], rounds: int, threads: int = 1,
+    kept: Kept | None = None,
+) -> tuple[dict[str, dict[str, Any]], dict[str, Timing]]:  # fmt: skip
+    """Of every point: what it costs in quality, bytes and memory, its seconds; and the processor's time to decode.
+    Those that cannot be made or opened here are left out, with a line that says why."""
+    kept = kept or Kept(None, "", False)
     found: dict[str, dict[str, Any]] = {}
-    workers: dict[str, Worker] = {}
-    try:
-        for contender, worker in opened(given, source, threads):
-            name = contender.name
-            workers[name] = worker
-            try:
-                # First of all, while nothing else has asked for memory.
-                memory = worker.time(prompt, DECODE)["peak"]
-                quality = judge.of(lambda ids, worker=worker: torch.from_numpy(worker.logits(ids))[:-1].float())
-            except RuntimeError as error:
-                print(f"left out: {name}: {error}", flush=True)
-                workers.pop(name).close()
-                continue
-            found[name] = {**quality, "bytes": worker.bytes, "peak": memory, "ours": contender.ours,
-                           "bits": contender.bits, "version": version(contender.package)}  # fmt: skip
-            print(f"{name}: KL {quality['kl']:.4f}, {worker.bytes / 1e6:.1f} MB", flush=True)
-        seconds: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
-        asked = {name: (lambda w=w: w.time(prompt, DECODE)) for name, w in workers.items()}
-        # Each has run once already: no warm-up.
-        for name, once in alternate(asked, rounds, warmup=0):
-            seconds[name].append(once())
-    finally:
-        for worker in workers.values():
-            worker.close()
+    there: dict[str, Contender] = {}
+    for contender in given:
+        name = contender.name
+        try:
+            look = kept(plain(name), lambda c=contender: looked_at(c, source, judges, threads))
+        except Exception as error:
+            print(f"left out: {name}: {first_line(error) or type(error).__name__}", flush=True)
+            continue
+        there[name] = contender
+        found[name] = {**look, "ours": contender.ours, "bits": contender.bits, "version": version(contender.package)}
+        said = ", ".join(f"{quality['kl']:.4f}" for quality in look["texts"].values())
+        print(f"{name}: KL {said}, {look['bytes'] / 1e6:.1f} MB", flush=True)
+    prompt = next(iter(judges.values())).windows[0][:PREFILL]
+
+    def once(contender: Contender) -> dict[str, float]:
+        with opened(contender, source, threads) as worker:
+            worker.time(prompt[:8], 2)
+            return worker.time(prompt, DECODE)
+
+    seconds: dict[str, list[dict[str, float]]] = {name: [] for name in there}
+    asked = {name: (lambda c=c: once(c)) for name, c in there.items()}
+    for name, timed in alternate(asked, rounds, warmup=0):
+        seconds[name].append(timed())
     decode = {}
     for name, some in seconds.items():
         for part, count in (("prefill", len(prompt)), ("decode", DECODE)):
@@ -99,15 +118,20 @@ def version(package: str) -> str:
     return f"{package} {importlib.metadata.version(package)}"
 
 
-def place(row: Mapping[str, Any], slack: float = 0.0) -> tuple[float, float, float]:
-    """A point as `front` wants it: higher is better in quality, size and speed."""
-    return -row["kl"], -row["bytes"], row["decode_a_cpu_second"] * (1 + slack)
+def divergences(row: Mapping[str, Any]) -> list[float]:
+    """KL in nats a token, by kind of text."""
+    return [quality["kl"] for quality in row["texts"].values()]
+
+
+def place(row: Mapping[str, Any], slack: float = 0.0, least: float = 0.0) -> tuple[float, ...]:
+    """A point as `front` wants it: higher is better in quality on every text, in size and in speed."""
+    return *(least - kl for kl in divergences(row)), -row["bytes"], row["decode_a_cpu_second"] * (1 + slack)
 
 
 def beyond(theirs: Mapping[str, Mapping[str, Any]], ours: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Peers' points that our front does not cover: no point of ours is as good in divergence, bytes and decoding. A
-    decoding speed within the noise counts as equal."""
-    front_of_ours = [place(row, NOISE) for row in ours.values()]
+    """Peers' points that our front does not cover: no point of ours is as good in divergence on every text, in bytes
+    and in decoding. What lies within the noise counts as equal."""
+    front_of_ours = [place(row, NOISE, LEAST) for row in ours.values()]
     return [name for name, row in theirs.items() if len(front_of_ours) in front([*front_of_ours, place(row)])]
 
 
@@ -116,9 +140,9 @@ def figures(found: Mapping[str, Mapping[str, Any]], decode: Mapping[str, Timing]
     ours = {name: row for name, row in found.items() if row["ours"]}
     theirs = {name: row for name, row in found.items() if not row["ours"]}
     out: dict[str, float] = {}
-    if mixed := [row["kl"] for name, row in ours.items() if "in the mean" in name]:
+    if mixed := [divergences(row)[0] for name, row in ours.items() if "4 bits in the mean" in name]:
         out["kl_int4_mixed"] = mixed[0]
-    if four := [row["kl"] for row in theirs.values() if row["bits"] == 4]:
+    if four := [divergences(row)[0] for row in theirs.values() if row["bits"] == 4]:
         out["kl_int4_best_peer"] = min(four)
     if ours and theirs:
         quick = min(ours, key=lambda name: decode[name].median)
@@ -129,6 +153,12 @@ def figures(found: Mapping[str, Mapping[str, Any]], decode: Mapping[str, Timing]
     return out
 
 
+def columns(texts: Iterable[str]) -> list[str]:
+    """The table's heads."""
+    each = [f"{text}: {what}" for text in texts for what in ("KL", "perplexity", "top-1")]
+    return ["", "version", *each, *COSTS]
+
+
 def table(found: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """The rows, by decoding speed; the last column: o on the common front, + beyond ours, or nothing."""
     ours = {name: row for name, row in found.items() if row["ours"]}
@@ -136,7 +166,9 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     names = sorted(found, key=lambda name: -found[name]["decode_a_cpu_second"])
     best = {names[i] for i in front([place(found[name]) for name in names])}
     return [
-        [name, row["version"], f"{max(row['kl'], 0):.4f}", f"{row['perplexity']:.2f}", f"{row['top1']:.1%}",
+        [name, row["version"],
+         *(said for q in row["texts"].values()
+           for said in (f"{max(q['kl'], 0):.4f}", f"{q['perplexity']:.2f}", f"{q['top1']:.1%}")),
          f"{row['bytes'] / 1e6:.1f}", f"{row['peak'] / 1e6:.0f}", f"{row['prefill_a_cpu_second']:.0f}",
          f"{row['decode_a_cpu_second']:.1f}", f"{row['prefill_a_second']:.0f}", f"{row['decode_a_second']:.1f}",
          "o" * (name in best) + "+" * (name in out)]
@@ -150,10 +182,11 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         folder = (options.keep or Path(scratch)) / f"peers-{options.tokens}"
         folder.mkdir(parents=True, exist_ok=True)
         source = Source(off_grid(), folder, records(scripts("train")), options.tokens)
-        every = windows(source.dense, scripts("test"), SPAN)
         count = options.windows or (1 if options.quick else 4)
-        judge = Judge(source.dense, every[:: max(1, len(every) // count)][:count])
+        judges = {text: Judge(source.dense, spread(source.dense, some, count)) for text, some in domains().items()}
         given = [c for c in contenders() if not options.points or any(word in c.name for word in options.points)]
-        found, decode = measured(given, source, judge, rounds=3 if options.quick else 5)
-    show(f"{MODEL} off its grid: ours and the peers, one thread", COLUMNS, table(found))
+        kept = Kept(options.keep, f"peers-{options.tokens}-{count}", options.quick)
+        found, decode = measured(given, source, judges, rounds=3, kept=kept)
+    title = f"{MODEL} off its grid: ours and the peers, one thread, {count * (WINDOW - 1):,} tokens of each text"
+    show(title, columns(judges), table(found))
     return figures(found, decode)

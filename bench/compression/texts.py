@@ -30,6 +30,17 @@ def scripts(split: str) -> list[str]:
     return ["\n".join(f"{t.speaker}: {t.text}" for t in some) for some in turns.values()]
 
 
+def domains() -> dict[str, list[str]]:
+    """Kinds of text that quality is measured on: the one that calibration text is of, and one that it has not seen."""
+    return {"MELD": scripts("test"), "Python docs": [record.text for record in load_data("python-docs")["text"]]}
+
+
+def spread(model: Model, texts: Sequence[str], count: int) -> list[list[int]]:
+    """So many windows, evenly spread over the first `SPAN` tokens (all there are, where there are fewer)."""
+    every = windows(model, texts, SPAN)
+    return [every[i * len(every) // count] for i in range(count)] if count < len(every) else every
+
+
 def windows(model: Model, texts: Sequence[str], tokens: int) -> list[list[int]]:
     """Windows of 512 token ids."""
     return windows_of(model, list(texts), tokens, WINDOW)

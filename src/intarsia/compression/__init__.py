@@ -123,9 +123,10 @@ class QuantizeConfig(Config):
     scheme: Literal["auto", "symmetric", "asymmetric"] = Field(
         "auto", description="whether zero sits in the middle of the grid; auto: symmetric for 8 bits, not for fewer"
     )
-    embed: Literal["int8", "keep"] = Field(
-        "int8", description="the input embedding and the output head: 8 bits with a scale a row, or as they are"
-    )
+    embed: Literal["int8", "int4", "keep"] = Field(
+        "int8", description="the input embedding and the output head: 8 bits with a scale a row; groups of 4 bits by "
+        "the same method, for the smallest files; or as they are"
+    )  # fmt: skip
     sequential: bool = Field(
         True, description="gptq, awq: round block after block on what the rounded ones give; no: quicker, a bit worse"
     )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from intarsia.compression.quantization.grids import Grid, pack4, round_to
-from intarsia.compression.quantization.modules import Quantized, TiedHead
+from intarsia.compression.quantization.modules import Quantized, holder
 from intarsia.errors import IntarsiaError
 
 CODES = re.compile(r"(?P<module>.+)\.MatMul\.weight_Q(?P<bits>\d)G(?P<block>\d+)$")
@@ -42,9 +42,10 @@ class Blocks:
         return codes.numpy(), self.scales.numpy(), zeros.numpy()
 
 
-def blocks_of(module: nn.Module, bits: int, block: int) -> Blocks:
-    """The blocks of one linear layer [out, in]; its own codes where its grid can be written so, else rounded anew."""
-    table = module._table[0] if isinstance(module, TiedHead) else module
+def blocks_of(module: nn.Module, bits: int, block: int, symmetric: bool = False) -> Blocks:
+    """The blocks of one linear layer [out, in]; its own codes where its grid can be written so, else rounded anew, to 4
+    bits with zero points unless `symmetric`."""
+    table = holder(module)
     whole = isinstance(table, Quantized) and table.grid.values == "whole"
     if whole and table.grid.bits == bits and table.width % block == 0:
         codes, scales, zeros = table.unpacked()
@@ -64,8 +65,8 @@ def blocks_of(module: nn.Module, bits: int, block: int) -> Blocks:
         codes, scales, _ = round_to(padded, Grid(8, None, True))
         scales = scales.repeat_interleave(padded.shape[1] // block, 1)
         return Blocks(codes, scales, torch.full_like(scales, 128, dtype=torch.uint8))
-    codes, scales, zeros = round_to(padded, Grid(bits, block, False))
-    return Blocks(codes, scales.float(), zeros)
+    codes, scales, zeros = round_to(padded, Grid(bits, block, symmetric))
+    return Blocks(codes, scales.float(), torch.full_like(scales, 8, dtype=torch.uint8) if zeros is None else zeros)
 
 
 def overwrite(folder: Path, module_of: Callable[[str], list[nn.Module]]) -> int:
@@ -82,11 +83,18 @@ def overwrite(folder: Path, module_of: Callable[[str], list[nn.Module]]) -> int:
             if not (match := CODES.match(name)):
                 continue
             bits, block = int(match["bits"]), int(match["block"])
-            parts = [blocks_of(module, bits, block) for module in module_of(match["module"])]
+            symmetric = f"{match['module']}.MatMul.weight_zp" not in tensors
+            parts = [blocks_of(module, bits, block, symmetric) for module in module_of(match["module"])]
             whole = Blocks(*(torch.cat([getattr(p, key) for p in parts]) for key in ("codes", "scales", "zeros")))
             base = f"{match['module']}.MatMul.weight"
-            for key, array in zip((name, f"{base}_scale", f"{base}_zp"), whole.stored(bits, block), strict=True):
-                _write(data, tensors[key], np.ascontiguousarray(array))
+            codes, scales, zeros = whole.stored(bits, block)
+            _write(data, tensors[name], np.ascontiguousarray(codes))
+            _write(data, tensors[f"{base}_scale"], np.ascontiguousarray(scales))
+            # Without zero points the engine takes the middle of the codes for one.
+            if f"{base}_zp" in tensors:
+                _write(data, tensors[f"{base}_zp"], np.ascontiguousarray(zeros))
+            elif not bool((whole.zeros == 2 ** (bits - 1)).all()):
+                raise IntarsiaError(f"{name}: the file has no room for the zero points that its codes have")
             done += 1
     # The builder appends the git revision of whatever directory it runs in; the same model must give the same bytes.
     model.producer_version = model.producer_version.partition("+")[0]

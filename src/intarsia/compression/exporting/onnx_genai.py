@@ -19,7 +19,7 @@ from intarsia.compression import ExportConfig, QuantizeConfig, dequantize
 from intarsia.compression.exporting import build, initializers
 from intarsia.compression.exporting.exported import exported, without_factors
 from intarsia.compression.factorization.modules import has_factors
-from intarsia.compression.quantization.modules import Quantized, QuantLinear
+from intarsia.compression.quantization.modules import Quantized, QuantLinear, holder
 from intarsia.compression.quantization.rounding import quantize
 from intarsia.errors import BadInput, IntarsiaError, MissingExtra
 from intarsia.models import Model
@@ -49,7 +49,7 @@ def export(model: Model, config: ExportConfig) -> Model:
         quantized,
         folder / ENGINE,
         group_size=config.group_size,
-        embed=config.embed,
+        embed="int4" if _in_four(quantized) else config.embed,
         logits=config.logits,
         activations=config.activations,
     )
@@ -127,7 +127,7 @@ def export_onnx_genai(
     options = {
         "block_size": str(group_size),
         "algo_config": "rtn",
-        "is_symmetric": "false",
+        "is_symmetric": "true" if _symmetric(model) else "false",
         "op_types_to_quantize": "MatMul/Gather",
         "accuracy_level": {"int8": "4", "float32": "1"}[activations],
         "hf_token": "false",
@@ -151,6 +151,18 @@ def export_onnx_genai(
         out.rename(folder)
     tell(f"exporting to {ENGINE}", 3, 3, finished=True)
     return folder
+
+
+def _in_four(model: Model) -> bool:
+    """Whether the output head's table is held in 4 bits already."""
+    table = holder(model.network.get_output_embeddings())
+    return isinstance(table, Quantized) and table.grid.bits == 4
+
+
+def _symmetric(model: Model) -> bool:
+    """Whether no layer's codes need a zero point: the file then holds none."""
+    body = [module for module in model.network.modules() if isinstance(module, QuantLinear)]
+    return bool(body) and all(module.grid.symmetric for module in body)
 
 
 def _save_plain(model: Model, folder: Path) -> None:

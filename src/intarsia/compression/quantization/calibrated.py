@@ -47,15 +47,17 @@ class Rounded:
 def calibrated(
     model: Model, layers: Sequence[Linear], grids: Mapping[str, Grid], windows: Sequence[Sequence[int]], *,
     scale: bool = True, feedback: bool = True, sequential: bool = True, damping: float = DAMPING,
-    average: float | None = None, rank: int = 0,
+    average: float | None = None, rank: int = 0, heads: Sequence[Linear] = (),
 ) -> Rounded:  # fmt: skip
     """Round layers of a network, in place: their weights become the rounded ones.
 
     - grids: by name. scale: AWQ. feedback: GPTQ, else the nearest point. sequential: a block's inputs are those that
       the rounded blocks before it give; else those of the network as it was (one pass over the text). average: bits a
       weight in the mean, chosen layer by layer, in place of the grids' (see `mixed`). rank: of the factors that make
-      good what rounding did; none where they would have as many weights as the layer."""
-    out = Rounded()
+      good what rounding did; none where they would have as many weights as the layer. heads: output heads that are
+      rounded last, on what the rounded network gives them; their inputs are not scaled, they have no factors and the
+      bits of their grids."""
+    out, given = Rounded(), grids
     if scale:
         _fold(model, layers, grids, collect(model, layers, windows), out)
     if average is not None:
@@ -75,6 +77,10 @@ def calibrated(
                     _round(layer, grids[layer.name], stats.get(layer.name), feedback, damping, rank, out)
         if not scale:
             told(walk.seen)  # else it was told of the same text before
+    if heads:
+        stats = collect(model, heads, windows)
+        for head in heads:
+            _round(head, given[head.name], stats.get(head.name), feedback, damping, 0, out)
     return out
 
 

@@ -57,23 +57,26 @@ class Quantized(nn.Module):
         self.scales = scales
         self.zeros = None if zeros is None else pack(zeros, bits)
 
-    def unpacked(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Codes uint8 [rows, width], scales [rows, groups] and zeros uint8 [rows, groups] or None, as `round_to`.
+    def unpacked(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Codes uint8 [rows, width], scales [rows, groups] and zeros uint8 [rows, groups] or None, as `round_to`; of
+        all rows, or of those whose numbers are given.
 
         Values that are no whole numbers in a row come as such, too: scales are divided, so that codes less zeros are
         whole."""
-        bits, zeros = self.grid.bits, self.zeros
+        bits, zeros, codes, scales = self.grid.bits, self.zeros, self.codes.data, self.scales
+        if rows is not None:
+            codes, scales, zeros = codes[rows], scales[rows], None if zeros is None else zeros[rows]
         if self.grid.values != "whole":
             times = WHOLE[self.grid.values]
-            whole = (table_of(self.grid.values) * times + times).to(self.codes.device, torch.uint8)
-            scales = self.scales.float() / times
+            whole = (table_of(self.grid.values) * times + times).to(codes.device, torch.uint8)
+            scales = scales.float() / times
             middle = torch.full_like(scales, times, dtype=torch.uint8)
-            return whole[unpack(self.codes, bits, self.width).long()], scales, middle
+            return whole[unpack(codes, bits, self.width).long()], scales, middle
         if bits == 8 and self.grid.symmetric:
-            codes = (self.codes.to(torch.int16) + self.grid.middle).to(torch.uint8)
+            codes = (codes.to(torch.int16) + self.grid.middle).to(torch.uint8)
         else:
-            codes = unpack(self.codes, bits, self.width)
-        return codes, self.scales, None if zeros is None else unpack(zeros, bits, self.grid.groups(self.width))
+            codes = unpack(codes, bits, self.width)
+        return codes, scales, None if zeros is None else unpack(zeros, bits, self.grid.groups(self.width))
 
     def dequantized(self, dtype: torch.dtype | None = None) -> Tensor:
         """The rounded matrix [rows, width]."""
@@ -216,8 +219,11 @@ class QuantEmbedding(Quantized):
     def look_up(self, ids: Tensor) -> Tensor:
         """The rows of the table, not scaled."""
         dtype = self.like.dtype
-        rows = F.embedding(ids, self.codes).to(torch.promote_types(dtype, torch.float32))
-        return (rows * F.embedding(ids, self.scales)).to(dtype)
+        if self.codes.dtype == torch.int8 and self.grid.group is None:
+            rows = F.embedding(ids, self.codes).to(torch.promote_types(dtype, torch.float32))
+            return (rows * F.embedding(ids, self.scales)).to(dtype)
+        codes, scales, zeros = self.unpacked(ids.flatten())
+        return from_grid(codes, scales, zeros, self.grid, dtype).view(*ids.shape, self.width)
 
     def extra_repr(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}, grid={self.grid}"
@@ -256,7 +262,7 @@ class TiedHead(_Tied):
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] -> [..., vocabulary]."""
         table = self._table[0]
-        if x.dtype == torch.float16:
+        if x.dtype == torch.float16 or table.codes.dtype != torch.int8 or table.grid.group is not None:
             return F.linear(x, table.dequantized(x.dtype), self.bias)
         y = F.linear(x, table.codes.to(x.dtype)) * table.scales[:, 0].to(x.dtype)
         return y if self.bias is None else y + self.bias
@@ -273,3 +279,8 @@ class TiedEmbedding(_Tied):
     def forward(self, ids: Tensor) -> Tensor:
         """Ids [...] -> [..., width]."""
         return _scaled(self._table[0].look_up(ids), self.scale)
+
+
+def holder(module: nn.Module) -> nn.Module:
+    """The module that holds a module's matrix: another one for what is tied."""
+    return module._table[0] if isinstance(module, _Tied) else module

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from intarsia.compression import QuantizeConfig
 from intarsia.compression.calibration import calibration_windows
 from intarsia.compression.factorization.modules import FactoredLinear, fill_factors, has_factors, lay_factors
-from intarsia.compression.linears import EXPERTS, expert_tensors, linears, matrix, tables_and_heads
+from intarsia.compression.linears import EXPERTS, Linear, expert_tensors, linears, matrix, tables_and_heads
 from intarsia.compression.quantization.calibrated import Codes, Rounded, calibrated
 from intarsia.compression.quantization.grids import ROW, Grid, legal_group
 from intarsia.compression.quantization.hf import IntarsiaQuantizationConfig, factors_of, mark
@@ -115,15 +115,27 @@ def _calibrated(
     grids = {name: Grid.parse(text) for text, names in plan.modules.items() for name in names}
     layers = [layer for layer in linears(model) if layer.name in grids]
     windows = calibration_windows(model, texts, config.tokens)
+    heads = heads_of(model, plan) if config.embed == "int4" else {}
     out = calibrated(
-        model, layers, grids, windows, scale="awq" in config.method, feedback="gptq" in config.method,
-        sequential=config.sequential, damping=config.damping, average=config.average_bits, rank=config.rank,
+        model, layers, grids | {head.name: grids[owner] for owner, head in heads.items()}, windows,
+        scale="awq" in config.method, feedback="gptq" in config.method, sequential=config.sequential,
+        damping=config.damping, average=config.average_bits, rank=config.rank, heads=list(heads.values()),
     )  # fmt: skip
+    for owner, head in heads.items():
+        out.codes[owner] = out.codes.pop(head.name)
     if out.mix is not None:
         plan.modules = {}
         for name, grid in (grids | out.mix.grids).items():
             plan.modules.setdefault(str(grid), []).append(name)
     return out
+
+
+def heads_of(model: Model, plan: IntarsiaQuantizationConfig) -> dict[str, Linear]:
+    """The output heads whose tables are rounded, by the name of the module that holds the table."""
+    heads = [layer for layer in linears(model, head=True) if layer.role == "head"]
+    owners = {plan.ties.get(head.name, head.name): head for head in heads}
+    named = {name for names in plan.modules.values() for name in names}
+    return {owner: head for owner, head in owners.items() if owner in named}
 
 
 def _put_factors(network: nn.Module, plan: IntarsiaQuantizationConfig, rounded: Rounded) -> None:
@@ -169,7 +181,7 @@ def plan_for(network: nn.Module, config: QuantizeConfig) -> tuple[IntarsiaQuanti
         elif len(shared) > 1 and not embedding:
             kept[name] = "shares its weight with another module"
         else:
-            grid = ROW if name in edges else _grid(module, config, shrunk)
+            grid = _table_grid(module, config, shrunk) if name in edges else _grid(module, config, shrunk)
             if grid is None:
                 kept[name] = f"its rows have no group of {SMALLEST_GROUP} or more"
                 continue
@@ -196,6 +208,13 @@ def _tables(network: nn.Module) -> tuple[set[str], set[str]]:
     names = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Embedding)]
     linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     return {n for n, m in names if m in tables}, {n for n, m in linear if m in heads}
+
+
+def _table_grid(module: Any, config: QuantizeConfig, shrunk: dict[tuple[int, int], int]) -> Grid | None:
+    if config.embed == "int8":
+        return ROW
+    group = config.group_size if config.bits < 8 else None  # of 8 bits one scale a row is usual, of 4 none is enough
+    return _grid(module, config.model_copy(update={"bits": 4, "values": "whole", "group_size": group}), shrunk)
 
 
 def _grid(module: Any, config: QuantizeConfig, shrunk: dict[tuple[int, int], int]) -> Grid | None:

@@ -38,7 +38,8 @@ class Anatomy:
     - matrices: the body. rows, width: of the vocabulary's table; tables: how many there are (1 where embedding and head
       share it, or there is no head). vectors: (name, numbers) of everything of one dimension; others: (name, numbers)
       of what else stays as it is (position tables, convolutions, experts in one tensor).
-    - blocks, context, head: of the network; head is the size of an attention head."""
+    - blocks, context, head: of the network; head is the size of an attention head. table_bits: of a weight of the
+      vocabulary in the file, 8 or 4."""
 
     matrices: tuple[Matrix, ...]
     rows: int
@@ -49,6 +50,7 @@ class Anatomy:
     blocks: int
     context: int
     head: int
+    table_bits: int = 8
 
     @property
     def body(self) -> int:
@@ -73,6 +75,11 @@ class Anatomy:
     def with_rows(self, rows: int) -> Anatomy:
         """With a vocabulary of so many tokens."""
         return replace(self, rows=rows)
+
+    @property
+    def table(self) -> Matrix:
+        """The vocabulary's table as a matrix."""
+        return Matrix("vocabulary", None, "head", self.rows, self.width)
 
     def without_blocks(self, gone: Sequence[int]) -> Anatomy:
         """Without these blocks; names stay those of the network as it was."""

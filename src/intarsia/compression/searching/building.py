@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from intarsia.compression import QuantizeConfig
-from intarsia.compression.linears import Linear, linears
+from intarsia.compression.linears import Linear, linears, tables_and_heads
 from intarsia.compression.quantization.calibrated import calibrated
 from intarsia.compression.quantization.grids import ROW, Grid, from_grid, legal_group, round_to, rounded
-from intarsia.compression.quantization.rounding import plan_for, put_codes
+from intarsia.compression.quantization.rounding import heads_of, plan_for, put_codes
 from intarsia.compression.searching.families import FAMILIES, Cut
-from intarsia.compression.searching.knowing import Evidence
-from intarsia.compression.searching.stores import SMALLEST
+from intarsia.compression.searching.knowing import Evidence, head_of, round_table
+from intarsia.compression.searching.stores import GROUP, SMALLEST, STORES
 from intarsia.compression.statistics import windows_of
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ class Workshop:
     def __init__(self, evidence: Evidence, learned: int):
         self.evidence, self.learned = evidence, learned
         self._last: dict[tuple[tuple[Cut, ...], bool], Model] = {}
+        self._table: tuple[Any, Tensor] | None = None
 
     def network(self, cuts: tuple[Cut, ...], recovered: bool = False) -> Model:
         """The folded network with cuts done to it, its weights not rounded. The last two are kept at hand."""
@@ -91,6 +94,9 @@ class Workshop:
             else:
                 layer.set(rounded(layer.weight, grid).to(layer.weight))
         network = model.network
+        if (grid := _table_grid(one)) is not None:
+            self._draft_table(one, grid, model)
+            return model
         done: set[int] = set()
         for module in (network.get_input_embeddings(), network.get_output_embeddings()):
             if module is not None and id(module.weight) not in done:
@@ -99,8 +105,20 @@ class Workshop:
                 weight.copy_(from_grid(*round_to(weight.float(), ROW), ROW, weight.dtype))  # type: ignore[operator]
         return model
 
+    def _draft_table(self, one: Composition, grid: Grid, model: Model) -> None:
+        """The vocabulary on its grid. What the head reads is what it read in the whole network, and only a smaller
+        vocabulary (or a network that learned) has another table: the last one is kept at hand."""
+        head, table = head_of(model), model.network.get_input_embeddings()
+        key = grid, tuple(cut for cut in one.cuts if cut[0] == "vocabulary"), one.cuts if one.recovered else ()
+        if self._table is not None and self._table[0] == key and table.weight is head.module.weight:
+            head.set(self._table[1])
+            return
+        round_table(model, grid, self.evidence.head_moment)
+        self._table = key, head.weight.clone()
+
     def build(self, one: Composition) -> Model:
-        """The composition itself: each block is rounded on what the rounded ones below it give (GPTQ)."""
+        """The composition itself: each block is rounded on what the rounded ones below it give, and the vocabulary, if
+        it has a grid of its own, at last (GPTQ)."""
         whole = self.network(one.cuts, one.recovered)
         model = whole.copy()
         plan, _ = plan_for(model.network, QuantizeConfig(bits=8, kernel="reference"))
@@ -108,7 +126,15 @@ class Workshop:
         layers = [layer for layer in linears(model) if layer.name in grids]
         count = sum(map(len, self.evidence.windows))
         windows = windows_of(model, [record.text for record in self.evidence.texts], count)
-        codes = calibrated(model, layers, grids, windows, scale=False).codes
+        heads = {}
+        if (table := _table_grid(one)) is not None:
+            heads = heads_of(model, plan)
+            edges = set.union(*tables_and_heads(model.network))
+            named = [n for names in plan.modules.values() for n in names if model.network.get_submodule(n) in edges]
+            grids |= dict.fromkeys([*named, *(head.name for head in heads.values())], table)
+        codes = calibrated(model, layers, grids, windows, scale=False, heads=list(heads.values())).codes
+        for owner, head in heads.items():
+            codes[owner] = codes.pop(head.name)
         by_grid: dict[str, list[str]] = {}
         for grid, names in plan.modules.items():
             for name in names:
@@ -116,6 +142,13 @@ class Workshop:
         plan.modules = by_grid
         put_codes(model.network, plan, codes)
         return model.with_network(model.network, technique=NAME, config={"composition": one.name, **one.facts})
+
+
+def _table_grid(one: Composition) -> Grid | None:
+    """The vocabulary's own grid; None where it has 8 bits."""
+    if not any(name == "table_bits" for name, _ in one.cuts):
+        return None
+    return Grid(4, GROUP, STORES[one.store].table_symmetric)
 
 
 def can_learn() -> bool:

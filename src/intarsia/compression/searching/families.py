@@ -15,10 +15,12 @@ from intarsia.compression.linears import linears
 from intarsia.compression.pruning.parts import mlp_of, width_key
 from intarsia.compression.pruning.rebuilding import text_config
 from intarsia.compression.pruning.technique import NarrowConfig
+from intarsia.compression.quantization.grids import Grid
 from intarsia.compression.refitting import refit
 from intarsia.compression.searching.anatomy import Anatomy
 from intarsia.compression.searching.feasibility import narrower
 from intarsia.compression.searching.knowing import Evidence
+from intarsia.compression.searching.stores import GROUP
 from intarsia.errors import BadInput, first_line
 
 if TYPE_CHECKING:
@@ -105,6 +107,33 @@ class Vocabulary(Family):
 
     def said(self, value: float) -> str:
         return f"vocabulary of {int(value):,}"
+
+
+class TableBits(Family):
+    """Embedding and head in 4 bits in place of 8; the network itself stays as it is until it is rounded."""
+
+    name, hurts = "table_bits", False
+
+    def refuses(self, model: Model) -> str | None:
+        width = model.network.get_input_embeddings().weight.shape[1]
+        if width % GROUP:
+            return f"rows of the vocabulary have {width} weights, not a multiple of {GROUP}"
+        return None if model.network.get_output_embeddings() is not None else "the network has no output head"
+
+    def values(self, evidence: Evidence, shape: Anatomy) -> list[float]:
+        return [4.0]
+
+    def shape(self, shape: Anatomy, value: float, evidence: Evidence) -> Anatomy:
+        return replace(shape, table_bits=int(value))
+
+    def predicted(self, value: float, evidence: Evidence) -> float:
+        return evidence.table_harm(Grid(int(value), GROUP, True))
+
+    def apply(self, model: Model, value: float, evidence: Evidence) -> Model:
+        return model
+
+    def said(self, value: float) -> str:
+        return f"vocabulary in {int(value)} bits"
 
 
 class Blocks(Family):
@@ -226,7 +255,9 @@ class Rank(Family):
         return False
 
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (Vocabulary(), Blocks(), Neurons(), Rank())}
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (Vocabulary(), TableBits(), Blocks(), Neurons(), Rank())
+}
 """By name, in the order in which they are done to a network: that of what a megabyte costs, the least first."""
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from intarsia.compression.searching.anatomy import Anatomy, Matrix
 from intarsia.compression.searching.budgets import Budget
-from intarsia.compression.searching.stores import Store
+from intarsia.compression.searching.stores import GROUP, Store
 from intarsia.errors import BadInput
 
 MARGIN = 0.005  # of a file's bytes: what its header may be off
@@ -18,10 +18,11 @@ MARGIN = 0.005  # of a file's bytes: what its header may be off
 class Limits:
     """How far the families that are allowed may go.
 
-    - rows: the vocabularies that could be trimmed to, the largest first. blocks: most that may go. neurons: largest
-      share that may go."""
+    - rows: the vocabularies that could be trimmed to, the largest first. table_bits: of the vocabulary, at least.
+      blocks: most that may go. neurons: largest share that may go."""
 
     rows: tuple[int, ...] = ()
+    table_bits: int = 8
     blocks: int = 0
     neurons: float = 0.0
 
@@ -30,6 +31,7 @@ def reachable(shape: Anatomy, limits: Limits) -> Anatomy:
     """The smallest network that the limits allow."""
     if limits.rows:
         shape = shape.with_rows(limits.rows[-1])
+    shape = replace(shape, table_bits=limits.table_bits)
     if limits.blocks:
         shape = shape.without_blocks(range(shape.blocks - limits.blocks, shape.blocks))
     if limits.neurons:
@@ -89,7 +91,8 @@ def _bytes_line(shape: Anatomy, stores: Sequence[Store], most: float) -> str:
         f"{8 * body / shape.body:.2f} bits are {_mb(body)}, {_millions(shape.vocabulary)} of the vocabulary in "
         f"{8 * best.table(shape) / shape.vocabulary:.2f} bits {_mb(best.table(shape))})"
     )
-    ways = [way for way in (_fewer_rows(shape, stores, most), _fewer_blocks(shape, stores, most)) if way]
+    given = (_smaller_table(shape, stores, most), _fewer_rows(shape, stores, most), _fewer_blocks(shape, stores, most))
+    ways = [way for way in given if way]
     return f"{alone}; it takes {' or '.join(ways)}" if ways else f"{alone}; no vocabulary and no depth makes it fit"
 
 
@@ -102,6 +105,13 @@ def _fewer_rows(shape: Anatomy, stores: Sequence[Store], most: float) -> str | N
                 bits = 8 * (most - store.fixed(small)) / shape.body
                 return f"a vocabulary of {small.rows:,} tokens and {bits:.1f} bits a weight at most ({store.name})"
     return None
+
+
+def _smaller_table(shape: Anatomy, stores: Sequence[Store], most: float) -> str | None:
+    """Whether the vocabulary in 4 bits is enough."""
+    small = replace(shape, table_bits=4)
+    fits = [store.name for store in stores if shape.width % GROUP == 0 and store.smallest(small) <= most]
+    return f"the vocabulary in 4 bits ({fits[0]})" if fits else None
 
 
 def _fewer_blocks(shape: Anatomy, stores: Sequence[Store], most: float) -> str | None:

@@ -112,7 +112,7 @@ class FitFinding(Finding):
             )  # fmt: skip
         note = (
             f"Quality and KL in the engine, on {self.tokens.get('judged', 0):,} tokens; speeds of base and engines in "
-            f"turns. Bits are of the body; the vocabulary has 8."
+            f"turns. Bits are of the body; the vocabulary has 8 where nothing else is said."
         )
         return Table(title="What was built and run", columns=columns, rows=rows, note=note)
 

@@ -17,11 +17,11 @@ from intarsia.compression.linears import Linear, linears
 from intarsia.compression.pruning.ranking import worth
 from intarsia.compression.quantization.folding import Fold, folds
 from intarsia.compression.quantization.gptq import gptq
-from intarsia.compression.quantization.grids import ROW, Grid, from_grid, round_to
+from intarsia.compression.quantization.grids import ROW, Grid, from_grid, round_to, rounded
 from intarsia.compression.quantization.scaling import awq
 from intarsia.compression.searching.keeping import Kept
 from intarsia.compression.searching.sensitivity import Sensitivity, sensitivity
-from intarsia.compression.statistics import LayerStats, batches, some_windows
+from intarsia.compression.statistics import LayerStats, batches, collect, some_windows
 from intarsia.progress import track
 
 if TYPE_CHECKING:
@@ -134,6 +134,25 @@ class Evidence:
                 self._codes[name, grid] = round_to(weight, grid)
         return from_grid(*self._codes[name, grid], grid, torch.float32)
 
+    def table_harm(self, grid: Grid) -> float:
+        """KL in nats a token that embedding and head on a grid cost, all else as it is."""
+
+        @torch.inference_mode()
+        def measure() -> dict[str, Any]:
+            ids = torch.tensor([list(self.windows[0])[:RANKED]], device=self.model.device)
+            small = self.folded.copy()
+            round_table(small, grid, self.head_moment)
+            before, after = (m.network(ids).logits[0].float().log_softmax(-1) for m in (self.folded, small))
+            return {"kl": float((before.exp() * (before - after)).sum(-1).mean())}
+
+        return self.kept.once("table", [str(grid), RANKED], measure)["kl"]
+
+    @cached_property
+    def head_moment(self) -> Tensor:
+        """Second moment of what the output head reads, [width, width]."""
+        head = head_of(self.folded)
+        return collect(self.folded, [head], self.windows)[head.name].moment
+
     @cached_property
     def order(self) -> list[dict[str, Any]]:
         """The blocks, the least needed first: `block`, and `divergence` of the predictions without it, in nats."""
@@ -145,6 +164,21 @@ class Evidence:
             return {"order": [{"block": b, "divergence": found[b]} for b in ranked]}
 
         return self.kept.once("blocks", RANKED, rank)["order"]
+
+
+def head_of(model: Model) -> Linear:
+    """The output head of a language model."""
+    return next(layer for layer in linears(model, head=True) if layer.role == "head")
+
+
+def round_table(model: Model, grid: Grid, moment: Tensor) -> None:
+    """Put embedding and head on a grid, in place: the head by what it reads (GPTQ), an embedding that has a table of
+    its own by the nearest points."""
+    head, table = head_of(model), model.network.get_input_embeddings()
+    if table.weight is not head.module.weight:
+        weight = table.weight.detach()
+        weight.copy_(rounded(weight.float(), grid).to(weight))
+    head.set(from_grid(*gptq(head.weight.float(), moment, grid), grid, torch.float32))
 
 
 def _legal(layer: Linear) -> Grid:

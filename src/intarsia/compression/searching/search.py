@@ -139,8 +139,8 @@ def _enough(windows: Sequence[Sequence[int]], held: Sequence[str]) -> None:
 def _limits(families: Sequence[str], evidence: Evidence, shape: Any) -> Limits:
     values = {name: FAMILIES[name].values(evidence, shape) for name in families}
     return Limits(
-        tuple(int(v) for v in values.get("vocabulary", ())), int(max(values.get("blocks", [0]), default=0)),
-        max(values.get("neurons", [0.0]), default=0.0),
+        tuple(int(v) for v in values.get("vocabulary", ())), int(min(values.get("table_bits", [8]))),
+        int(max(values.get("blocks", [0]), default=0)), max(values.get("neurons", [0.0]), default=0.0),
     )  # fmt: skip
 
 

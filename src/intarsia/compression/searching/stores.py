@@ -35,6 +35,8 @@ class Store:
     - name: of the engine, as in `model.exports`; `torch` is the network itself."""
 
     name = ""
+    table_symmetric = False
+    """Whether the vocabulary's 4-bit grid has zero in its middle."""
 
     def refuses(self, model: Model) -> str | None:
         """Why a model cannot end in this file here, in one line; None where it can."""
@@ -49,7 +51,7 @@ class Store:
         raise NotImplementedError
 
     def table(self, shape: Anatomy) -> int:
-        """Bytes of the vocabulary: embedding and head in 8 bits, a scale a row (or a block)."""
+        """Bytes of the vocabulary: embedding and head in 8 bits, a scale a row (or a block), or in blocks of 4."""
         raise NotImplementedError
 
     def rest(self, shape: Anatomy) -> int:
@@ -106,7 +108,9 @@ class Torch(Store):
         return matrix.rows * (row + (0 if grid.symmetric else packed_size(groups, grid.bits)))
 
     def table(self, shape: Anatomy) -> int:
-        return shape.tables * shape.rows * (shape.width + 4)
+        return shape.tables * self.matrix(
+            shape.table, ROW if shape.table_bits == 8 else Grid(4, GROUP, self.table_symmetric)
+        )
 
     def rest(self, shape: Anatomy) -> int:
         stays = [*shape.vectors, *shape.others]
@@ -122,6 +126,7 @@ class Gguf(Store):
     """One GGUF file for llama.cpp's family."""
 
     name = "gguf"
+    table_symmetric = True
 
     def refuses(self, model: Model) -> str | None:
         from intarsia.compression.exporting.gguf.tokens import read_tokenizer
@@ -159,8 +164,7 @@ class Gguf(Store):
         return _padded(matrix.weights // BLOCK * _block_bytes(self.type_of(matrix, grid)))
 
     def table(self, shape: Anatomy) -> int:
-        weights = shape.rows * shape.width
-        return shape.tables * _padded(2 * weights if shape.width % BLOCK else weights // BLOCK * _block_bytes("Q8_0"))
+        return shape.tables * self.matrix(shape.table, Grid(shape.table_bits, GROUP, True))
 
     def rest(self, shape: Anatomy) -> int:
         return sum(_padded(FLOAT * count) for _, count in (*shape.vectors, *shape.others)) + self.header(shape)
@@ -206,7 +210,7 @@ class OnnxGenAI(Store):
         return _blocks(matrix.rows, matrix.width, 4)
 
     def table(self, shape: Anatomy) -> int:
-        head = _blocks(shape.rows, shape.width, 8)
+        head = _blocks(shape.rows, shape.width, shape.table_bits)
         return head if shape.tables == 1 else head + _blocks(shape.rows, shape.width, 4)
 
     def rest(self, shape: Anatomy) -> int:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NAME = "compression.fit"
 EngineName = Literal["gguf", "onnx-genai", "torch"]
-FamilyName = Literal["vocabulary", "blocks", "neurons", "rank", "recovery"]
+FamilyName = Literal["vocabulary", "table_bits", "blocks", "neurons", "rank", "recovery"]
 
 
 class FitConfig(Config):
@@ -26,9 +26,9 @@ class FitConfig(Config):
         "'bytes<90MB, decode>4x, quality>0.95x' (x: times the model as it is)"
     )
     families: tuple[FamilyName, ...] = Field(
-        ("vocabulary", "blocks", "neurons", "recovery"),
-        description="what may be done beside fewer bits: tokens, blocks, neurons that go, low rank (rank, in torch "
-        "only), and learning after a cut (recovery)",
+        ("vocabulary", "table_bits", "blocks", "neurons", "recovery"),
+        description="what may be done beside fewer bits: tokens, blocks, neurons that go, embedding and head in 4 bits "
+        "(table_bits), low rank (rank, in torch only), and learning after a cut (recovery)",
     )
     engines: tuple[EngineName, ...] = Field(
         ("gguf", "onnx-genai", "torch"), description="engines that the model may end in, as far as they are installed"

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from intarsia.compression.quantization.modules import Quantized, TiedEmbedding, TiedHead
+from intarsia.compression.quantization.modules import Quantized, holder
 from intarsia.errors import BadInput
 
 BLOCK = 32
@@ -58,14 +58,9 @@ class Stored:
     deviation: float
 
 
-def table_of(module: nn.Module) -> nn.Module:
-    """The module that holds the matrix: another one for what is tied."""
-    return module._table[0] if isinstance(module, TiedHead | TiedEmbedding) else module
-
-
 def own_type(module: nn.Module) -> str | None:
     """The smallest type that holds the codes of a quantized module; None where there is none, or nothing quantized."""
-    table = table_of(module)
+    table = holder(module)
     if not isinstance(table, Quantized):
         return None
     return next((name for name in readable(table.width) if _own_codes(table, BLOCKS[name]) is not None), None)
@@ -94,7 +89,7 @@ def store(module: nn.Module, weight: Tensor, name: str) -> Stored:
     import gguf
 
     kind = gguf.GGMLQuantizationType[name]
-    table = table_of(module)
+    table = holder(module)
     codes = _own_codes(table, BLOCKS[name]) if name in BLOCKS and isinstance(table, Quantized) else None
     floats = weight.detach().float().cpu().numpy()
     with np.errstate(over="ignore", invalid="ignore"):

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from intarsia.compression.exporting.gguf.blocks import table_of
 from intarsia.compression.factorization.modules import has_factors
-from intarsia.compression.quantization.modules import QuantEmbedding, Quantized, TiedHead
+from intarsia.compression.quantization.modules import QuantEmbedding, Quantized, TiedHead, holder
 from intarsia.errors import BadInput
 from intarsia.models import Model
 from intarsia.sites import guest_of
@@ -126,7 +125,7 @@ def _same_shape(owner: str, leaf: str, module: Any, expected: Any, tensor: Tenso
 
 
 def _shape(module: Any, leaf: str) -> tuple[int, ...]:
-    table = table_of(module)
+    table = holder(module)
     # The weight of a quantized module is made anew at each access.
     quantized = leaf == "weight" and isinstance(table, Quantized)
     return (table.rows, table.width) if quantized else tuple(getattr(module, leaf).shape)
@@ -136,5 +135,5 @@ def shares_table(network: Any) -> bool:
     """Whether the output head uses the input embedding's own table."""
     head, embedding = network.get_output_embeddings(), network.get_input_embeddings()
     if isinstance(head, Quantized | TiedHead) or isinstance(embedding, Quantized):
-        return table_of(head) is embedding
+        return holder(head) is embedding
     return head.weight is embedding.weight

@@ -25,13 +25,12 @@ from intarsia.compression.exporting.gguf.blocks import (
     own_type,
     readable,
     store,
-    table_of,
 )
 from intarsia.compression.exporting.gguf.checking import check_file
 from intarsia.compression.exporting.gguf.metadata import add_hyperparameters, check_config, rope_factors
 from intarsia.compression.exporting.gguf.tensors import ARCHITECTURES, Part, paired_rows, parts, shares_table
 from intarsia.compression.exporting.gguf.tokens import add_tokenizer, read_tokenizer
-from intarsia.compression.quantization.modules import Quantized, has_codes
+from intarsia.compression.quantization.modules import Quantized, has_codes, holder
 from intarsia.compression.quantization.rounding import quantize
 from intarsia.errors import BadInput, MissingExtra, Note, did_you_mean
 from intarsia.models import Model
@@ -156,7 +155,7 @@ def _chosen(found: Sequence[Part], types: dict[str, str]) -> dict[str, str]:
 
 def _kept(part: Part) -> str:
     """The type nearest to what a matrix is in the network."""
-    table = table_of(part.module)
+    table = holder(part.module)
     if isinstance(table, Quantized):
         return own_type(table) or nearest_type(table.grid.bits, table.width)
     if table.weight.dtype not in FLOATS:
