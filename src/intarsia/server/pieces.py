@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from intarsia.errors import BadInput, IntarsiaError
 from intarsia.prompting.base import Delta, Reply, Sampling, Usage
+from intarsia.prompting.base.chat import chat
+from intarsia.prompting.base.stopping import Stopper
 from intarsia.prompting.base.whole import collected
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class Source(Protocol):
 
 
 class PiecesBackend:
-    """A source of tokens, asked like any model: texts and token ids, greedily or drawn, whole or as they come.
+    """A source of tokens, asked like any model: texts, token ids and conversations, whole or as they come.
 
     What it cannot do (forms, tools, scores, vectors, seeds, penalties) it refuses.
 
@@ -89,7 +91,7 @@ class PiecesBackend:
         pieces = self.source.submit(
             plain, sampling.max_tokens, temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k
         )
-        cut = _Cut(sampling.stop)
+        stopper = Stopper(sampling.stop)
         made, finish = 0, None
         came: asyncio.Queue[Piece | IntarsiaError | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
@@ -100,18 +102,17 @@ class PiecesBackend:
                 if isinstance(piece, IntarsiaError):
                     raise piece
                 made += 1
-                text = cut.add(piece.text, piece.last)
-                if cut.found:
-                    finish = "stop"
+                text = stopper.feed(piece.text) + (stopper.end() if piece.last else "")
                 yield Delta(text, (piece.token,))
-                if finish:
+                if stopper.stopped:
+                    finish = "stop"
                     break
             else:
                 finish = "length" if made >= sampling.max_tokens else "stop"
             yield Delta(finish=finish, usage=Usage(prompt=count, completion=made))
         finally:
             self._running -= 1
-            if finish != "length" or cut.found:
+            if finish is None or stopper.stopped:
                 pieces.cancel()
 
     def _plain(self, prompt: Input) -> str | Sequence[int]:
@@ -119,7 +120,9 @@ class PiecesBackend:
             return prompt  # type: ignore[return-value]
         if not prompt:
             raise BadInput("the prompt is empty: give a text or token ids")
-        raise BadInput(f"{self.name} goes on with texts: give a text, not a conversation (POST /v1/completions)")
+        if self.tokenizer is None:
+            raise BadInput(f"{self.name} has no tokenizer: give token ids, not a conversation")
+        return chat(self.tokenizer, prompt).ids  # type: ignore[arg-type]
 
     async def score(self, prompt: Input, choices: Sequence[str]) -> list[float]:
         """Refused."""
@@ -158,24 +161,3 @@ def _follow(pieces: Pieces, loop: asyncio.AbstractEventLoop, came: asyncio.Queue
         loop.call_soon_threadsafe(came.put_nowait, last)
     except RuntimeError:  # the loop has ended: nobody waits
         return
-
-
-class _Cut:
-    """Text as it comes, without what a stop text cuts off: what one may begin in is held back."""
-
-    def __init__(self, stops: tuple[str, ...]):
-        self.stops, self.held, self.found = stops, "", False
-
-    def add(self, text: str, last: bool) -> str:
-        self.held += text
-        at = min((i for stop in self.stops if (i := self.held.find(stop)) >= 0), default=-1)
-        if at >= 0:
-            self.found, out = True, self.held[:at]
-            return out
-        keep = 0 if last else self._begun()
-        out, self.held = self.held[: len(self.held) - keep], self.held[len(self.held) - keep :]
-        return out
-
-    def _begun(self) -> int:
-        """Characters at the end that a stop text may go on from."""
-        return max((n for stop in self.stops for n in range(1, len(stop)) if self.held.endswith(stop[:n])), default=0)

@@ -9,6 +9,7 @@ from typing import Any
 
 from intarsia.errors import BadInput
 from intarsia.prompting.base import Backend, Call, Constraint, Input, Message, Reply, Sampling, ToolSpec
+from intarsia.prompting.base.call_forms import calls_constraint
 from intarsia.server.errors import ApiError
 from intarsia.server.openai.requests import (
     AssistantMessage,
@@ -50,7 +51,7 @@ def chat(request: ChatRequest, backend: Backend) -> list[Asked]:
         if form is not None:
             raise ApiError(400, "a tool that must be called and a form of the answer exclude each other")
         forced = _chosen(request.tool_choice, tools)
-        form = Constraint("json", json.dumps(_schema_of_call(forced)), "call")
+        form = _form_of_call(forced, backend, request.parallel_tool_calls is not False)
     most = request.max_completion_tokens or request.max_tokens
     if most is None:
         most = UNASKED
@@ -133,14 +134,17 @@ def _chosen(choice: Any, tools: tuple[ToolSpec, ...]) -> tuple[ToolSpec, ...]:
     return found
 
 
-def _schema_of_call(tools: tuple[ToolSpec, ...]) -> dict[str, Any]:
-    """The JSON schema of a call of one of the tools."""
+def _form_of_call(tools: tuple[ToolSpec, ...], backend: Backend, parallel: bool) -> Constraint:
+    """The form of a call: as the model's own template writes it where that is known here, else as JSON."""
+    if getattr(backend.tokenizer, "chat_template", None) is not None:
+        choice = tools[0].name if len(tools) == 1 else "required"
+        return calls_constraint(tools, choice, tokenizer=backend.tokenizer, parallel=parallel)
     calls = [
         {"type": "object", "properties": {"name": {"const": tool.name}, "arguments": tool.parameters},
          "required": ["name", "arguments"], "additionalProperties": False}
         for tool in tools
     ]  # fmt: skip
-    return calls[0] if len(calls) == 1 else {"anyOf": calls}
+    return Constraint("json", json.dumps(calls[0] if len(calls) == 1 else {"anyOf": calls}), "call")
 
 
 def calls_of(asked: Asked, reply: Reply) -> Reply:
