@@ -27,7 +27,7 @@ def documents_of(folder: Path, limit: int | None = None) -> list[Document]:
     none."""
     found: list[Document] = []
     left_out: dict[str, list[str]] = {}
-    for path in track(_files(folder), "reading documents"):
+    for path in track(files_in(folder), "reading documents"):
         if limit is not None and len(found) >= limit:
             break
         name = path.relative_to(folder).as_posix()
@@ -44,7 +44,7 @@ def documents_of(folder: Path, limit: int | None = None) -> list[Document]:
             left_out.setdefault(reason if len(reason) <= LONG else f"{reason[:LONG]}…", []).append(name)
             continue
         found += islice(documents, None if limit is None else limit - len(found))
-    told = _told(left_out)
+    told = left_out_told(left_out)
     if not found:
         raise BadInput(f"{folder}: no documents in it; known: {', '.join(FORMATS)}" + (f"; {told}" if told else ""))
     if told:
@@ -52,11 +52,14 @@ def documents_of(folder: Path, limit: int | None = None) -> list[Document]:
     return found
 
 
-def _files(folder: Path) -> list[Path]:
+def files_in(folder: Path, *, about: bool = False) -> list[Path]:
+    """The files of a folder and the folders in it, in order, but hidden ones and, unless `about`, those that are about
+    the others."""
     files = []
     for path in folder.rglob("*"):
         parts = path.relative_to(folder).parts
-        if not any(map(_hidden, parts)) and split_name(path.name)[0].lower() not in _ABOUT and path.is_file():
+        passed = not about and split_name(path.name)[0].lower() in _ABOUT
+        if not any(map(_hidden, parts)) and not passed and path.is_file():
             files.append((list(map(natural, parts)), path))
     return [path for _, path in sorted(files)]
 
@@ -72,8 +75,8 @@ def _said(place: Path) -> tuple[str, str]:
     return labels[-1] if labels else "", "/".join(name for name in folders if name.lower() not in LABELS)
 
 
-def _told(left_out: dict[str, list[str]]) -> str:
-    """Which files were left out, and why."""
+def left_out_told(left_out: dict[str, list[str]]) -> str:
+    """Which files were left out, and why: names by reason, as a line for a `Note`; empty where none were."""
     if not left_out:
         return ""
     reasons = []

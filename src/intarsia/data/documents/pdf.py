@@ -14,7 +14,12 @@ _BROKEN_WORD = re.compile(r"([^\W\d_]+)-\n([^\W\d_]+)")
 
 
 def pdf_text(path: Path) -> str:
-    """The text of a `.pdf` file, pages divided by blank lines, words that a line's end divides joined.
+    """The text of a `.pdf` file: its `pdf_pages`, divided by blank lines."""
+    return "\n\n".join(page for page in pdf_pages(path) if page)
+
+
+def pdf_pages(path: Path) -> list[str]:
+    """The text of each page, empty ones included, words that a line's end divides joined.
 
     A hyphen at a line's end stays where the same document writes the word with it elsewhere (`well-known`). Raises
     `BadInput` for a damaged file, one with a password and a scan without text, and `MissingExtra`."""
@@ -40,12 +45,15 @@ def pdf_text(path: Path) -> str:
         )
     # Half a surrogate pair is what a broken font gives: no text has one.
     pages = [page.strip().encode("utf-8", "ignore").decode() for page in pages]
-    return joined("\n\n".join(page for page in pages if page))
+    whole = _hyphened("\n\n".join(pages))
+    return [joined(page, whole) for page in pages]
 
 
-def joined(text: str) -> str:
-    """The text with words whole that were divided at a line's end."""
-    whole = {word.casefold() for word in re.findall(r"[^\W\d_]+-[^\W\d_]+", text)}
+def joined(text: str, whole: set[str] | None = None) -> str:
+    """The text with words whole that were divided at a line's end.
+
+    - whole: words that have a hyphen anyway; default: those that the text writes so elsewhere."""
+    whole = _hyphened(text) if whole is None else whole
 
     def word(found: re.Match[str]) -> str:
         first, second = found.groups()
@@ -53,6 +61,10 @@ def joined(text: str) -> str:
         return f"{first}{'-' if keeps else ''}{second}"
 
     return _BROKEN_WORD.sub(word, text)
+
+
+def _hyphened(text: str) -> set[str]:
+    return {word.casefold() for word in re.findall(r"[^\W\d_]+-[^\W\d_]+", text)}
 
 
 @contextmanager

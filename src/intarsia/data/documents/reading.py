@@ -16,8 +16,9 @@ from intarsia.errors import BadInput
 def read_documents(path: str | Path, limit: int | None = None) -> list[Document]:
     """The documents of a file, of a folder, or of standard input (`-`), in order.
 
-    - `.txt`, `.md`: the whole file is one document; so is standard input. `.docx`, `.pdf`: the same (the extra
-      `detect`), of a PDF page by page.
+    - `.txt`, `.md`, `.rst`: the whole file is one document; so is standard input. `.docx`, `.pdf`: the same (the
+      extra `detect`), of a PDF page by page. `.html`, `.htm`: what can be seen of a page, without what frames it (the
+      extra `documents`).
     - `.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet`: a document for each row, from the columns `text` and, where they
       are there, `label`, `id` (or `name`), `domain` (`corpus`), `topic` (`group`), `task` (`title`, `assignment`),
       `language`, `writers` (`group` beside `topic`), `generator`, `prompt` and `split` (see

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from intarsia.data.documents.html import html_text
 from intarsia.data.documents.pdf import pdf_text
 from intarsia.data.documents.plain import plain_text
 from intarsia.data.documents.rows import to_document
@@ -13,9 +14,12 @@ from intarsia.data.files import PACKED, split_name
 from intarsia.data.records import Document
 from intarsia.errors import BadInput
 
-PLAIN = (".txt", ".md")
+PLAIN = (".txt", ".md", ".rst")
 TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-WHOLE = {".txt": plain_text, ".md": plain_text, ".docx": word_text, ".pdf": pdf_text}
+WHOLE = {
+    ".txt": plain_text, ".md": plain_text, ".docx": word_text, ".pdf": pdf_text, ".rst": plain_text, ".html": html_text,
+    ".htm": html_text,
+}  # fmt: skip
 FORMATS = (*WHOLE, *TABLES)
 """`.docx` and `.pdf` are packed in themselves; the others may be packed (`.jsonl.gz`)."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from intarsia.errors import BadInput, IntarsiaError, is_disk_full
+from intarsia.data import sqlite
+from intarsia.errors import BadInput
 
 VERSION = 1
 PART = 1 << 25  # bytes of a blob in one row
@@ -76,21 +76,9 @@ def connect(file: Path, create: bool = False) -> sqlite3.Connection:
     return connection
 
 
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+def transaction(connection: sqlite3.Connection) -> AbstractContextManager[None]:
     """All of the body or nothing of it."""
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        yield
-        connection.execute("COMMIT")
-    except BaseException as error:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        if isinstance(error, sqlite3.OperationalError) and ("full" in str(error) or is_disk_full(error)):
-            raise IntarsiaError(f"the disk is full: nothing of this step was kept ({error})") from None
-        if isinstance(error, sqlite3.OperationalError) and "readonly" in str(error):
-            raise BadInput("the graph's folder cannot be written to: give a folder that can") from None
-        raise
+    return sqlite.transaction(connection, "the graph")
 
 
 def put_blob(connection: sqlite3.Connection, snapshot: int, data: bytes) -> None:

@@ -1,0 +1,13 @@
+"""A store: one folder with documents, vectors, words and facts.
+
+- `Store`: opened, added to, searched (`store.py`); `adding.py`, `searching.py`, `rewriting.py` do the work.
+- `Found`, `Hit`, `Context`: what a search gives (`found.py`).
+- `database.py` the rows, `vectors.py` the vectors, `words.py` the words, `filters.py` conditions, `ranking.py` rankings
+  into one, `encoders.py` whatever embeds."""
+
+from intarsia.prompting.data.store.adding import Added
+from intarsia.prompting.data.store.encoders import Encoder
+from intarsia.prompting.data.store.found import Context, Edge, Found, Hit, Passage, Path, Scores
+from intarsia.prompting.data.store.store import Store, Stored
+
+__all__ = ["Added", "Context", "Edge", "Encoder", "Found", "Hit", "Passage", "Path", "Scores", "Store", "Stored"]
