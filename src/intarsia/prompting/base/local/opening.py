@@ -1,0 +1,111 @@
+"""`open_local`: a backend over a model on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from intarsia.errors import BadInput
+from intarsia.prompting.base.local.backend import LocalBackend
+from intarsia.prompting.base.local.engine import Engine
+from intarsia.prompting.base.local.identity import Fingerprint
+
+if TYPE_CHECKING:
+    import torch
+
+    from intarsia.models import Model
+
+MEMORY = 2 << 30
+
+
+def open_local(
+    source: str | Path | Model, *, adapter: str | Path | None = None, adapters: Mapping[str, str | Path] | None = None,
+    name: str | None = None, threads: int | None = None, max_batch: int = 32, waiting: int = 256,
+    memory: int = MEMORY, dtype: torch.dtype | Literal["auto"] | None = None, device: str | None = None,
+    describe_tools: bool = False,
+) -> LocalBackend:  # fmt: skip
+    """A backend over a model on this machine.
+
+    - source: as `intarsia.load` takes it, or a `Model`. name: what people call it; default: what was asked for.
+    - adapters: folders of LoRA adapters (as PEFT saves them) by name; `backend.with_adapter(name)` answers with one.
+    - adapter: the one that the backend given back answers with: a name of `adapters`, or a folder.
+    - threads: CPU threads. max_batch: requests that are worked on at once; waiting: how many more may wait.
+    - memory: bytes for keys and values: half for requests under way, half for beginnings of prompts.
+    - dtype, device: as `intarsia.load`.
+    - describe_tools: where the chat template knows no tools, describe them in the system message (`chat`).
+
+    Raises `BadInput` for what cannot be opened, and as `intarsia.load`."""
+    if max_batch < 1 or waiting < 0 or memory < 1 or (threads is not None and threads < 1):
+        raise BadInput("max_batch, memory and threads are 1 or more, waiting 0 or more")
+    folders = {called: _folder(path) for called, path in (adapters or {}).items()}
+    chosen = None if adapter is None else str(adapter)
+    if chosen is not None and chosen not in folders:
+        folder = _folder(adapter)  # type: ignore[arg-type]
+        chosen = folder.name
+        folders[chosen] = folder
+    model = _model(source, dtype, device)
+    called = name or model.identity.source
+    backend = _over_network(model, folders, called, threads, max_batch, waiting, memory, describe_tools)
+    return backend.with_adapter(chosen) if chosen else backend
+
+
+def _folder(path: str | Path) -> Path:
+    folder = Path(path).expanduser().absolute()
+    if not folder.is_dir():
+        raise BadInput(f"no adapter '{path}': give the folder of one, as PEFT saves it")
+    return folder
+
+
+def _model(source: str | Path | Model, dtype: Any, device: str | None) -> Model:
+    if not isinstance(source, str | Path):
+        if dtype is not None or device is not None:
+            raise BadInput("dtype and device are of a model that is loaded here: this one is in memory already")
+        return source
+    from intarsia.models import load
+
+    return load(source, dtype=dtype, device=device)
+
+
+def _over_network(
+    model: Model, adapters: dict[str, Path], name: str, threads: int | None, rows: int, waiting: int, memory: int,
+    describe: bool,
+) -> LocalBackend:  # fmt: skip
+    from intarsia.measure.likelihood import check_causal
+    from intarsia.prompting.base.local.adapters import with_adapters
+    from intarsia.prompting.base.local.network import NetworkRunner
+
+    runner, vocabulary = None, 0
+    if _generates(model):
+        check_causal(model)
+        answering = with_adapters(model, adapters) if adapters else model
+        runner = NetworkRunner(answering, rows=rows, memory=memory, adapters=tuple(adapters))
+        vocabulary = runner.vocabulary
+    elif adapters:
+        raise BadInput(f"{name} is no causal language model: it takes no adapters")
+    return LocalBackend(
+        Engine(runner, name, threads=threads, waiting=waiting), name=name, tokenizer=model.tokenizer,
+        ends=ends_of(model), context_length=model.context_length, vocabulary=vocabulary, model=model,
+        fingerprint=Fingerprint(model.tokenizer, model=model, adapters=adapters), describe_tools=describe,
+    )  # fmt: skip
+
+
+def _generates(model: Model) -> bool:
+    """Whether it is more than an encoder."""
+    from transformers import GenerationMixin
+
+    return isinstance(model.network, GenerationMixin)
+
+
+def ends_of(model: Model) -> frozenset[int]:
+    """Tokens that end an answer: the generation config's, and the tokenizer's own."""
+    return ends(getattr(model.network, "generation_config", None), model.tokenizer)
+
+
+def ends(generation_config: Any, tokenizer: Any) -> frozenset[int]:
+    """The same of a generation config and a tokenizer, either of which may be missing."""
+    found = getattr(generation_config, "eos_token_id", None)
+    ids = set(found if isinstance(found, list | tuple) else [] if found is None else [found])
+    if tokenizer is not None and tokenizer.eos_token_id is not None:
+        ids.add(tokenizer.eos_token_id)
+    return frozenset(int(i) for i in ids)
