@@ -90,3 +90,38 @@ KINDS = {
 }
 WHOLE = ["one-a-byte", "byte-level", "sentencepiece", "python"]
 """Those that can spell every text."""
+
+
+class Drawn:
+    """A backend whose model likes every token alike: draws from what a form allows. Not for text without a form."""
+
+    name, fingerprint, context_length = "drawn", "drawn", None
+
+    def __init__(self, tokenizer, seed: int = 0, most: int = 600):
+        import numpy as np
+
+        self.tokenizer, self.most, self.random, self.asked = tokenizer, most, np.random.default_rng(seed), []
+
+    async def generate(self, prompt, sampling=None, *, constraint=None, tools=()):
+        import numpy as np
+
+        from intarsia.prompting.base import Reply, Usage
+        from intarsia.prompting.base.calling import call_format, read_calls
+        from intarsia.prompting.base.masking import Matcher
+
+        self.asked.append((prompt, constraint, tuple(tools)))
+        matcher, ids = Matcher(self.tokenizer, constraint), []
+        while not matcher.done and len(ids) < self.most:
+            some = matcher.forced() or [int(self.random.choice(np.flatnonzero(matcher.allowed())))]
+            matcher.accept_many(some)
+            ids += [i for i in some if i not in matcher.end]
+        text = self.tokenizer.decode(ids)
+        found = read_calls(text, call_format(self.tokenizer), salt=str(len(self.asked))) if tools else None
+        finish = "stop" if matcher.done else "length"
+        usage = Usage(completion=len(ids))
+        if found is None:
+            return Reply(text, finish, usage=usage)
+        return Reply(found.text, "tool_calls" if found.calls else finish, calls=found.calls, usage=usage)
+
+    async def close(self) -> None:
+        pass

@@ -22,6 +22,7 @@ def calls_constraint(
     tokenizer: Any = None,
     form: CallFormat | None = None,
     parallel: bool = True,
+    answer: Constraint | None = None,
 ) -> Constraint:
     """A form for answers that call tools, as a Lark grammar.
 
@@ -29,7 +30,8 @@ def calls_constraint(
       name of a tool: a call of that one.
     - tokenizer: its chat template says how calls are written, and its special tokens what their markers are.
     - form: the way of writing, where no tokenizer says it.
-    - parallel: whether several calls may be made at once."""
+    - parallel: whether several calls may be made at once.
+    - answer: the form of the text, where `auto` lets one be written in place of calls; of any kind but a grammar."""
     if not tools:
         raise BadInput("no tools given to call")
     form = form or call_format(tokenizer)
@@ -42,7 +44,12 @@ def calls_constraint(
         tools, parallel = [tool for tool in tools if tool.name == choice], False
     lines = _Rules(form, tokenizer)
     parts = lines.calls(tools, parallel)
-    start = lines.or_text(*parts) if choice == "auto" else lines.whole(*parts)
+    if choice != "auto":
+        start = lines.whole(*parts)
+    elif answer is None:
+        start = lines.or_text(*parts)
+    else:
+        start = f"{lines.answer(answer)} | {lines.whole(*parts)}"
     return Constraint("grammar", "\n".join([f"start: {start}", *lines.rules]), name="call")
 
 
@@ -121,6 +128,20 @@ class _Rules:
         if self.form.name in ("llama", "pythonic"):  # written without their marker
             return after
         return f"{self.mark(self.form.opens[0])} {after} {more}"
+
+    def answer(self, form: Constraint) -> str:
+        """An answer that has a form of its own."""
+        from llguidance import regex_to_lark
+
+        match form.kind:
+            case "json":
+                return self.value("answer", json.loads(form.source))
+            case "choice":
+                texts = (json.dumps(text, ensure_ascii=False) for text in json.loads(form.source))
+                return self.rule("answer", " | ".join(texts))
+            case "regex":
+                return self.rule("answer", f"/{regex_to_lark(form.source, '')}/")
+        raise BadInput("a grammar of one's own cannot be written beside calls: give a type, a choice or a regex")
 
     def or_text(self, after: str, more: str) -> str:
         """Text, with calls after it if any."""

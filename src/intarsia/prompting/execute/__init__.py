@@ -8,16 +8,22 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "tool": "tools",
-    "Tool": "tools",
+    "agent": "agents",
+    "agent_now": "agents",
+    "Answer": "asking",
+    "ask": "asking",
+    "ask_now": "asking",
+    "described": "prompt",
+    "Finished": "agents",
     "Grammar": "shape",
-    "Shape": "shape",
+    "may_call": "trust",
     "Prompt": "prompt",
     "Rendered": "prompt",
-    "described": "prompt",
-    "Untrusted": "trust",
-    "may_call": "trust",
+    "Shape": "shape",
     "taint": "trust",
+    "tool": "tools",
+    "Tool": "tools",
+    "Untrusted": "trust",
 }
 __all__ = [*_HOMES]
 
