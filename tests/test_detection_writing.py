@@ -1,9 +1,6 @@
 """Writers and the references they write."""
 
-import json
 import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -13,6 +10,7 @@ from intarsia.detection.writing import local as local_module
 from intarsia.detection.writing.references import word_count
 from intarsia.errors import BadInput, IntarsiaError
 from intarsia.models import wrap
+from tests.remote_help import choice, serving
 from tests.tiny import tiny
 
 KEY = "sk-a-key-nobody-sees"
@@ -200,60 +198,10 @@ def test_batches_are_bounded(writer, monkeypatch):
 # --- remote ----------------------------------------------------------------------------------------------------------
 
 
-class Server:
-    """An OpenAI-compatible server on this machine; `answer(path, body)` gives a status and what to say."""
-
-    def __init__(self, answer):
-        self.asked = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.asked.append((self.path, body, dict(self.headers)))
-                status, said, *head = answer(self.path, body)
-                raw = said if isinstance(said, bytes) else json.dumps(said).encode()
-                self.send_response(status)
-                for name, value in (head[0] if head else {}).items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(raw)))
-                self.end_headers()
-                self.wfile.write(raw)
-
-            do_GET = do_POST
-
-            def log_message(self, *_):
-                pass
-
-        class Quiet(ThreadingHTTPServer):
-            def handle_error(self, *_):  # a client that would not wait is no news
-                pass
-
-        self.http = Quiet(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-
-
-@contextmanager
-def serving(answer):
-    server = Server(answer)
-    thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.http.shutdown()
-        server.http.server_close()
-        thread.join()
-
-
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-
-
-def choice(text):
-    return {"choices": [{"message": {"role": "assistant", "content": text}}]}
 
 
 def echo(path, body):

@@ -10,6 +10,7 @@ from intarsia.detection.writing.seeds import mixed_seed
 from intarsia.detection.writing.writer import check_drawing
 from intarsia.errors import IntarsiaError
 from intarsia.models.remote import KEY_VARIABLE, Address, Caller, Refused
+from intarsia.models.remote.contents import text_of
 from intarsia.progress import track
 
 MAY_BE = {"max_tokens": "max_completion_tokens", "seed": None}  # what some servers do not know
@@ -69,12 +70,12 @@ class RemoteWriter:
         message = choice.get("message")
         if not isinstance(message, dict):
             raise IntarsiaError(f"{self.server} answered without a message")
-        return _words(message.get("content"))
+        return text_of(message.get("content"))
 
     def _gone_on(self, text: str, settings: Mapping[str, Any]) -> str:
         if self._plain:
             try:
-                return _words(self._choice("/completions", {**settings, "prompt": text}).get("text"))
+                return text_of(self._choice("/completions", {**settings, "prompt": text}).get("text"))
             except Refused as refusal:
                 if refusal.code not in (404, 405, 501):
                     raise
@@ -89,10 +90,3 @@ class RemoteWriter:
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             raise IntarsiaError(f"{self.server} answered without a choice: is {end} OpenAI's API there?")
         return choices[0]
-
-
-def _words(content: Any) -> str:
-    """A message's text, also where it comes in parts."""
-    if isinstance(content, list):
-        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
-    return content if isinstance(content, str) else ""

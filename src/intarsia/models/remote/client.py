@@ -26,12 +26,14 @@ class Client:
     - timeout: seconds the server may be silent. tries, pause: how often a busy or failing server is asked, and the
       seconds before the second time, doubled every time after, and a little more by chance.
     - at_once: requests under way at a time, in each event loop. may_be: as `Fields`.
+    - transport: what carries requests, where it is not the network: `httpx2.ASGITransport(app)`.
 
     It may be used from several event loops: each has its own connections. Raises `MissingExtra` without `remote`."""
 
     def __init__(
         self, address: Address, key_variable: str = KEY_VARIABLE, *, timeout: float = 120.0, tries: int = 5,
         pause: float = 1.0, at_once: int = 8, may_be: Mapping[str, str | None] = {},  # never changed
+        transport: httpx2.AsyncBaseTransport | None = None,
     ):  # fmt: skip
         try:
             import httpx2  # noqa: F401
@@ -40,6 +42,7 @@ class Client:
         self.address, self.key_variable = address, key_variable
         self.timeout, self.tries, self.pause, self.at_once = timeout, max(1, tries), pause, max(1, at_once)
         self.fields = Fields(may_be)
+        self._transport = transport
         self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = weakref.WeakKeyDictionary()
 
     async def get(self, end: str) -> Any:
@@ -130,7 +133,7 @@ class Client:
     def _line(self) -> _Line:
         loop = asyncio.get_running_loop()
         if (line := self._lines.get(loop)) is None:
-            line = self._lines[loop] = _Line(self.timeout, self.at_once)
+            line = self._lines[loop] = _Line(self.timeout, self.at_once, self._transport)
         return line
 
     @contextlib.contextmanager
@@ -157,12 +160,12 @@ class Client:
 class _Line:
     """The connections of one event loop."""
 
-    def __init__(self, timeout: float, at_once: int):
+    def __init__(self, timeout: float, at_once: int, transport: httpx2.AsyncBaseTransport | None):
         import httpx2
 
         # A redirected request would take the key to a server that nobody named.
         self.http = httpx2.AsyncClient(
-            timeout=httpx2.Timeout(timeout, pool=None), follow_redirects=False,
+            timeout=httpx2.Timeout(timeout, pool=None), follow_redirects=False, transport=transport,
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=at_once),
         )  # fmt: skip
         self.free = asyncio.Semaphore(at_once)

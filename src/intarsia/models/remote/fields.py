@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 class _Refusal(Protocol):
     code: int
+    said: str
 
 
 class Fields:
@@ -30,7 +31,7 @@ class Fields:
         if refusal.code not in (400, 422):
             return False
         for name, instead in self.may_be.items():
-            if name in sent and (instead or name) in str(refusal):
+            if name in sent and (instead or name) in refusal.said:
                 self.unknown[name] = instead
                 return True
         return False

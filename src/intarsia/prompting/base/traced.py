@@ -41,9 +41,12 @@ class Traced(Wrapper):
         tools: Sequence[ToolSpec] = (),
     ) -> AsyncIterator[Delta]:  # fmt: skip
         """As `Backend.stream`. Of what is closed early, or fails, the text that came is written."""
-        deltas = self.inner.stream(prompt, sampling, constraint=constraint, tools=tools)
+
+        def asking() -> Any:
+            return aclosing(self.inner.stream(prompt, sampling, constraint=constraint, tools=tools))  # type: ignore[type-var]
+
         if not tracing():
-            async with aclosing(deltas):  # type: ignore[type-var]
+            async with asking() as deltas:
                 async for delta in deltas:
                     yield delta
             return
@@ -57,7 +60,7 @@ class Traced(Wrapper):
         came: list[Delta] = []
         failed: BaseException | None = None
         try:
-            async with aclosing(deltas):  # type: ignore[type-var]
+            async with asking() as deltas:
                 async for delta in deltas:
                     came.append(delta)
                     yield delta
@@ -89,9 +92,12 @@ class Traced(Wrapper):
             return vectors
 
     def _step(self, name: str, given: dict[str, Any]) -> Any:
-        return step("model", name, given, code=self.inner.fingerprint)
+        # A fingerprint may have to be worked out: not where nobody wants it.
+        return step("model", name, given, code=self.inner.fingerprint if tracing() else "")
 
     def _facts(self) -> dict[str, Any]:
+        if not tracing():
+            return {}
         provider = getattr(innermost(self), "provider", "")
         return {"model": self.name, "fingerprint": self.fingerprint} | ({"provider": provider} if provider else {})
 
