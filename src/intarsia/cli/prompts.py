@@ -148,6 +148,83 @@ def diff(old: str, new: str, inputs: str | None, given: tuple[str, ...]) -> None
         click.secho(line, fg=color)
 
 
+@prompt.command(
+    cls=Command,
+    example="intarsia prompt optimise emotion.md.j2 --data turns.jsonl --metric accuracy --model smollm2-135m "
+    "--out better.md.j2",
+)
+@click.argument("file")
+@click.option(
+    "--data", required=True, metavar="FILE", help="Rows with the prompt's inputs and an answer (JSONL, CSV...)."
+)
+@click.option("--metric", default="accuracy", show_default=True, help="accuracy, contains or f1.")
+@click.option("--model", required=True, metavar="MODEL", help="Who answers: a model here, or openai:URL#NAME.")
+@click.option("--proposer", metavar="MODEL", help="Who proposes other words; default: the same.")
+@click.option("--propose", metavar="FILE", help="How it is asked to; default: `prompt show intarsia:propose`.")
+@click.option("--calls", type=click.IntRange(1), default=500, show_default=True, help="Calls of models, all together.")
+@click.option("--choice", "choices", multiple=True, help="An answer that is possible; default: the prompt's `shape`.")
+@click.option("--shots", metavar="INPUT", help="The input for demonstrations; default: `shots`, if there is one.")
+@click.option("--shot-count", type=click.IntRange(1), default=4, show_default=True, help="How many demonstrations.")
+@click.option("--seed", default=0, show_default=True, help="Of every draw.")
+@click.option(
+    "--out", required=True, metavar="FILE", help="Where the best prompt goes; a stopped run goes on from FILE.journal."
+)
+@click.option("--force", is_flag=True, help="Write over what is there, and begin anew.")
+def optimise(
+    file: str, data: str, metric: str, model: str, proposer: str | None, propose: str | None, calls: int,
+    choices: tuple[str, ...], shots: str | None, shot_count: int, seed: int, out: str, force: bool,
+) -> None:  # fmt: skip
+    """Look for better wording of FILE, and better demonstrations, by a metric on labelled examples.
+
+    A model sees what went wrong and proposes; a part of the data decides, another part says what it is worth. The
+    words that come out are a model's, which saw the data: read what changed before you use it."""
+    import asyncio
+
+    from intarsia.prompting.base import opening
+    from intarsia.prompting.execute import optimising
+
+    target, journal = Path(out).expanduser(), Path(f"{out}.journal").expanduser()
+    if target.exists() and not force:
+        raise BadInput(f"{out}: is there already; give --force to write over it, or another name")
+    one, asks = _load(file), _load(propose) if propose else None
+    optimising.metric_of(metric)
+    examples = optimising.read_examples(one, data, shots or ("shots" if "shots" in one.inputs else ""))
+    if force:
+        journal.unlink(missing_ok=True)
+
+    async def run() -> Any:
+        backend = opening.open_backend(model)
+        other = opening.open_backend(proposer) if proposer else None
+        try:
+            return await optimising.optimise(
+                one, examples, metric, backend, calls=calls, choices=choices or None, proposer=other, propose=asks,
+                shots=shots, shot_count=shot_count, journal=journal, seed=seed,
+            )  # fmt: skip
+        finally:
+            for opened in filter(None, (backend, other)):
+                await opened.close()
+
+    with shown():
+        found = asyncio.run(run())
+    found.save(target, force=force)
+    journal.unlink(missing_ok=True)
+    if settings_of().json:
+        print_json(found.to_dict())
+        return
+    from rich.table import Table
+
+    table = Table("", "examples", "before", "after", "gain (95 %)", box=None, header_style="bold")
+    gain, low, high = found.gain
+    table.add_row("dev", str(found.sizes["dev"]), *(f"{value:.3f}" for value in found.dev), "chosen by it")
+    test = (f"{value:.3f}" for value in found.test)
+    table.add_row("test", str(found.sizes["test"]), *test, f"{gain:+.3f} ({low:+.3f} to {high:+.3f})")
+    print_table(table)
+    click.echo(f"{len(found.history)} attempts, {found.calls} calls; {found.stopped}")
+    for line in found.diff:
+        click.secho(line, fg={"+": "green", "-": "red", "@": "cyan"}.get(line[:1]))
+    click.echo(f"the best prompt is {target}")
+
+
 def _load(name: str) -> Prompt:
     from intarsia.prompting.execute.prompt import Prompt, find
 

@@ -44,7 +44,8 @@ class Prompt:
     empty without one) and `fence` (the marks that stand around text from outside), and include files of their own
     folder by name.
 
-    - source: the file's text. name: what errors call it. folder: where it includes from.
+    - source: the file's text; body: what is below its header. name: what errors call it.
+    - folder: where it includes from.
     - version: 12 digits of the sha256 of the source and of all that it includes.
 
     Raises `BadInput` for a header or a template that cannot be read, with the line."""
@@ -53,7 +54,7 @@ class Prompt:
         from intarsia.prompting.execute.prompt.environment import PromptEnvironment
 
         self.source, self.name, self.folder = source, name, folder
-        self.header, self._body = split(source, name)
+        self.header, self.body = split(source, name)
         self._environment = PromptEnvironment(folder)
         trees = self._trees()
         self._template: Template = self._compiled(trees)
@@ -162,7 +163,7 @@ class Prompt:
     def _trees(self) -> dict[str, tuple[str, nodes.Template]]:
         """Text and syntax tree of the template ('') and of all it includes, by name."""
         found: dict[str, tuple[str, nodes.Template]] = {}
-        todo = [("", self._body)]
+        todo = [("", self.body)]
         while todo:
             name, text = todo.pop()
             try:
@@ -192,7 +193,7 @@ class Prompt:
                 if name:
                     self._environment.get_template(name)
             name = ""
-            return self._environment.from_string(self._body)
+            return self._environment.from_string(self.body)
         except jinja2.TemplateSyntaxError as error:
             raise BadInput(f"{self._place(name, error.lineno)}: {first_line(error)}") from None
 
