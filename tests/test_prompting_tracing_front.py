@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import threading
@@ -14,7 +15,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from intarsia.cli import app
 from intarsia.errors import BadInput, IntarsiaError
-from intarsia.prompting.base import Message, Reply, Sampling, Usage
+from intarsia.prompting.base import Call, Message, Reply, Sampling, ToolSpec, Usage
+from intarsia.prompting.base.fake import FakeBackend
+from intarsia.prompting.base.traced import Traced
 from intarsia.prompting.tracing import Trace, export, otlp, remove, size, spans, step, trace, traces
 from intarsia.report import Finding, render_finding, to_text
 
@@ -91,9 +94,29 @@ def test_spans_follow_the_conventions_and_leave_out_what_was_said(made):
     assert root.start_time <= model.start_time <= model.end_time <= root.end_time + 10**7
     assert not any("secret" in s.to_json() or "because" in s.to_json() for s in spans(made))
     told = spans(made, content=True)
-    assert json.loads(told[2].attributes["gen_ai.input.messages"])[0]["content"] == "why? <b>secret</b>"
-    assert json.loads(told[2].attributes["gen_ai.output.messages"])["text"] == "because"
+    asked = {"role": "user", "parts": [{"type": "text", "content": "why? <b>secret</b>"}]}
+    assert json.loads(told[2].attributes["gen_ai.input.messages"]) == [asked]
+    answer = {"role": "assistant", "parts": [{"type": "text", "content": "because"}], "finish_reason": "stop"}
+    assert json.loads(told[2].attributes["gen_ai.output.messages"]) == [answer]
     assert json.loads(told[3].attributes["gen_ai.tool.call.arguments"]) == {"at": 1}
+
+
+def test_what_a_backend_wrote_is_read_as_a_conversation_with_calls(file):
+    backend = Traced(FakeBackend([Call("look", {"at": 1}, "c1"), "done"]))
+    talk = [Message("user", "go"), Message("assistant", "", calls=(Call("look", {"at": 0}, "c0"),)),
+            Message("tool", "found", call="c0", name="look")]  # fmt: skip
+    with trace("t", file) as t:
+        asyncio.run(backend.generate(talk, Sampling(max_tokens=5), tools=[ToolSpec("look", "", {})]))
+        asyncio.run(backend.generate("go on", Sampling(temperature=0.5, seed=1)))
+    _, first, second = spans(t.read(), content=True)
+    said = json.loads(first.attributes["gen_ai.input.messages"])
+    assert said[1]["parts"] == [{"type": "tool_call", "id": "c0", "name": "look", "arguments": {"at": 0}}]
+    assert said[2]["parts"] == [{"type": "tool_call_response", "id": "c0", "response": "found"}]
+    (answer,) = json.loads(first.attributes["gen_ai.output.messages"])
+    assert answer["parts"][0]["name"] == "look" and answer["finish_reason"] == "tool_calls"
+    assert first.attributes["gen_ai.request.max_tokens"] == 5 and second.attributes["gen_ai.request.temperature"] == 0.5
+    page = render_finding(t.read().finding())
+    assert "user:\ngo\n\nassistant:\n\n→ look({&quot;at&quot;: 0})\n\ntool:\nfound" in page
 
 
 def test_any_exporter_takes_them_and_a_failing_one_is_one_line(made):

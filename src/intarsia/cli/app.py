@@ -22,6 +22,7 @@ COMMANDS = {
     "recipe": ("intarsia.cli.running", "recipe", "Check a recipe before running it."),
     "data": ("intarsia.cli.data", "data", "Look at a data set before anything is done with it."),
     "prompt": ("intarsia.cli.prompts", "prompt", "See what prompts say, exactly, before anything is sent."),
+    "flow": ("intarsia.cli.flows", "flow", "Run flows: functions whose steps are recorded, and go on after a stop."),
     "traces": ("intarsia.cli.traces", "traces", "What models were asked and answered, step by step."),
     "catalog": ("intarsia.cli.listing", "catalog", "List every technique."),
     "models": ("intarsia.cli.listing", "models", "List the models that have a short name."),

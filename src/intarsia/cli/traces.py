@@ -6,7 +6,7 @@ import json
 import re
 import tempfile
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def list_traces(path: Path | None, limit: int) -> None:
     from intarsia.prompting.tracing import size
     from intarsia.prompting.tracing import traces as every
 
-    rows = [_row(trace) for trace in islice(every(path), limit)]
+    rows = rows_of(islice(every(path), limit))
     if settings_of().json:
         print_json(rows)
         return
@@ -58,6 +58,11 @@ def list_traces(path: Path | None, limit: int) -> None:
         )
     print_table(table)
     told(f"{size(path) / 1e6:,.1f} MB; `intarsia traces rm --older 30d` removes what is old")
+
+
+def rows_of(traces: Iterable[Any]) -> list[dict[str, Any]]:
+    """Traces as plain data, a row each."""
+    return [_row(trace) for trace in traces]
 
 
 def _row(trace: Any) -> dict[str, Any]:

@@ -24,6 +24,14 @@ _HOMES = {
     "tool": "tools",
     "Tool": "tools",
     "Untrusted": "trust",
+    "approve": "flows",
+    "ask_person": "flows",
+    "flow": "flows",
+    "map_many": "flows",
+    "retry": "flows",
+    "step": "flows",
+    "Waiting": "flows",
+    "within": "flows",
 }
 __all__ = [*_HOMES]
 

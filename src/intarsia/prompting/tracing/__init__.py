@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from intarsia.prompting.tracing.database import switched_off
 from intarsia.prompting.tracing.events import KINDS, Event, Node
 from intarsia.prompting.tracing.keeping import remove, size
 from intarsia.prompting.tracing.reading import Trace, traces
@@ -24,13 +25,14 @@ from intarsia.prompting.tracing.recording import (
     carried,
     current,
     note,
+    place_of,
     recorded,
     step,
     trace,
     tracing,
 )
 from intarsia.prompting.tracing.redacting import Redactor, redact_secrets
-from intarsia.prompting.tracing.values import NotSerialisable, hash_of, pack, plain, register, unpack
+from intarsia.prompting.tracing.values import NotSerialisable, hash_of, pack, plain, register, stands_for, unpack
 
 _HOMES = {
     "TraceFinding": "intarsia.prompting.tracing.finding",
@@ -56,6 +58,7 @@ __all__ = [
     "note",
     "otlp",
     "pack",
+    "place_of",
     "plain",
     "recorded",
     "redact_secrets",
@@ -63,7 +66,9 @@ __all__ = [
     "remove",
     "size",
     "spans",
+    "stands_for",
     "step",
+    "switched_off",
     "trace",
     "traces",
     "tracing",

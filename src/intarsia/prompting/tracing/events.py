@@ -55,8 +55,10 @@ class Event:
 
     @property
     def state(self) -> str:
-        """`done`, `failed`, or `open`: it did not end."""
-        return "failed" if self.error else "open" if self.seconds is None else "done"
+        """`done`, `failed`, `waiting` for a person, or `open`: it did not end."""
+        if self.error:
+            return "waiting" if self.error.startswith("Waiting:") else "failed"
+        return "open" if self.seconds is None else "done"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; the values without their types."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from intarsia.errors import BadInput, IntarsiaError, MissingExtra, first_line
 from intarsia.prompting.tracing.events import Event
+from intarsia.prompting.tracing.finding import is_talk
 from intarsia.prompting.tracing.reading import Trace
 from intarsia.prompting.tracing.values import dumps, plain
 
@@ -68,7 +69,7 @@ def _operation(event: Event) -> str:
 
 def attributes(event: Event, content: bool = False) -> dict[str, Any]:
     """What a span says of an event, by the conventions' names; Intarsia's own under `intarsia.`."""
-    facts = event.facts
+    facts, given = event.facts, plain(event.raw_input)
     said: dict[str, Any] = {
         "intarsia.kind": event.kind, "intarsia.input.hash": event.hash, "intarsia.run": event.run,
         "intarsia.cost": event.cost, "intarsia.replayed": event.replayed or None,
@@ -81,7 +82,7 @@ def attributes(event: Event, content: bool = False) -> dict[str, Any]:
     if event.kind in (*_OPERATIONS, "model"):
         said["gen_ai.operation.name"] = _operation(event)
     if event.kind == "model":
-        sampling = plain(facts.get("sampling")) or {}
+        sampling = (given.get("sampling") if isinstance(given, dict) else None) or plain(facts.get("sampling")) or {}
         said |= {
             "gen_ai.provider.name": facts.get("provider", "intarsia"),
             "gen_ai.request.model": facts.get("model"),
@@ -97,13 +98,42 @@ def attributes(event: Event, content: bool = False) -> dict[str, Any]:
     if event.kind == "flow":
         said["gen_ai.workflow.name"] = event.name
     if content:
-        given, gave = {
-            "model": ("gen_ai.input.messages", "gen_ai.output.messages"),
-            "tool": ("gen_ai.tool.call.arguments", "gen_ai.tool.call.result"),
-        }.get(event.kind, ("intarsia.input", "intarsia.output"))
-        said[given] = None if event.raw_input is None else dumps(plain(event.raw_input))
-        said[gave] = None if event.raw_output is None else dumps(plain(event.raw_output))
+        said |= _content(event.kind, given, plain(event.raw_output))
     return {name: value for name, value in said.items() if value is not None}
+
+
+def _content(kind: str, given: Any, gave: Any) -> dict[str, Any]:
+    """What was said, messages in the conventions' form."""
+    prompt = given.get("prompt") if isinstance(given, dict) else given
+    if kind == "model" and (is_talk(prompt) or isinstance(prompt, str)):
+        said = {"gen_ai.input.messages": dumps(_talk(prompt if is_talk(prompt) else [_user(prompt)]))}
+        if isinstance(gave, dict) and "text" in gave:
+            answer = {"role": "assistant", "content": gave["text"], "calls": gave.get("calls") or []}
+            told = _talk([answer])[0] | {"finish_reason": gave.get("finish", "stop")}
+            said["gen_ai.output.messages"] = dumps([told])
+        elif gave is not None:
+            said["intarsia.output"] = dumps(gave)
+        return said
+    names = {"tool": ("gen_ai.tool.call.arguments", "gen_ai.tool.call.result")}
+    before, after = names.get(kind, ("intarsia.input", "intarsia.output"))
+    return {before: None if given is None else dumps(given), after: None if gave is None else dumps(gave)}
+
+
+def _user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def _talk(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    out = []
+    for message in messages:
+        content = message["content"]
+        parts: list[dict[str, Any]] = [{"type": "text", "content": content}] if content else []
+        if message["role"] == "tool":
+            parts = [{"type": "tool_call_response", "id": message.get("call", ""), "response": content}]
+        for call in message.get("calls") or []:
+            parts.append({"type": "tool_call", "id": call["id"], "name": call["name"], "arguments": call["arguments"]})
+        out.append({"role": message["role"], "parts": parts})
+    return out
 
 
 def export(trace: Trace, exporter: SpanExporter, content: bool = False) -> int:

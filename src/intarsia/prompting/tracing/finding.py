@@ -49,7 +49,10 @@ def trace_finding(trace: Trace) -> TraceFinding:
         seconds = max(e.begun + (e.seconds or 0.0) for e in events) - root.begun
     usage = _usage(events)
     when = datetime.fromtimestamp(trace.begun, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    state = {"done": "", "failed": f"; failed: {root.error} ({root.place})", "open": "; it did not end"}[root.state]
+    state = {
+        "done": "", "failed": f"; failed: {root.error} ({root.place})", "open": "; it did not end",
+        "waiting": f"; {root.error.partition(': ')[2]}",
+    }[root.state]  # fmt: skip
     taken = sum(e.replayed for e in events)
     return TraceFinding(
         title=trace.name,
@@ -104,6 +107,21 @@ def readable(data: Any) -> str:
     value = plain(data)
     if isinstance(value, str):
         return value
-    if isinstance(value, list) and value and all(isinstance(m, dict) and {"role", "content"} <= set(m) for m in value):
-        return "\n\n".join(f"{m['role']}:\n{m['content']}" for m in value)
+    if is_talk(value):
+        return "\n\n".join(f"{m['role']}:\n{m['content']}{_calls(m)}" for m in value)
+    if isinstance(value, dict) and (is_talk(value.get("prompt")) or isinstance(value.get("prompt"), str)):
+        rest = {name: item for name, item in value.items() if name != "prompt"}
+        return readable(value["prompt"]) + (f"\n\n{json.dumps(rest, ensure_ascii=False, indent=1)}" if rest else "")
     return json.dumps(value, ensure_ascii=False, indent=1)
+
+
+def is_talk(value: Any) -> bool:
+    """Whether a value without types is a conversation."""
+    return isinstance(value, list) and bool(value) and all(
+        isinstance(m, dict) and {"role", "content"} <= set(m) for m in value
+    )  # fmt: skip
+
+
+def _calls(message: dict[str, Any]) -> str:
+    calls = message.get("calls") or []
+    return "".join(f"\n→ {c['name']}({json.dumps(c['arguments'], ensure_ascii=False)})" for c in calls)

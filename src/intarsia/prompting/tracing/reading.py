@@ -7,13 +7,14 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from intarsia.errors import BadInput
 from intarsia.prompting.tracing.database import connect, default_path
 from intarsia.prompting.tracing.events import Event, Node
+from intarsia.prompting.tracing.values import pack, plain, unpack
 
 if TYPE_CHECKING:
     from intarsia.prompting.tracing.finding import TraceFinding
@@ -25,12 +26,13 @@ _FIELDS = (
 
 @dataclass(frozen=True)
 class Trace:
-    """One trace in a file. id: 32 hex digits; begun: seconds since 1970."""
+    """One trace in a file. id: 32 hex digits; begun: seconds since 1970; facts: what it was opened with."""
 
     path: Path
     id: str
     name: str
     begun: float
+    facts: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @staticmethod
     def open(path: Path | str | None = None, id: str | None = None) -> Trace:
@@ -100,7 +102,8 @@ class Trace:
     def to_json(self) -> dict[str, Any]:
         """All of it as plain data."""
         return {
-            "id": self.id, "name": self.name, "begun": self.begun, "events": [e.to_json() for e in self.events()],
+            "id": self.id, "name": self.name, "begun": self.begun, "facts": plain(pack(self.facts)),
+            "events": [e.to_json() for e in self.events()],
         }  # fmt: skip
 
 
@@ -132,8 +135,9 @@ def _live(done: dict[tuple[str, int], Event], again: dict[str, set[int]]) -> lis
     return [out[0], *sorted(out[1:], key=lambda e: e.begun)] if out else []
 
 
-def _traces(connection: sqlite3.Connection, more: str, values: tuple[Any, ...] = ()) -> list[tuple[str, str, float]]:
-    return connection.execute(f"SELECT id, name, begun FROM traces {more}", values).fetchall()
+def _traces(connection: sqlite3.Connection, more: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    rows = connection.execute(f"SELECT id, name, begun, facts FROM traces {more}", values).fetchall()
+    return [(*row, unpack(json.loads(facts))) for *row, facts in rows]
 
 
 def traces(path: Path | str | None = None) -> Iterator[Trace]:
@@ -141,5 +145,5 @@ def traces(path: Path | str | None = None) -> Iterator[Trace]:
     file = Path(path).expanduser() if path is not None else default_path()
     with closing(connect(file)) as connection:
         found = _traces(connection, "ORDER BY begun DESC, id")
-    for id, name, begun in found:
-        yield Trace(file, id, name, begun)
+    for row in found:
+        yield Trace(file, *row)

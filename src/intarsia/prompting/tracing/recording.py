@@ -44,7 +44,9 @@ class Recording:
 
     root: Step
 
-    def __init__(self, name: str, path: Path, redact: Redactor | None = None, resume: str | None = None):
+    def __init__(
+        self, name: str, path: Path, redact: Redactor | None = None, resume: str | None = None, facts: Any = None
+    ):
         self.name, self.path, self.redact = name, path, redact
         self._guard = threading.Lock()
         self._file: sqlite3.Connection | None = None
@@ -53,7 +55,8 @@ class Recording:
         self.run = 1
         self.resumed = resume is not None
         if resume is None:
-            self._write("INSERT INTO traces VALUES (?, ?, ?, ?)", (self.id, name, time.time(), "{}"))
+            kept, _ = self.keep(pack(facts or {}, "facts"))
+            self._write("INSERT INTO traces VALUES (?, ?, ?, ?)", (self.id, name, time.time(), kept))
         else:
             last = self._read("SELECT max(run) FROM events WHERE trace = ?", (self.id,))
             self.run = (last[0] or 0) + 1
@@ -109,10 +112,13 @@ class Step:
     - replayed: the output is there already, from an earlier run: nothing is to be done again.
     - id: of the event, '' where nothing is recorded."""
 
-    def __init__(self, recording: Recording, parent: Step | None, kind: str, name: str, given: Any, code: str):
+    def __init__(
+        self, recording: Recording, parent: Step | None, kind: str, name: str, given: Any, code: str, whole: bool = True
+    ):
         if kind not in KINDS:
             raise BadInput(f"'{kind}' is no kind of event; there are: {', '.join(KINDS)}")
         self.recording, self.parent, self.kind, self.name, self.code = recording, parent, kind, name, code
+        self._whole = whole  # what an earlier run made of it can be taken in its place
         self.output: Any = None
         self.usage: dict[str, float] = {}
         self.cost: float | None = None
@@ -124,14 +130,17 @@ class Step:
         data = pack(given() if callable(given) and not isinstance(given, type) else given, "input")
         self.hash = hash_of(data)
         self._input = data
-        self.id = "0" * 15 + "1" if parent is None else parent._child(kind, name, self.hash)
+        self.id, self._place = ("0" * 15 + "1", 1) if parent is None else parent._child(kind, name, self.hash)
         self._begun = time.perf_counter()
 
-    def _child(self, kind: str, name: str, hashed: str) -> str:
+    def _child(self, kind: str, name: str, hashed: str) -> tuple[str, int]:
+        """A new step's id, and how many of its kind and name there are with it."""
         with self._guard:
             number = self._counts[kind, name, hashed]
             self._counts[kind, name, hashed] += 1
-        return hash_of([self.id, kind, name, hashed, number])[:16]
+            self._counts[kind, name, ""] += 1
+            place = self._counts[kind, name, ""]
+        return hash_of([self.id, kind, name, hashed, number])[:16], place
 
     def used(self, usage: Any) -> None:
         """Note what was used: an object with `prompt`, `completion`, `cached`, `forced`, `calls` and `cost`."""
@@ -151,7 +160,7 @@ class Step:
 
     def begin(self) -> None:
         """Take what an earlier run left of it, or write that it begins."""
-        if self.recording.resumed and self.parent is not None and self._take():
+        if self.recording.resumed and self.parent is not None and self._whole and self._take():
             self._row("again")
             return
         text, changed = self.recording.keep(self._input)
@@ -174,12 +183,13 @@ class Step:
         return False
 
     def _changed(self) -> bool:
-        """Whether an earlier run did, under the same parent, steps of this name, and none with this input."""
-        r, parent = self.recording, self.parent.id if self.parent else ""
+        """Whether an earlier run did, under the same parent, as many steps of this name, and none with this input: it
+        stands in another's place, and is not just one that had not come yet."""
+        r, parent = self.recording, self.parent
         where = "FROM events WHERE trace = ? AND parent = ? AND kind = ? AND name = ? AND phase = 'end' AND run < ?"
-        done = r._read(f"SELECT count(*) {where}", (r.id, parent, self.kind, self.name, r.run))[0]
-        alike = (r.id, parent, self.kind, self.name, r.run, self.hash)
-        return bool(done) and not r._read(f"SELECT count(*) {where} AND hash = ?", alike)[0]
+        of = (r.id, parent.id if parent else "", self.kind, self.name, r.run)
+        done = r._read(f"SELECT count(DISTINCT id) {where}", of)[0]
+        return done >= self._place and not r._read(f"SELECT count(*) {where} AND hash = ?", (*of, self.hash))[0]
 
     def _tell(self, why: str) -> None:
         self.facts["redone"] = why
@@ -226,7 +236,7 @@ class _Nothing:
     """A step where no trace is open: takes everything, keeps nothing."""
 
     __slots__ = ()
-    id, replayed, output, cost, usage = "", False, None, None, {}
+    id, replayed, output, cost, usage, parent = "", False, None, None, {}, None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -251,12 +261,13 @@ _NOTHING = _Nothing()
 @contextmanager
 def trace(
     name: str, path: Path | str | None = None, redact: Redactor | None = None, *, input: Any = None,
-    resume: str | None = None,
+    resume: str | None = None, facts: Any = None,
 ) -> Iterator[Recording | None]:  # fmt: skip
     """Record every `step` inside the block, in this task and those it starts. Inside another trace it is a step of it.
 
     - path: the file; default: `INTARSIA_TRACE`, else in Intarsia's cache. redact: as `redact_secrets`; None: nothing.
     - input: what the whole was given. resume: id of a trace to go on with: what it holds is not done again.
+    - facts: what else is to be known of it from its beginning on: where it can be gone on with, say.
 
     Gives the `Recording`; None where `INTARSIA_TRACE=off`. Raises `BadInput` for a trace that is not there."""
     if switched_off():
@@ -266,7 +277,7 @@ def trace(
         return
     outer = _current.get()
     if outer is not None and path is None and resume is None:
-        with Step(outer.recording, outer, "flow", name, input, "") as inner:
+        with Step(outer.recording, outer, "flow", name, input, "", whole=False) as inner:
             yield inner.recording
         return
     file = Path(path).expanduser() if path is not None else default_path()
@@ -274,7 +285,7 @@ def trace(
         from intarsia.prompting.tracing.reading import Trace
 
         resume = Trace.open(file, resume).id
-    recording = Recording(name, file, redact, resume)
+    recording = Recording(name, file, redact, resume, facts)
     try:
         recording.root = Step(recording, None, "flow", name, input, "")
         with recording.root:

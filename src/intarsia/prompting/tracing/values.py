@@ -25,7 +25,9 @@ from intarsia.errors import BadInput
 
 TAG = "$type"
 _PLAIN = (str, bool, int, type(None))
+_BARE: dict[type, Callable[[Any], Any]] = {str: str.__str__, int: int.__int__, float: float.__float__}
 _seen: dict[str, type] = {}  # classes that were packed in this process: those inside functions cannot be looked up
+_standing: dict[str, Any] = {}
 _texts: dict[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]] = {
     "datetime": (datetime.datetime, datetime.datetime.isoformat, datetime.datetime.fromisoformat),
     "date": (datetime.date, datetime.date.isoformat, datetime.date.fromisoformat),
@@ -107,9 +109,9 @@ def pack(value: Any, path: str = "value") -> Any:
     if kind.__module__.partition(".")[0] == "numpy":
         return _pack_numpy(value, path)
     if isinstance(value, str | int | float):  # a subclass, which says what a text is (not to be trusted, say)
-        plain = next(base for base in (str, int, float) if isinstance(value, base))
+        bare = next(to(value) for base, to in _BARE.items() if isinstance(value, base))
         state = {k: pack(v, f"{path}.{k}") for k, v in getattr(value, "__dict__", {}).items()}
-        return {TAG: "scalar", "class": _class(kind), "value": plain(value), **({"state": state} if state else {})}
+        return {TAG: "scalar", "class": _class(kind), "value": bare, **({"state": state} if state else {})}
     if isinstance(value, Mapping):
         return _pack_dict(dict(value), path)
     raise NotSerialisable(path, value)
@@ -256,13 +258,19 @@ def _class(cls: type) -> str:
     return _name(cls)
 
 
+def stands_for(name: str, module: Any) -> None:
+    """Classes that a trace says are of the module `name` are looked up in `module`: what was begun as a script
+    (`__main__`) can be gone on with from elsewhere."""
+    _standing[name] = module
+
+
 def _resolve(name: str) -> type:
     if name in _seen:
         return _seen[name]
     module, _, path = name.partition(":")
     if module not in sys.modules and module.partition(".")[0] == "intarsia":
         importlib.import_module(module)
-    found: Any = sys.modules.get(module)
+    found: Any = _standing.get(module) or sys.modules.get(module)
     if found is None:
         raise BadInput(f"the trace holds a {name.replace(':', '.')}: import {module} before it is replayed")
     for part in path.split("."):
