@@ -86,6 +86,11 @@ class Budget:
                         setattr(left, field.name, free if before is None else min(before, free))
         return left
 
+    @property
+    def wants_price(self) -> bool:
+        """Whether it, or what it is a part of, limits the cost."""
+        return any(budget.limits.cost is not None for budget in self.chain())
+
     def part(self, **limits: Any) -> Budget:
         """A budget within this one: of an agent within a session's."""
         return Budget(within=self, **limits)

@@ -23,7 +23,7 @@ from intarsia.prompting.base.replies import Delta, Reply, Sampling, Usage
 from intarsia.prompting.base.traced import asked
 from intarsia.prompting.base.whole import as_delta, assembled, collected
 from intarsia.prompting.base.wrapping import Wrapper
-from intarsia.prompting.tracing import pack, unpack
+from intarsia.prompting.tracing import pack, plain, unpack
 from intarsia.prompting.tracing.values import canonical, dumps
 
 if TYPE_CHECKING:
@@ -129,7 +129,8 @@ class Cached(Wrapper):
 
     def _key(self, kind: str, given: Mapping[str, Any]) -> str:
         told = {"kind": kind, "fingerprint": self.inner.fingerprint, **given}
-        return hashlib.sha256(canonical(pack(told)).encode()).hexdigest()
+        # Without types: words from outside are the same words to a model.
+        return hashlib.sha256(canonical(plain(pack(told))).encode()).hexdigest()
 
     async def _found(self, key: str) -> Reply | None:
         value = (await self._get([key])).get(key)

@@ -39,7 +39,7 @@ class Metered(Wrapper):
         self.price = price
         prices = (layer.price for layer in layers(inner) if isinstance(layer, Metered) and layer.price)
         self._known = price or next(prices, None)
-        if self._known is None and any(part.limits.cost is not None for part in self.budget.chain()):
+        if self._known is None and self.budget.wants_price:
             raise BadInput("a budget of cost needs to know what tokens cost: give price=Price(...)")
 
     async def generate(

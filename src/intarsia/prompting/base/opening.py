@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from intarsia.errors import BadInput, did_you_mean
 from intarsia.models.remote.address import server_and_model
@@ -11,12 +12,15 @@ from intarsia.models.remote.key import KEY_VARIABLE
 from intarsia.prompting.base.backend import Backend
 from intarsia.prompting.base.budget import Budget, Price
 
+if TYPE_CHECKING:
+    from intarsia.models import Model
+
 PREFIXES = ("fake:", "openai:", "wheel:")
 _PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_+-]+:")  # two characters or more: not a drive
 
 
 def open_backend(
-    name: str | Path, *, adapter: str | Path | None = None, cache: str | Path | None = None,
+    name: str | Path | Model, *, adapter: str | Path | None = None, cache: str | Path | None = None,
     budget: Budget | None = None, price: Price | None = None, trace: bool = True, key_variable: str = KEY_VARIABLE,
     threads: int | None = None,
 ) -> Backend:  # fmt: skip
@@ -24,7 +28,7 @@ def open_backend(
 
     - name: a known model, a hub id, a folder, a `.gguf` file or `wheel:NAME`, as `intarsia.load`; the folder of a model
       exported for another engine; `openai:http://host/v1#model` for a model behind an OpenAI-compatible server (also
-      without `openai:`); `fake:` for no model at all (`FakeBackend`).
+      without `openai:`); `fake:` for no model at all (`FakeBackend`). Or a `Model` that is in memory.
     - adapter: of a local model: a folder, or the name it is known by. A server's adapters are models: name one after #.
     - cache: a file, made where there is none, that keeps answers: see `Cached`.
     - budget, price: what may be used, and what it costs: see `Metered`.
@@ -35,7 +39,9 @@ def open_backend(
     answers; and what the cache answers costs nothing. Retries are the innermost, and count as one call.
 
     Raises `BadInput` for what is no name, `MissingExtra` where what runs it is not installed, else as `load`."""
-    backend = _opened(str(name), adapter, key_variable, threads)
+    if budget is not None and price is None and budget.wants_price:
+        raise BadInput("a budget of cost needs to know what tokens cost: give price=Price(...)")  # before any loading
+    backend = _opened(str(name) if isinstance(name, Path) else name, adapter, key_variable, threads)
     if budget is not None or price is not None:
         from intarsia.prompting.base.metered import Metered
 
@@ -51,7 +57,9 @@ def open_backend(
     return backend
 
 
-def _opened(name: str, adapter: str | Path | None, key_variable: str, threads: int | None) -> Backend:
+def _opened(name: str | Model, adapter: str | Path | None, key_variable: str, threads: int | None) -> Backend:
+    if not isinstance(name, str):
+        return _local(name, adapter, threads)
     if name.startswith("fake:"):
         from intarsia.prompting.base.fake import FakeBackend
 
@@ -69,6 +77,10 @@ def _opened(name: str, adapter: str | Path | None, key_variable: str, threads: i
             f"no kind of model '{found[0]}'{did_you_mean(found[0], PREFIXES)}: give {', '.join(PREFIXES)} or the plain "
             "name of a model here"
         )
+    return _local(name, adapter, threads)
+
+
+def _local(name: str | Model, adapter: str | Path | None, threads: int | None) -> Backend:
     from intarsia.prompting.base.local import open_local
 
     return open_local(name, adapter=adapter, threads=threads)

@@ -69,6 +69,7 @@ class Traced(Wrapper):
             raise
         finally:
             event.output = reply = assembled(came)
+            event.facts["cached"] = reply.cached
             event.used(reply.usage)
             if failed is not None:
                 event.facts["came"] = reply.text

@@ -8,7 +8,8 @@ from intarsia.prompting.base.replies import Delta, Finish, Reply, Usage
 
 
 def assembled(deltas: Iterable[Delta]) -> Reply:
-    """The answer that pieces add up to; one that ends without saying how was `cancelled`."""
+    """The answer that pieces add up to; one that ends without saying how was `cancelled`, one that took no call of a
+    model came from the cache."""
     texts, tokens, logprobs, calls = [], [], [], []
     finish: Finish = "cancelled"
     usage = None
@@ -19,7 +20,8 @@ def assembled(deltas: Iterable[Delta]) -> Reply:
         calls += delta.calls
         finish = delta.finish or finish
         usage = delta.usage or usage
-    return Reply("".join(texts), finish, tuple(tokens), tuple(logprobs), tuple(calls), usage or Usage())
+    usage = usage or Usage()
+    return Reply("".join(texts), finish, tuple(tokens), tuple(logprobs), tuple(calls), usage, cached=not usage.calls)
 
 
 async def collected(deltas: AsyncIterator[Delta]) -> Reply:
