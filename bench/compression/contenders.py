@@ -112,6 +112,10 @@ def contenders() -> list[Contender]:
         Contender("ours: GGUF Q8_0, gptq", "ik-llama-cpp-python", "gguf", _own_gguf(eight)),
         *(Contender(f"ours: ONNX GenAI {name}, awq+gptq", "onnxruntime-genai", "onnx-genai", _own_onnx(some), bits=4)
           for name, some in four.items()),
+        Contender("ours: OpenVINO 4 bits symmetric, awq+gptq", "openvino", "openvino",
+                  _own_openvino(four["4 bits symmetric"]), bits=4),
+        Contender("ours: OpenVINO 8 bits, gptq", "openvino", "openvino", _own_openvino(eight)),
+        Contender("ours: CTranslate2 8 bits", "ctranslate2", "ctranslate2", _own_ctranslate2),
         Contender("ours: torch 8 bits", "torch", "torch", lambda s, out: s.rounded({"bits": 8}).save(out / "model")),
     ]  # fmt: skip
     return [*(replace(c, ours=True) for c in own), *peers()]
@@ -161,6 +165,23 @@ def peers() -> list[Contender]:
 def _own_gguf(settings: Mapping[str, Any]) -> Callable[[Source, Path], Any]:
     types = {} if settings["embed"] == "int4" else {"model.embed_tokens": "Q8_0"}
     return lambda source, out: export_gguf(source.rounded(settings), out / "model.gguf", types, check_again=False)
+
+
+def _own_openvino(settings: Mapping[str, Any]) -> Callable[[Source, Path], Any]:
+    def make(source: Source, out: Path) -> None:
+        _needs("openvino", "openvino_genai")
+        from intarsia.compression.exporting.openvino import export_openvino
+
+        export_openvino(source.rounded(settings), out / "model", {"model.embed_tokens": "Q8_0"})
+
+    return make
+
+
+def _own_ctranslate2(source: Source, out: Path) -> None:
+    _needs("ctranslate2")
+    from intarsia.compression.exporting.ctranslate2 import export_ctranslate2
+
+    export_ctranslate2(source.rounded({"bits": 8}), out / "model")
 
 
 def _own_onnx(settings: Mapping[str, Any]) -> Callable[[Source, Path], Any]:

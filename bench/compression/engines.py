@@ -75,66 +75,40 @@ class OnnxGenAI:
             yield int(generator.get_next_tokens()[0])
 
 
-class OpenVino:
+class _Exported:
+    """A `Runtime` that gives tokens one by one."""
+
+    runtime: Callable[[Path, int], Any]
+
+    def __init__(self, folder: Path, threads: int):
+        self._runtime = type(self).runtime(folder, threads)
+        self.bytes = self._runtime.bytes
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        return self._runtime.logits(ids)
+
+    def tokens(self, ids: Sequence[int], count: int) -> Iterator[int]:
+        return self._runtime.tokens(ids, count)
+
+
+class OpenVino(_Exported):
     """OpenVINO: a stateful graph as its GenAI package writes it."""
 
-    def __init__(self, folder: Path, threads: int):
-        import openvino
+    @staticmethod
+    def runtime(folder: Path, threads: int) -> Any:
+        from intarsia.models.runtime.openvino import OpenVino
 
-        settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
-        path = folder / "openvino_model.xml"
-        model = openvino.Core().read_model(path)
-        names = {name for port in model.inputs for name in port.get_names()}
-        self._request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
-        self._names = names
-        self.bytes = sum(file.stat().st_size for file in (path, path.with_suffix(".bin")))
-
-    def _read(self, ids: Sequence[int], past: int) -> np.ndarray:
-        given = {
-            "input_ids": np.asarray([ids], dtype=np.int64),
-            "attention_mask": np.ones((1, past + len(ids)), dtype=np.int64),
-            "position_ids": np.arange(past, past + len(ids), dtype=np.int64)[None],
-            "beam_idx": np.zeros(1, dtype=np.int32),
-        }
-        return self._request.infer({k: v for k, v in given.items() if k in self._names})[0][0]
-
-    def logits(self, ids: Sequence[int]) -> np.ndarray:
-        self._request.reset_state()
-        return np.asarray(self._read(ids, 0), dtype=np.float32)
-
-    def tokens(self, ids: Sequence[int], count: int) -> Iterator[int]:
-        self._request.reset_state()
-        row = self._read(ids, 0)
-        for place in range(len(ids), len(ids) + count):
-            token = int(row[-1].argmax())
-            yield token
-            row = self._read([token], place)
+        return OpenVino(folder / "model" if (folder / "model").is_dir() else folder, threads)
 
 
-class CTranslate2:
-    """CTranslate2, which knows words instead of numbers."""
+class CTranslate2(_Exported):
+    """CTranslate2."""
 
-    def __init__(self, folder: Path, threads: int):
-        import json
+    @staticmethod
+    def runtime(folder: Path, threads: int) -> Any:
+        from intarsia.models.runtime.ctranslate2 import CTranslate2
 
-        import ctranslate2
-
-        self._folder, self._ct2 = folder / "model", ctranslate2
-        self._generator = ctranslate2.Generator(
-            str(self._folder), device="cpu", compute_type="default", inter_threads=1, intra_threads=threads
-        )
-        self._words = json.loads((self._folder / "vocabulary.json").read_text(encoding="utf-8"))
-        self.bytes = (self._folder / "model.bin").stat().st_size
-
-    def logits(self, ids: Sequence[int]) -> np.ndarray:
-        found = self._generator.forward_batch([list(ids)], return_log_probs=False)
-        return np.array(found, dtype=np.float32)[0]
-
-    def tokens(self, ids: Sequence[int], count: int) -> Iterator[int]:
-        words = [self._words[i] for i in ids]
-        steps = self._generator.generate_tokens(words, max_length=count, min_length=count, sampling_topk=1)
-        for step in steps:
-            yield step.token_id
+        return CTranslate2(folder / "model", threads)
 
 
 class Torch:

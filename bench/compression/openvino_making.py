@@ -1,38 +1,26 @@
 """OpenVINO's own way from a GGUF file to a compressed graph: `python openvino_making.py GGUF OUT MODE OPTIONS WINDOWS`.
 
 Its GenAI package reads the file into a graph with a cache, nncf compresses the weights. A program of its own: nncf
-patches torch when it is imported. MODE: of nncf, or `none`; OPTIONS: nncf's, as JSON; WINDOWS: a JSON file of token
+patches torch when it is imported. MODE: of nncf; OPTIONS: nncf's, as JSON; WINDOWS: a JSON file of token
 ids for those options that look at data."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
+
+from intarsia.compression.exporting.openvino_build import graph
 
 SAMPLES = 8  # windows of calibration text: 4,096 tokens, what ours read
 
 
 def main(source: str, out: str, mode: str, options: str, windows: str) -> None:
-    import openvino
+    with graph(Path(source), Path(out)) as found:
+        import openvino
 
-    with tempfile.TemporaryDirectory(dir=Path(out).parent) as scratch:
-        # The graph is written beside the file it was read from.
-        link = Path(scratch) / "model.gguf"
-        os.link(source, link)
-        import openvino_genai
-
-        openvino_genai.LLMPipeline(str(link), "CPU", enable_save_ov_model=True)
-        graph = Path(scratch) / "openvino_model.xml"
-        if mode == "none":
-            for file in (graph, graph.with_suffix(".bin")):
-                shutil.copy(file, out)
-            return
-        model = openvino.Core().read_model(graph)
+        model = openvino.Core().read_model(found)
         import nncf
 
         settings: dict[str, Any] = json.loads(options)

@@ -144,15 +144,21 @@ class QuantizeConfig(Config):
     )
 
 
+EIGHT = ("onnx", "ctranslate2")  # engines whose files hold 8 bits
+
+
 class ExportConfig(Config):
     """Settings of `compression.export`."""
 
-    engine: Literal["onnx-genai", "gguf", "onnx"] = Field(
+    engine: Literal["onnx-genai", "gguf", "openvino", "ctranslate2", "onnx"] = Field(
         "onnx-genai",
-        description="the engine to export for: ONNX Runtime GenAI, or one GGUF file for llama.cpp's family; onnx: "
-        "encoders (BERT and its kind) for ONNX Runtime",
+        description="the engine to export for: ONNX Runtime GenAI, one GGUF file for llama.cpp's family, OpenVINO, "
+        "CTranslate2; onnx: encoders (BERT and its kind) for ONNX Runtime",
     )
-    bits: Literal[4, 8] = Field(4, description="bits of a weight in the exported body; 8 with onnx, its default there")
+    bits: Literal[4, 8] = Field(
+        4, description="bits of a weight in the exported body; 8 with onnx and ctranslate2, their default; openvino: "
+        "either"
+    )  # fmt: skip
     group_size: Literal[16, 32, 64, 128] = Field(32, description="weights of a row that share a scale")
     embed: Literal["int8", "int4"] = Field(
         "int8", description="bits of the embedding and the head: int4 saves a little more and costs much more quality"
@@ -181,7 +187,8 @@ class ExportConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _own_bits(cls, given: Any) -> Any:
-        return {"bits": 8, **given} if isinstance(given, dict) and given.get("engine") == "onnx" else given
+        eight = isinstance(given, dict) and given.get("engine") in EIGHT
+        return {"bits": 8, **given} if eight else given
 
 
 @technique(
@@ -224,13 +231,13 @@ def quantize(model: Model, config: QuantizeConfig, *, calibration: list[Text] | 
     extra="export",
 )
 def export(model: Model, config: ExportConfig, *, calibration: list[Text] | None = None) -> Model:
-    """The same model for a quick engine on CPUs, ready in `exports["onnx-genai"]`, `exports["gguf"]` or
-    `exports["onnx"]`.
+    """The same model for a quick engine on CPUs, ready in `exports[engine]`.
 
     The network of the result is the quantized one whose numbers the exported file holds, bit for bit (but for the
     embedding and head with `embed: int4`): a model that `compression.quantize` brought to 4 bits with this group size
     is exported as it is, any other is quantized first. For ONNX Runtime GenAI every linear layer is stored in 4 bits,
-    skipped ones too; in a GGUF file each has the type that holds its own bits.
+    skipped ones too; in a GGUF file each has the type that holds its own bits; OpenVINO holds 4 and 8 bits, symmetric,
+    in blocks of 32; CTranslate2 8 bits with a scale a row.
     `intarsia.models.runtime.open_runtime(path)` runs the folder. The folder is temporary until the model is saved.
 
     Encoders (`engine: onnx`): the network of the result is the one given, in float; the file holds it in 8 bits, a
@@ -240,8 +247,8 @@ def export(model: Model, config: ExportConfig, *, calibration: list[Text] | None
     - calibration: text whose activations `smooth` looks at. Default: Python's documentation.
 
     Raises `BadInput` for a network or a setting that the engine does not know, `MissingExtra`."""
-    wanted = 8 if config.engine == "onnx" else 4
-    if config.bits != wanted:
+    wanted = 8 if config.engine in EIGHT else 4
+    if config.bits != wanted and config.engine != "openvino":
         raise BadInput(f"compression.export: engine {config.engine} has {wanted} bits, not {config.bits}")
     if config.engine == "onnx":
         from intarsia.compression.exporting.onnx_encoder import export as encode
@@ -251,6 +258,10 @@ def export(model: Model, config: ExportConfig, *, calibration: list[Text] | None
         raise BadInput(f"compression.export: mode float is of engine onnx; engine {config.engine} has 4 bits")
     if config.engine == "gguf":
         from intarsia.compression.exporting.gguf import export as run
+    elif config.engine == "openvino":
+        from intarsia.compression.exporting.openvino import export as run
+    elif config.engine == "ctranslate2":
+        from intarsia.compression.exporting.ctranslate2 import export as run
     else:
         from intarsia.compression.exporting.onnx_genai import export as run
     return run(model, config)

@@ -18,12 +18,12 @@ from torch import nn
 from intarsia.compression import ExportConfig, QuantizeConfig, dequantize
 from intarsia.compression.exporting import build, initializers
 from intarsia.compression.exporting.exported import exported, without_factors
+from intarsia.compression.exporting.plain import save_plain
 from intarsia.compression.factorization.modules import has_factors
 from intarsia.compression.quantization.modules import Quantized, QuantLinear, holder
 from intarsia.compression.quantization.rounding import quantize
 from intarsia.errors import BadInput, IntarsiaError, MissingExtra
 from intarsia.models import Model
-from intarsia.models.folders import quiet
 from intarsia.progress import tell
 
 ENGINE = "onnx-genai"
@@ -141,7 +141,7 @@ def export_onnx_genai(
     with tempfile.TemporaryDirectory(prefix="intarsia-build-", dir=folder.parent) as scratch:
         source, out = Path(scratch) / "network", Path(scratch) / "out"
         tell(f"exporting to {ENGINE}", 0, 3)
-        _save_plain(model, source)
+        save_plain(model, source)
         tell(f"exporting to {ENGINE}", 1, 3)
         _build(source, out, options)
         tell(f"exporting to {ENGINE}", 2, 3)
@@ -163,23 +163,6 @@ def _symmetric(model: Model) -> bool:
     """Whether no layer's codes need a zero point: the file then holds none."""
     body = [module for module in model.network.modules() if isinstance(module, QuantLinear)]
     return bool(body) and all(module.grid.symmetric for module in body)
-
-
-def _save_plain(model: Model, folder: Path) -> None:
-    """The rounded weights as a Hugging Face folder whose config says what the builder reads."""
-    plain = dequantize(model).network.float()
-    plain.hf_quantizer = None
-    with quiet():
-        plain.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)  # type: ignore[union-attr]
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config.pop("quantization_config", None)
-    rope = config.get("rope_parameters")
-    if isinstance(rope, dict) and "rope_theta" in rope:
-        # transformers 5 keeps theta among the rope parameters; the builder looks for it at the top as well.
-        config["rope_theta"] = rope["rope_theta"]
-    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def _build(source: Path, out: Path, options: dict[str, str]) -> None:

@@ -33,16 +33,20 @@ def text_config(model: Model, who: str) -> Any:
     return config
 
 
-def skeleton(network: Any, changes: Mapping[str, Any], move: Move, who: str) -> Any:
+def skeleton(
+    network: Any, changes: Mapping[str, Any], move: Move, who: str, lay: Callable[[Any], None] | None = None
+) -> Any:
     """The new network without numbers (on the meta device), proved to have a place for every tensor that is left.
 
-    - changes: fields of the text config."""
+    - changes: fields of the text config. lay: puts modules in it that no config tells of."""
     kind = type(network)
     asked = ", ".join(f"{key} {value}" for key, value in changes.items() if not isinstance(value, list))
     try:
-        config = _changed(network.config, changes)
+        config = changed(network.config, changes)
         with torch.device("meta"):
             new = kind(config)
+            if lay is not None:
+                lay(new)
     except Exception as error:  # every class refuses in a way of its own
         why = first_line(error.__cause__ or error, 160)
         raise BadInput(f"{who}: {kind.__name__} cannot be built with {asked}: {why}") from error
@@ -115,7 +119,7 @@ def main_output(output: Any) -> Tensor:
     return first if first is not None else next(v for v in output.values() if isinstance(v, Tensor))
 
 
-def _changed(config: Any, changes: Mapping[str, Any]) -> Any:
+def changed(config: Any, changes: Mapping[str, Any]) -> Any:
     """A new config that differs in fields of its text config."""
     given = config.to_dict()
     given.pop("quantization_config", None)

@@ -87,7 +87,7 @@ def folds(model: Model, layers: Sequence[Linear]) -> list[Fold]:
     """The folds among layers, each tried. Layers whose inputs have none are in no fold."""
     ids = torch.arange(TOKENS)[None] * 7 % model.config.get_text_config().vocab_size
     kwargs = {**batch_of(model, ids).kwargs, **uncached(model)}
-    found = [*_of_norms(model, layers, kwargs), *_of_rows(model, layers)]
+    found = [*norm_folds(model, layers, kwargs), *_of_rows(model, layers)]
     wanted = _output(model, kwargs)
     generator = torch.Generator().manual_seed(0)
     kept = []
@@ -105,7 +105,8 @@ def _output(model: Model, kwargs: dict[str, Any]) -> Tensor:
     return out.logits if "logits" in out else out.last_hidden_state
 
 
-def _of_norms(model: Model, layers: Sequence[Linear], kwargs: dict[str, Any]) -> list[Fold]:
+def norm_folds(model: Model, layers: Sequence[Linear], kwargs: dict[str, Any]) -> list[Fold]:
+    """Norms of one width with the layers that read them, as one run on `kwargs` shows; none is tried."""
     named = {layer.name: layer for layer in layers}
     norms = {
         name: module for name, module in model.network.named_modules()
@@ -119,7 +120,7 @@ def _of_norms(model: Model, layers: Sequence[Linear], kwargs: dict[str, Any]) ->
             made.append((gave, norms[name]))  # held, so that no other tensor takes its place
             return
         for number, (tensor, _) in enumerate(made):
-            if tensor is given:
+            if tensor is given or _same(tensor, given):
                 read.setdefault(str(number), []).append(named[name])
 
     with watching(model, {**norms, **{layer.name: layer.module for layer in layers}}, seen):
@@ -131,6 +132,11 @@ def _of_norms(model: Model, layers: Sequence[Linear], kwargs: dict[str, Any]) ->
             index = torch.arange(tensor.shape[-1])
             out.append(Fold(tuple(consumers), norm, None, index, _offset(norm, tensor.shape[-1])))
     return out
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether one is a view of all of the other: heads read a slice of all positions."""
+    return one.data_ptr() == other.data_ptr() and one.shape == other.shape and one.stride() == other.stride()
 
 
 def _offset(norm: nn.Module, width: int) -> bool:

@@ -23,7 +23,8 @@ class IntarsiaQuantizationConfig(QuantizationConfigMixin):
     - ties: name of a module -> name of the module whose table it uses
     - kernel: how few tokens are multiplied (`intarsia.compression.quantization.modules.QuantLinear`)
     - factors: name of a factored layer -> its rank (`intarsia.compression.factorization.modules.FactoredLinear`); where
-      `modules` knows a layer called `NAME.base`, the factors stand beside it"""
+      `modules` knows a layer called `NAME.base`, the factors stand beside it
+    - shapes: name of a linear layer -> shape of its weight, where the config says another (blocks that differ)"""
 
     def __init__(
         self,
@@ -31,6 +32,7 @@ class IntarsiaQuantizationConfig(QuantizationConfigMixin):
         ties: dict[str, str] | None = None,
         kernel: str = "auto",
         factors: dict[str, int] | None = None,
+        shapes: dict[str, list[int]] | None = None,
         **unknown: Any,
     ):
         self.quant_method = METHOD  # type: ignore[assignment]
@@ -38,6 +40,7 @@ class IntarsiaQuantizationConfig(QuantizationConfigMixin):
         self.ties = ties or {}
         self.kernel = kernel
         self.factors = factors or {}
+        self.shapes = shapes or {}
 
 
 @register_quantizer(METHOD)
@@ -83,3 +86,9 @@ def factors_of(network: Any) -> dict[str, int]:
     """The ranks of the factored layers that a network has, by name."""
     plan = getattr(network.config, "quantization_config", None)
     return dict(plan.factors) if isinstance(plan, IntarsiaQuantizationConfig) else {}
+
+
+def shapes_of(network: Any) -> dict[str, list[int]]:
+    """The shapes of the layers that differ from what the config says, by name."""
+    plan = getattr(network.config, "quantization_config", None)
+    return dict(plan.shapes) if isinstance(plan, IntarsiaQuantizationConfig) else {}

@@ -19,7 +19,7 @@ from intarsia.compression.factorization.modules import FactoredLinear, fill_fact
 from intarsia.compression.linears import EXPERTS, Linear, expert_tensors, linears, matrix, tables_and_heads
 from intarsia.compression.quantization.calibrated import Codes, Rounded, calibrated
 from intarsia.compression.quantization.grids import ROW, Grid, legal_group
-from intarsia.compression.quantization.hf import IntarsiaQuantizationConfig, factors_of, mark
+from intarsia.compression.quantization.hf import IntarsiaQuantizationConfig, factors_of, mark, shapes_of
 from intarsia.compression.quantization.mixed import BITS
 from intarsia.compression.quantization.modules import (
     QuantConv1D,
@@ -144,6 +144,10 @@ def _put_factors(network: nn.Module, plan: IntarsiaQuantizationConfig, rounded: 
     if not made:
         return
     plan.factors |= {name: left.shape[1] for name, (left, _) in made.items()}
+    if plan.shapes:
+        from intarsia.compression.elastic.uneven import lay_shapes
+
+        lay_shapes(network, plan.shapes)
     lay_factors(network, plan.factors, based=made)
     for name, pair in made.items():
         fill_factors(network.get_submodule(name), *pair)  # type: ignore[arg-type]
@@ -192,7 +196,8 @@ def plan_for(network: nn.Module, config: QuantizeConfig) -> tuple[IntarsiaQuanti
     if experts := expert_tensors(network):
         kept |= dict.fromkeys(experts, EXPERTS)
         warnings.warn("the experts of this network stay as they are: only its other layers shrink", Note, stacklevel=4)
-    return IntarsiaQuantizationConfig(modules, ties, config.kernel, factors_of(network)), dict(sorted(kept.items()))
+    plan = IntarsiaQuantizationConfig(modules, ties, config.kernel, factors_of(network), shapes_of(network))
+    return plan, dict(sorted(kept.items()))
 
 
 def _candidates(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -245,6 +250,10 @@ def _scale_of(module: Any) -> float | None:
 def lay_out(network: Any, plan: IntarsiaQuantizationConfig) -> None:
     """Put empty quantized and factored modules where `plan` says; what they hold is loaded or filled afterwards."""
     rounded = {name for names in plan.modules.values() for name in names}
+    if plan.shapes:
+        from intarsia.compression.elastic.uneven import lay_shapes
+
+        lay_shapes(network, plan.shapes)
     lay_factors(network, plan.factors, {name for name in plan.factors if f"{name}.base" in rounded})
     for text, names in plan.modules.items():
         for name in names:
@@ -325,6 +334,11 @@ def dequantize(model: Model) -> Model:
     # A network made anew has transformers' own ties, embedding classes and flags; its weights are loaded by name.
     with torch.device("meta"):
         network = type(quantized)(config)
+        if shapes := shapes_of(quantized):
+            from intarsia.compression.elastic.uneven import lay_shapes, mark_shapes
+
+            lay_shapes(network, shapes)
+            mark_shapes(network, shapes)
     network.load_state_dict(plain.state_dict(), strict=True, assign=True)
     move_beside(plain, network)
     for name, buffer in plain.named_buffers():

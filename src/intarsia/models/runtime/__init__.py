@@ -60,11 +60,19 @@ def open_runtime(path: str | Path, threads: int | None = None) -> Runtime | Onnx
         from intarsia.models.runtime.onnx_encoder import OnnxEncoder
 
         return OnnxEncoder(path, threads)
+    if (path / "openvino_model.xml").is_file():
+        from intarsia.models.runtime.openvino import OpenVino
+
+        return OpenVino(path, threads)
+    if (path / "model.bin").is_file() and (path / "vocabulary.json").is_file():
+        from intarsia.models.runtime.ctranslate2 import CTranslate2
+
+        return CTranslate2(path, threads)
     if len(files := sorted(path.glob("*.gguf"))) == 1:
         return _gguf(files[0], threads)
     raise BadInput(
-        f"{path} holds no exported model: expected genai_config.json, encoder.json or one .gguf file (made by "
-        "compression.export)"
+        f"{path} holds no exported model: expected genai_config.json, encoder.json, openvino_model.xml, CTranslate2's "
+        "model.bin or one .gguf file (made by compression.export)"
     )
 
 

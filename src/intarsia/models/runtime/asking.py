@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from intarsia.errors import BadInput
+
+FACTS = "intarsia-export.json"
+"""What an engine's own files do not say: `context_length`, `vocabulary`, `end` (token ids)."""
+
+
+def known_of(folder: Path) -> dict[str, Any]:
+    """What stands beside an exported model; empty where it was made elsewhere."""
+    file = folder / FACTS
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def threads_for(threads: int | None) -> int:
