@@ -21,9 +21,13 @@ class Mention:
     entities: list[int]
 
 
-def mentions(graph: GrowingGraph, text: str, degrees: dict[int, int]) -> list[Mention]:
-    """What a text names, in its order; the longest name that fits is taken at each place."""
-    names = surfaces(graph)
+def mentions(
+    graph: GrowingGraph, text: str, degrees: dict[int, int], names: dict[str, list[int]] | None = None
+) -> list[Mention]:
+    """What a text names, in its order; the longest name that fits is taken at each place.
+
+    - names: the graph's `surfaces`, where they were found before."""
+    names = surfaces(graph) if names is None else names
     words = list(_WORD.finditer(text))
     out, at, seen = [], 0, set()
     while at < len(words):

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 
 from intarsia.errors import BadInput
 from intarsia.knowledge.asking.asker import Asker
 from intarsia.knowledge.asking.linking import mentions
+from intarsia.knowledge.asking.walking import ranked
 from intarsia.knowledge.graph.growing import GrowingGraph
 from intarsia.knowledge.retrieve import Linked, RetrieveConfig, Retrieved, Subgraph
 from intarsia.knowledge.store import KnowledgeGraph
 from intarsia.knowledge.store.names import near_names
 
-RESTART, ROUNDS = 0.2, 30
 OTHERS_SHOWN = 3
-Array = np.ndarray[Any, Any]
 
 
 def look(graph: KnowledgeGraph, config: RetrieveConfig) -> Subgraph:
@@ -30,13 +28,13 @@ def look(graph: KnowledgeGraph, config: RetrieveConfig) -> Subgraph:
         raise BadInput(f"the text names no entity of the graph{_hint(growing, config.text)}")
     names, relations = growing.entities, growing.relations
     start = [mention.entities[0] for mention in found]
-    chosen = _ranked(facts, len(names), start, config.hops, config.most)
+    chosen = ranked(facts, len(names), start, config.hops, config.most)
     rows = [
         Retrieved(head=names[h], relation=relations[r], tail=names[t], weight=weight)
         for (h, r, t), weight in zip(facts[chosen[0]].tolist(), chosen[1].tolist(), strict=True)
     ]
     if config.predicted:
-        rows += _predicted(Asker.of(graph), start, config)
+        rows += predicted(Asker.of(graph), start, config)
     linked = [
         Linked(
             words=mention.words, entity=names[mention.entities[0]],
@@ -52,37 +50,7 @@ def look(graph: KnowledgeGraph, config: RetrieveConfig) -> Subgraph:
     )
 
 
-def _ranked(facts: Array, entities: int, start: list[int], hops: int, most: int) -> tuple[Array, Array]:
-    """(places, weights) of the facts with most weight within `hops` steps of the start."""
-    heads, tails = np.concatenate([facts[:, 0], facts[:, 2]]), np.concatenate([facts[:, 2], facts[:, 0]])
-    reached = np.zeros(entities, bool)
-    reached[start] = True
-    touched = np.zeros(len(heads), bool)
-    for _ in range(hops):
-        touched |= reached[heads]
-        reached[tails[reached[heads]]] = True
-    touched[: len(facts)] |= touched[len(facts) :]
-    use = np.flatnonzero(touched[: len(facts)])
-    weight = _walk(facts[use], entities, start)
-    degree = np.maximum(np.bincount(np.concatenate([facts[use, 0], facts[use, 2]]), minlength=entities), 1)
-    # What flows over a fact in both directions: of a hub with a thousand facts, little over each.
-    flow = weight[facts[use, 0]] / degree[facts[use, 0]] + weight[facts[use, 2]] / degree[facts[use, 2]]
-    order = np.argsort(-flow, kind="stable")[:most]
-    return use[order], flow[order]
-
-
-def _walk(facts: Array, entities: int, start: list[int]) -> Array:
-    """Personalised PageRank over the facts in both directions: [entity]."""
-    heads, tails = np.concatenate([facts[:, 0], facts[:, 2]]), np.concatenate([facts[:, 2], facts[:, 0]])
-    degree = np.maximum(np.bincount(heads, minlength=entities), 1)
-    home = np.bincount(start, minlength=entities) / len(start)
-    weight = home.copy()
-    for _ in range(ROUNDS):
-        weight = RESTART * home + (1 - RESTART) * np.bincount(tails, weight[heads] / degree[heads], minlength=entities)
-    return weight
-
-
-def _predicted(asker: Asker, start: list[int], config: RetrieveConfig) -> list[Retrieved]:
+def predicted(asker: Asker, start: list[int], config: RetrieveConfig) -> list[Retrieved]:
     """Likely facts of the entities, of the relations they have in either direction."""
     out = []
     names = asker.graph.entities

@@ -1,6 +1,7 @@
 """A store: one folder with documents, vectors, words and facts.
 
-- `Store`: opened, added to, searched (`store.py`); `adding.py`, `searching.py`, `rewriting.py` do the work.
+- `Store`: opened, added to, searched (`store.py`); `adding.py`, `searching.py`, `edges.py` and `rewriting.py` do the
+  work, on what `folder.py` holds.
 - `Found`, `Hit`, `Context`: what a search gives (`found.py`).
 - `database.py` the rows, `vectors.py` the vectors, `words.py` the words, `filters.py` conditions, `ranking.py` rankings
   into one, `encoders.py` whatever embeds."""

@@ -22,14 +22,13 @@ from intarsia.progress import track
 from intarsia.prompting.data.documents import Chunk, SourceDocument, headed
 from intarsia.prompting.data.splitting import split
 from intarsia.prompting.data.store import vectors
-from intarsia.prompting.data.store.database import changed, note, noted
+from intarsia.prompting.data.store.database import NAME, changed, note, noted
 from intarsia.prompting.data.store.words import indexed, storable
 
 if TYPE_CHECKING:
     from intarsia.prompting.data.store.store import Store
 
 BATCH = 512  # chunks that are embedded and written together
-NAME = "the store"  # in messages
 
 
 @dataclass(frozen=True)

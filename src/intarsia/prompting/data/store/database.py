@@ -12,6 +12,7 @@ from intarsia.errors import BadInput
 
 FILE = "rows.sqlite"
 VERSION = 1
+NAME = "the store"  # in messages
 TOKENIZE = "porter unicode61 remove_diacritics 2 categories 'L* N* M* Co' tokenchars '_.'"
 """Of the words' index. What it is given is divided already (`words.py`); it folds accents and English endings."""
 

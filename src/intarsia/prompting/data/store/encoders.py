@@ -13,7 +13,7 @@ import numpy as np
 from intarsia.errors import BadInput
 
 Array = np.ndarray[Any, Any]
-DEFAULT = "minilm"
+AUTO, DEFAULT = "auto", "minilm"
 
 
 @dataclass

@@ -9,13 +9,12 @@ import numpy as np
 from intarsia.data.sqlite import transaction
 from intarsia.progress import track
 from intarsia.prompting.data.store import vectors
-from intarsia.prompting.data.store.database import changed, note, noted
+from intarsia.prompting.data.store.database import NAME, changed, note, noted
 
 if TYPE_CHECKING:
     from intarsia.prompting.data.store.encoders import Encoder
     from intarsia.prompting.data.store.store import Store
 
-NAME = "the store"
 WORTH = 1000  # dead rows that a file may have at least, and a quarter of all
 BATCH = 2048
 

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from intarsia.data.sqlite import transaction
 from intarsia.errors import BadInput, writing_to
 from intarsia.prompting.data.documents import Section, SourceDocument
 from intarsia.prompting.data.splitting import OVERLAP, SIZE
 from intarsia.prompting.data.store import adding, rewriting, vectors
+from intarsia.prompting.data.store import edges as edges_
 from intarsia.prompting.data.store.adding import Added
-from intarsia.prompting.data.store.database import FILE, connect, note, noted
-from intarsia.prompting.data.store.encoders import DEFAULT, Encoder, encoder_of
-from intarsia.prompting.data.store.filters import Where
-from intarsia.prompting.data.store.found import Found
+from intarsia.prompting.data.store.database import FILE, connect, noted
+from intarsia.prompting.data.store.encoders import AUTO, DEFAULT, encoder_of
+from intarsia.prompting.data.store.filters import Where, documents_where
+from intarsia.prompting.data.store.folder import StoreFolder, begin, checked_encoder
+from intarsia.prompting.data.store.found import Edge, Found
+from intarsia.prompting.data.store.found import Path as FactPath
 from intarsia.prompting.data.store.searching import CANDIDATES, Mode, Rerank, Search, search_many
+from intarsia.prompting.data.store.words import storable
 
-AUTO = "auto"
+if TYPE_CHECKING:
+    from intarsia.knowledge import KnowledgeGraph
 
 
 @dataclass(frozen=True)
@@ -42,16 +41,7 @@ class Stored:
     added: str
 
 
-@dataclass(frozen=True, eq=False)
-class State:
-    """What a reader holds of a store as of one change: its vectors, and the places of those that chunks have."""
-
-    change: int
-    matrix: vectors.Matrix
-    live: vectors.Array
-
-
-class Store:
+class Store(StoreFolder):
     """A folder that holds what answers are drawn from: `rows.sqlite` and `vectors.f16`.
 
         store = Store.open("handbook")                     # the folder need not be there yet
@@ -61,14 +51,6 @@ class Store:
 
     Safe for one writer and many readers at a time, of any process and thread. What `add` has done is kept batch by
     batch; after a stop at any point the same call goes on."""
-
-    def __init__(self, path: Path, given: Any, size: int, overlap: int):
-        self.path, self.size, self.overlap = path, size, overlap
-        self._given, self._encoder = given, given if isinstance(given, Encoder) else None
-        self._local, self._open = threading.local(), []
-        self._lock = threading.RLock()
-        self._state: State | None = None
-        self.encoder_note: dict[str, Any] | None = None  # what is to be noted with the first vectors
 
     @staticmethod
     def open(
@@ -94,32 +76,16 @@ class Store:
         connection = connect(path, create=True)
         try:
             if noted(connection, "size") is None:
-                _begin(connection, encoder, size or SIZE, OVERLAP if overlap is None else overlap)
+                begin(connection, encoder, size or SIZE, OVERLAP if overlap is None else overlap)
             made = noted(connection, "size"), noted(connection, "overlap")
             for name, given, has in (("size", size, made[0]), ("overlap", overlap, made[1])):
                 if given is not None and given != has:
                     raise BadInput(f"{path}: was made with {name} {has}, given: {given}; make another store")
-            store = Store(path, _checked(path, connection, encoder), *made)
+            store = Store(path, checked_encoder(path, connection, encoder), *made)
         finally:
             connection.close()
         store._tidy()
         return store
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-    def close(self) -> None:
-        """Let go of the files."""
-        with self._lock:
-            for connection in self._open:
-                connection.close()
-            self._open, self._local, self._state = [], threading.local(), None
 
     # ---- documents
 
@@ -167,8 +133,6 @@ class Store:
 
     def documents(self, where: Where | None = None) -> list[Stored]:
         """What is there, in the order it came."""
-        from intarsia.prompting.data.store.filters import documents_where
-
         with self.reading() as connection:
             wanted = documents_where(connection, where)
             rows = connection.execute(
@@ -239,142 +203,64 @@ class Store:
         how = Search(k, mode, where, diversity, rerank, candidates)
         if hops not in (0, 1, 2):
             raise BadInput(f"hops: {hops}: give 0 (no facts), 1 or 2")
-        hits = search_many(self, queries, how)
-        return [Found(query, tuple(found)) for query, found in zip(queries, hits, strict=True)]
+        asked = [storable(query) for query in queries]
+        hits = search_many(self, asked, how)
+        around = [self._around(query, hops, facts) for query in asked]
+        return [
+            Found(query, tuple(found), tuple(paths), tuple(names))
+            for query, found, (paths, names) in zip(queries, hits, around, strict=True)
+        ]
 
-    # ---- what the modules beside this one stand on
+    def _around(self, query: str, hops: int, most: int) -> tuple[list[FactPath], list[str]]:
+        """Facts around what a question names, ranked by likeness to it where there are vectors."""
+        if not hops:
+            return [], []
+        with self.reading() as connection, self._lock:
+            change = noted(connection, "facts", 0)
+            if self._facts is None or self._facts.change != change:
+                self._facts = edges_.read_facts(connection, change)
+            facts = self._facts
 
-    @property
-    def connection(self) -> sqlite3.Connection:
-        """This thread's."""
-        if not hasattr(self._local, "connection"):
-            self._local.connection = connect(self.path)
-            with self._lock:
-                self._open.append(self._local.connection)
-        return self._local.connection
+        def likeness(question: str, lines: list[str]) -> vectors.Array:
+            rows = self.embed([question, *lines])
+            return rows[1:] @ rows[0]
 
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """One state of the store, whatever is written meanwhile."""
-        connection = self.connection
-        if connection.in_transaction:
-            yield connection
-            return
-        connection.execute("BEGIN")
-        try:
-            yield connection
-        finally:
-            connection.execute("COMMIT")
+        return edges_.paths_around(facts, query, hops, most, likeness if self.has_vectors else None)
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Only one process and thread at a time. Raises `BadInput` when another one is at it."""
-        from filelock import FileLock, Timeout
+    # ---- facts
 
-        with self._lock:
-            try:
-                with writing_to(self.path):
-                    lock = FileLock(self.path / ".lock", timeout=1)
-                    lock.acquire()
-            except Timeout:
-                raise BadInput(f"{self.path}: another process is writing to this store; wait for it") from None
-            try:
-                rewriting.tidy(self)
-                yield
-            finally:
-                lock.release()
+    def link(
+        self, facts: Iterable[edges_.Given], *, source: str = "", about: Mapping[str, str] | None = None
+    ) -> int:  # fmt: skip
+        """Add facts: (head, relation, tail), perhaps with source and confidence (0 to 1; None: known), `Fact` or
+        `Edge`. How many are new; one that is there is brought up to date.
 
-    def _tidy(self) -> None:
-        """Cut off what a stop left, where nobody is writing and this may be done."""
-        from filelock import FileLock, Timeout
+        - source: of those without one of their own. about: texts about entities by name: words before a colon are
+          names for it too."""
+        with self.writing():
+            return edges_.link(self, facts, source, about or {})
 
-        try:
-            with FileLock(self.path / ".lock", timeout=0):
-                rewriting.tidy(self)
-        except (Timeout, OSError):
-            return
+    def unlink(self, source: str) -> int:
+        """Take away all facts of a source; how many there were."""
+        with self.writing():
+            return edges_.unlink(self, source)
 
-    @property
-    def has_vectors(self) -> bool:
-        """Whether it is searched by vectors too: it was made with an encoder, and not opened without."""
-        return self._given is not None
+    def add_graph(
+        self, graph: KnowledgeGraph, *, predicted: int = 0, least_confidence: float = 0.5,
+        entities: Sequence[str] | None = None,
+    ) -> int:  # fmt: skip
+        """Add the facts of a knowledge graph; how many are new.
 
-    @property
-    def encoder(self) -> Encoder:
-        """What embeds here, loaded at the first call. Raises `BadInput` where it is not the one the store was made
-        with."""
-        with self._lock:
-            if self._encoder is None:
-                if self._given is None:
-                    raise BadInput(f"{self.path}: is opened without an encoder")
-                self._encoder = _same(self.path, encoder_of(self._given), noted(self.connection, "encoder"))
-            return self._encoder
+        - predicted: also so many facts of each entity (of `entities`; None: all) that are not known and that the graph
+          was learned to hold likely, with their confidence, `least_confidence` or more.
 
-    @property
-    def tokenizer(self) -> Any:
-        """What chunks are measured by: the encoder's tokenizer, if it tells offsets, else an estimate (None)."""
-        if noted(self.connection, "encoder") is not None and not self.has_vectors:
-            raise BadInput(
-                f"{self.path}: has vectors, and is opened without an encoder: it can be searched, not added to"
-            )
-        found = self.encoder.tokenizer if self.has_vectors else None
-        return found if getattr(found, "is_fast", False) else None
+        Raises `BadInput` where facts are to be predicted and nothing is learned."""
+        with self.writing():
+            return edges_.add_graph(self, graph, predicted, least_confidence, entities)
 
-    def embed(self, texts: Sequence[str]) -> vectors.Array:
-        """[text, width] float32."""
-        rows = self.encoder.vectors(texts)
-        has = noted(self.connection, "encoder")
-        if has["width"] not in (None, rows.shape[1]):
-            raise BadInput(f"{self.path}: has vectors of width {has['width']}, the encoder gives {rows.shape[1]}")
-        self.encoder_note = {"name": self.encoder.name, "fingerprint": self.encoder.fingerprint, "width": rows.shape[1]}
-        return rows
-
-    def vectors_file(self) -> Path:
-        """Where vectors are now."""
-        return vectors.file_of(self.path, noted(self.connection, "generation", 0))
-
-    def state(self, connection: sqlite3.Connection) -> State:
-        """The vectors as of the state a connection reads."""
-        change = noted(connection, "change", 0)
-        with self._lock:
-            if self._state is None or self._state.change != change:
-                width = (noted(connection, "encoder") or {}).get("width") or 0
-                file = vectors.file_of(self.path, noted(connection, "generation", 0))
-                matrix = vectors.Matrix(file, noted(connection, "rows", 0), width)
-                rows = connection.execute("SELECT place FROM vectors ORDER BY place")
-                self._state = State(change, matrix, np.fromiter((row[0] for row in rows), np.int64))
-            return self._state
-
-
-def _begin(connection: sqlite3.Connection, encoder: Any, size: int, overlap: int) -> None:
-    """Note how a new store is made."""
-    from intarsia.prompting.data.splitting import split
-
-    split(SourceDocument("", "none"), size, overlap)  # which says what is wrong with them
-    given = DEFAULT if encoder == AUTO else encoder
-    name = given if given is None or isinstance(given, str) else encoder_of(given).name
-    with transaction(connection, adding.NAME):
-        if noted(connection, "size") is None:
-            made = None if given is None else {"name": name, "fingerprint": None, "width": None}
-            note(connection, size=size, overlap=overlap, encoder=made, generation=0, rows=0, change=0)
-
-
-def _checked(path: Path, connection: sqlite3.Connection, given: Any) -> Any:
-    """The encoder to work with: a name that is loaded later, an `Encoder` that is the store's, or None."""
-    has = noted(connection, "encoder")
-    if isinstance(given, str) and given == AUTO:
-        return None if has is None else has["name"]
-    if given is None or (has is not None and given == has["name"]):
-        return given
-    if has is None:
-        raise BadInput(f"{path}: was made without an encoder: give it vectors with `intarsia store reembed {path}`")
-    return _same(path, encoder_of(given), has)
-
-
-def _same(path: Path, encoder: Encoder, has: dict[str, Any]) -> Encoder:
-    if has["fingerprint"] not in (None, encoder.fingerprint):
-        raise BadInput(
-            f"{path}: its vectors are by {has['name']}, and {encoder.name} would give others: open it with that one, "
-            "or make them anew: `intarsia store reembed`"
-        )
-    return encoder
+    def edges(self, name: str, hops: int = 1) -> list[Edge]:
+        """The facts within so many steps of an entity, nearest first. Raises `BadInput` with near names."""
+        if hops < 1:
+            raise BadInput(f"hops: {hops}: give 1 or more")
+        with self.reading() as connection:
+            return edges_.edges_around(connection, name, hops)

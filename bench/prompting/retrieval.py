@@ -1,0 +1,152 @@
+"""Search in a store: vectors, words, and both together, on questions whose answers' places are known.
+
+    python -m bench.prompting.retrieval [--quick] [--json FILE] [--keep DIR] [--sets python boolq]
+
+Recall@5: the share of questions whose section is among the first five chunks; MRR: the mean of 1 / the rank of its
+first chunk, 0 beyond 20. Half of the groups (modules, articles) was for choosing weights; figures are of the other
+half, with 95 % intervals by the bootstrap over groups. BoolQ comes from the data set `continual` (INTARSIA_DATA).
+--keep: the folder that stores are built in, and found again."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.common import parser, show, start, write
+from bench.prompting.questions import Question, boolq, halves, python_docs
+from intarsia.data import shared_data
+from intarsia.measure.intervals import with_interval
+from intarsia.prompting.data import SourceDocument, Store
+from intarsia.prompting.data.store.searching import MODES
+
+DEPTH, TOP = 20, 5
+ASKED = 800  # objects of Python's documentation; 200 with --quick
+Array = np.ndarray[Any, Any]
+
+
+def ranks(store: Store, questions: Sequence[Question], mode: str) -> Array:
+    """The rank of each question's section, 0 where it is not among the first `DEPTH` chunks."""
+    found = store.search_many([question.text for question in questions], DEPTH, mode=mode)  # type: ignore[arg-type]
+    out = []
+    for question, one in zip(questions, found, strict=True):
+        places = ((hit.source, hit.anchor) == (question.source, question.anchor) for hit in one)
+        out.append(next((rank for rank, right in enumerate(places, 1) if right), 0))
+    return np.array(out)
+
+
+def values(found: Array) -> Array:
+    """[question, 3]: whether it is among the first `TOP`, its reciprocal rank, 1."""
+    hit = (found > 0) & (found <= TOP)
+    return np.stack([hit, np.where(found > 0, 1 / np.maximum(found, 1), 0), np.ones(len(found))], 1).astype(float)
+
+
+def evaluate(store: Store, questions: Sequence[Question], name: str) -> dict[str, float]:
+    """Figures of all kinds of questions, each with its interval on the terminal."""
+    figures: dict[str, float] = {}
+    kinds = list(dict.fromkeys(question.kind for question in questions))
+    rows = []
+    for kind in kinds:
+        some = [question for question in questions if question.kind == kind]
+        groups = [question.group for question in some]
+        scored = {mode: values(ranks(store, some, mode)) for mode in MODES}
+        for mode, value in scored.items():
+            recall = with_interval(value, lambda sums: sums[:, 0] / sums[:, 2], groups)
+            mrr = with_interval(value, lambda sums: sums[:, 1] / sums[:, 2], groups)
+            figures[f"{name}.{kind}.{mode}.recall5"], figures[f"{name}.{kind}.{mode}.mrr"] = recall[0], mrr[0]
+            rows.append([f"{kind}, {mode}", str(len(some)), _told(recall), _told(mrr)])
+        best = max(("dense", "words"), key=lambda mode: scored[mode][:, 0].mean())
+        both = np.stack([scored["hybrid"][:, 0] - scored[best][:, 0], np.ones(len(some))], 1)
+        gain = with_interval(both, lambda sums: sums[:, 0] / sums[:, 1], groups)
+        figures[f"{name}.{kind}.hybrid_minus_best_single_recall5"] = gain[0]
+        rows.append([f"{kind}, hybrid - {best}", str(len(some)), _told(gain, sign=True), ""])
+    show(f"{name}: the half that nothing was chosen by", ["", "questions", "recall@5", "MRR"], rows)
+    return figures
+
+
+def _told(interval: tuple[float, float, float], sign: bool = False) -> str:
+    form = "{:+.3f} ({:+.3f} to {:+.3f})" if sign else "{:.3f} ({:.3f} to {:.3f})"
+    return form.format(*interval)
+
+
+def timed(store: Store, questions: Sequence[Question]) -> dict[str, float]:
+    """Milliseconds of one question alone, by mode (median); `search`: with the question's vector given."""
+    out = {}
+    for mode in MODES:
+        seconds = []
+        for question in questions[:40]:
+            begun = time.perf_counter()
+            store.search(question.text, TOP, mode=mode)
+            seconds.append(time.perf_counter() - begun)
+        out[mode] = 1e3 * float(np.median(seconds))
+    return out
+
+
+def build(place: Path, documents: Sequence[SourceDocument]) -> tuple[Store, float, int]:
+    """(the store, seconds that were spent on what it had not yet, its bytes)."""
+    store = Store.open(place)
+    begun = time.perf_counter()
+    added = store.add(documents)
+    seconds = time.perf_counter() - begun
+    print(f"{place.name}: {added}")
+    return store, seconds, sum(file.stat().st_size for file in place.iterdir())
+
+
+def run(sets: Sequence[str], *, quick: bool = False, keep: Path | None = None, seed: int = 0) -> dict[str, float]:
+    """Build, search, print; the figures."""
+    figures: dict[str, float] = {}
+    gains: list[float] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in sets:
+            if name == "python":
+                documents, questions = python_docs(ASKED // 4 if quick else ASKED, seed)
+                if quick:
+                    wanted = {question.source for question in questions}
+                    documents = [document for document in documents if document.source in wanted][:40]
+                    questions = [q for q in questions if q.source in {document.source for document in documents}]
+            elif (folder := shared_data("continual")) is not None:
+                documents, questions = boolq(folder)
+            else:
+                print("boolq: left out: no data set 'continual' (INTARSIA_DATA)")
+                continue
+            store, seconds, size = build((keep or Path(temporary)) / name, documents)
+            with store:
+                chunks = sum(row.chunks for row in store.documents())
+                characters = sum(row.characters for row in store.documents())
+                _, test = halves(questions, seed)
+                found = evaluate(store, test, name)
+                gains += [v for k, v in found.items() if k.endswith("hybrid_minus_best_single_recall5")]
+                figures |= found
+                times = timed(store, test)
+            figures |= {f"{name}.{mode}.ms_per_query": ms for mode, ms in times.items()}
+            figures |= {
+                f"{name}.chunks": chunks,
+                f"{name}.bytes": size,
+                f"{name}.bytes_per_character": size / characters,
+            }
+            figures[f"{name}.index_seconds"] = seconds
+            print(
+                f"{name}: {chunks:,} chunks of {characters:,} characters; index {seconds:.0f} s, "
+                f"{size / 2**20:.1f} MiB ({size / characters:.2f} bytes a character); "
+                + ", ".join(f"{m} {ms:.1f} ms" for m, ms in times.items())
+            )
+    figures["hybrid_minus_best_single_recall5"] = min(gains)
+    return figures
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--sets", nargs="+", choices=("python", "boolq"), default=("python", "boolq"))
+    arguments.add_argument("--keep", type=Path, metavar="DIR", help="where stores are built, and found again")
+    options = arguments.parse_args()
+    start(options)
+    write(run(options.sets, quick=options.quick, keep=options.keep), options.json)
+
+
+if __name__ == "__main__":
+    main()
