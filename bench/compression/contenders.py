@@ -102,7 +102,7 @@ def contenders() -> list[Contender]:
         "4 bits in the mean": (4, {"average_bits": 4, **SYMMETRIC}),
         "4.6 bits in the mean": (4.6, {"average_bits": 4.6, **SYMMETRIC}),
         "Q5_0": (5, {"bits": 5, **SYMMETRIC}),
-        "5 bits": (5, {"bits": 5, **BOTH}),
+        "5.5 bits in the mean": (5.5, {"average_bits": 5.5, **SYMMETRIC}),
         "7 bits in the mean": (7, {"average_bits": 7, **SYMMETRIC}),
     }
     eight = {"bits": 8, "method": "gptq", "scheme": "symmetric", **BLOCKS}
