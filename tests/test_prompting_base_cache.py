@@ -148,30 +148,44 @@ def test_errors_and_halves_are_not_kept(file):
     assert len(fake.requests) == 3
 
 
+async def waiting(model, count):
+    """Until so many wait for the request that is under way."""
+    while [flight._watching for flight in model._flights._flying.values()] != [count]:
+        await asyncio.sleep(0.001)
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_request_under_way_is_waited_for_also_when_the_first_is_gone(file, streaming):
-    fake = FakeBackend({"": "a b c d"}, seconds=0.01)
-    model = Cached(fake, file)
-
-    async def ask(stream):
-        if not stream:
-            return await model.generate(ASK)
-        return assembled([delta async for delta in model.stream(ASK)])
-
     async def whole():
+        go_on = asyncio.Event()
+
+        async def say(_):
+            await go_on.wait()
+            return "a b c d"
+
+        fake = FakeBackend(say)
+        model = Cached(fake, file)
+
+        async def ask(stream):
+            if not stream:
+                return await model.generate(ASK)
+            return assembled([delta async for delta in model.stream(ASK)])
+
         first = asyncio.create_task(ask(streaming))
-        await asyncio.sleep(0.005)
+        await waiting(model, 1)
         others = [asyncio.create_task(ask(stream)) for stream in (False, True)]
-        await asyncio.sleep(0.005)
+        await waiting(model, 3)
         first.cancel()
+        await waiting(model, 2)
+        go_on.set()
         replies = await asyncio.gather(*others)
         assert first.cancelled()
         assert [reply.text for reply in replies] == ["a b c d"] * 2
         assert all(reply.cached and reply.usage.calls == 0 for reply in replies)
         assert (await ask(False)).cached
+        assert len(fake.requests) == 1
 
     asyncio.run(whole())
-    assert len(fake.requests) == 1
 
 
 def test_when_all_are_gone_the_request_is_cancelled(file):
@@ -188,7 +202,7 @@ def test_when_all_are_gone_the_request_is_cancelled(file):
 
     async def whole():
         jobs = [asyncio.create_task(model.generate(ASK)) for _ in range(2)]
-        await asyncio.sleep(0.05)
+        await waiting(model, 2)
         for job in jobs:
             job.cancel()
         await asyncio.wait(jobs)
@@ -198,14 +212,22 @@ def test_when_all_are_gone_the_request_is_cancelled(file):
 
 
 def test_an_error_is_everybodys(file):
-    fake = FakeBackend({"": BackendError("broken")}, seconds=0.01)
-    model = Cached(fake, file)
-
     async def whole():
-        return await asyncio.gather(*(model.generate(ASK) for _ in range(3)), return_exceptions=True)
+        go_on = asyncio.Event()
 
-    assert [str(error) for error in asyncio.run(whole())] == ["broken"] * 3
-    assert len(fake.requests) == 1
+        async def say(_):
+            await go_on.wait()
+            raise BackendError("broken")
+
+        fake = FakeBackend(say)
+        model = Cached(fake, file)
+        jobs = [asyncio.create_task(model.generate(ASK)) for _ in range(3)]
+        await waiting(model, 3)
+        go_on.set()
+        assert [str(error) for error in await asyncio.gather(*jobs, return_exceptions=True)] == ["broken"] * 3
+        assert len(fake.requests) == 1
+
+    asyncio.run(whole())
 
 
 # --- the file --------------------------------------------------------------------------------------------------------

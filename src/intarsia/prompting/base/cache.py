@@ -22,7 +22,7 @@ from intarsia.prompting.base.messages import Input, ToolSpec
 from intarsia.prompting.base.replies import Delta, Reply, Sampling, Usage
 from intarsia.prompting.base.traced import asked
 from intarsia.prompting.base.whole import as_delta, assembled, collected
-from intarsia.prompting.base.wrapping import Wrapper
+from intarsia.prompting.base.wrapping import Wrapper, ids_of
 from intarsia.prompting.tracing import pack, plain, unpack
 from intarsia.prompting.tracing.values import canonical, dumps
 
@@ -38,9 +38,9 @@ class Cached(Wrapper):
     - path: a SQLite file, made where there is none; several processes may use one at the same time.
     - limit: bytes of answers; beyond it, those that were used least recently go.
 
-    The same request: an equal fingerprint of the backend, an equal prompt, and equal sampling, seed, constraint and
-    tools. Only what the model would answer the same way again is kept (`Sampling.repeatable`), and only whole answers;
-    scores and embeddings always are, each text's embedding by itself.
+    The same request: an equal fingerprint of the backend, an equal prompt (its token ids, where they are known here),
+    and equal sampling, seed, constraint and tools. Only what the model would answer the same way again is kept
+    (`Sampling.repeatable`), and only whole answers; scores and embeddings always are, each text's embedding by itself.
 
     The same request while the first is under way waits for that one, also when whoever asked first is gone."""
 
@@ -61,7 +61,7 @@ class Cached(Wrapper):
 
         if not sampling.repeatable:
             return await self.inner.generate(prompt, sampling, constraint=constraint, tools=tools)
-        key = self._key("generate", asked(prompt, sampling, constraint, tools))
+        key = self._key("generate", asked(self._read(prompt, tools), sampling, constraint, tools))
         if (found := await self._found(key)) is not None:
             return found
         first, deltas = self._flights.join(key, source, lambda came: self._landed(key, came))
@@ -80,7 +80,7 @@ class Cached(Wrapper):
 
         first, deltas = True, None
         if sampling.repeatable:
-            key = self._key("generate", asked(prompt, sampling, constraint, tools))
+            key = self._key("generate", asked(self._read(prompt, tools), sampling, constraint, tools))
             if (found := await self._found(key)) is not None:
                 yield as_delta(found)
                 return
@@ -91,7 +91,7 @@ class Cached(Wrapper):
 
     async def score(self, prompt: Input, choices: Sequence[str]) -> list[float]:
         """As `Backend.score`."""
-        key = self._key("score", {"prompt": prompt if isinstance(prompt, str) else list(prompt), "choices": [*choices]})
+        key = self._key("score", {"prompt": self._read(prompt), "choices": [*choices]})
         if (found := await self._get([key])).get(key) is not None:
             return json.loads(found[key])
         scores = await self.inner.score(prompt, choices)
@@ -126,6 +126,11 @@ class Cached(Wrapper):
         """As `Backend.close`."""
         await self.inner.close()
         self._answers.close()
+
+    def _read(self, prompt: Input, tools: Sequence[ToolSpec] = ()) -> Any:
+        """What the model reads of a prompt: its token ids, where they are known here, else the prompt itself."""
+        ids = ids_of(self.inner, prompt, tools)
+        return ids if ids is not None else prompt if isinstance(prompt, str) else list(prompt)
 
     def _key(self, kind: str, given: Mapping[str, Any]) -> str:
         told = {"kind": kind, "fingerprint": self.inner.fingerprint, **given}

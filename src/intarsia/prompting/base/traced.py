@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from intarsia.errors import BadInput
 from intarsia.prompting.base.constraint import Constraint
 from intarsia.prompting.base.messages import Input, ToolSpec
 from intarsia.prompting.base.replies import Delta, Reply, Sampling
 from intarsia.prompting.base.whole import as_delta, assembled
-from intarsia.prompting.base.wrapping import Wrapper, innermost
+from intarsia.prompting.base.wrapping import Wrapper, ids_of, innermost
 from intarsia.prompting.tracing import step, tracing
 
 if TYPE_CHECKING:
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
 
 class Traced(Wrapper):
     """Each request is an event of the trace that is open where it is made, if one is: the prompt as it is given to the
-    model, everything that is asked along with it, the answer and what it took. In a trace that is gone on with, what
-    it holds already is not asked again. Of embeddings the texts are kept, and not the vectors."""
+    model, everything that is asked along with it, a hash of the tokens that it reads (where they are known here), the
+    answer and what it took. In a trace that is gone on with, what it holds already is not asked again. Of embeddings
+    the texts are kept, and not the vectors."""
 
     async def generate(
         self, prompt: Input, sampling: Sampling = Sampling(), *, constraint: Constraint | None = None,
@@ -30,7 +33,7 @@ class Traced(Wrapper):
         with self._step("generate", asked(prompt, sampling, constraint, tools)) as event:
             if event.replayed:
                 return event.output
-            event.facts.update(self._facts())
+            event.facts.update(self._facts(), **self._read(prompt, tools))
             event.output = reply = await self.inner.generate(prompt, sampling, constraint=constraint, tools=tools)
             event.facts["cached"] = reply.cached
             event.used(reply.usage)
@@ -56,7 +59,7 @@ class Traced(Wrapper):
         if event.replayed:
             yield as_delta(event.output)
             return
-        event.facts.update(self._facts(), streamed=True)
+        event.facts.update(self._facts(), streamed=True, **self._read(prompt, tools))
         came: list[Delta] = []
         failed: BaseException | None = None
         try:
@@ -101,6 +104,19 @@ class Traced(Wrapper):
             return {}
         provider = getattr(innermost(self), "provider", "")
         return {"model": self.name, "fingerprint": self.fingerprint} | ({"provider": provider} if provider else {})
+
+    def _read(self, prompt: Input, tools: Sequence[ToolSpec]) -> dict[str, Any]:
+        """What proves which tokens the model read: their number and hash, where they are known here."""
+        try:
+            ids = ids_of(self.inner, prompt, tools) if tracing() else None
+        except BadInput:  # the model says so itself
+            ids = None
+        return {} if ids is None else {"ids": {"count": len(ids), "sha256": sha256_of_ids(ids)}}
+
+
+def sha256_of_ids(ids: Sequence[int]) -> str:
+    """sha256 of token ids, each as 8 bytes, least first."""
+    return hashlib.sha256(b"".join(int(i).to_bytes(8, "little") for i in ids)).hexdigest()
 
 
 def asked(

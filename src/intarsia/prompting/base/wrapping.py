@@ -79,3 +79,14 @@ def innermost(backend: Backend) -> Backend:
     """What runs the model, without what is wrapped around it."""
     *_, last = layers(backend)
     return last
+
+
+def runs_here(backend: Backend) -> bool:
+    """Whether its model runs in this process, and not behind a server."""
+    return not getattr(innermost(backend), "server", "")
+
+
+def ids_of(backend: Backend, prompt: Input, tools: Sequence[ToolSpec] = ()) -> list[int] | None:
+    """Exactly the token ids that its model reads; None where only a server knows. Raises as `Backend.count`."""
+    model = innermost(backend)
+    return model.ids(prompt, tools) if runs_here(model) and hasattr(model, "ids") else None

@@ -19,6 +19,7 @@ from intarsia.prompting.base.constraint import Constraint
 from intarsia.prompting.base.errors import BudgetExceeded, InvalidOutput, PromptingError, ToolError
 from intarsia.prompting.base.messages import Call, Input, Message
 from intarsia.prompting.base.replies import Reply, Sampling, Usage
+from intarsia.prompting.base.wrapping import runs_here
 from intarsia.prompting.execute.asking import asked_for, read, run_now, within
 from intarsia.prompting.execute.shape import Shape
 from intarsia.prompting.execute.tools import Tool
@@ -181,7 +182,7 @@ class _Agent:
 
     def _form(self) -> Constraint | None:
         """What a model that runs here is held to: valid calls, or an answer."""
-        if self.backend.tokenizer is None or not self.specs:
+        if self.backend.tokenizer is None or not self.specs or not runs_here(self.backend):
             return self.shape.constraint if self.shape is not None and not self.specs else None
         from intarsia.prompting.base.call_forms import calls_constraint
 

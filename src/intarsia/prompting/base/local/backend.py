@@ -107,7 +107,7 @@ class LocalBackend:
         from intarsia.prompting.base.local.scoring import score
 
         self._check_generates()
-        ids = self._ids(prompt, ())
+        ids = self.ids(prompt, ())
         rows = choice_ids(self.tokenizer, prompt, ids, choices)
         if not rows:
             return []
@@ -126,7 +126,7 @@ class LocalBackend:
 
     def count(self, prompt: Input, tools: Sequence[ToolSpec] = ()) -> int:
         """Tokens that the prompt has, template included."""
-        return len(self._ids(prompt, tools))
+        return len(self.ids(prompt, tools))
 
     def statistics(self) -> dict[str, float]:
         """What the engine does now and did so far, for metrics: see `Engine.statistics`."""
@@ -149,7 +149,7 @@ class LocalBackend:
     ) -> Answer:  # fmt: skip
         self._check_generates()
         check_sampling(sampling, self.tokenizer)
-        ids = self._ids(prompt, tools)
+        ids = self.ids(prompt, tools)
         self._check_room(len(ids), sampling.max_tokens)
         matcher = calls = None
         if constraint is not None:
@@ -168,7 +168,8 @@ class LocalBackend:
             adapter=self.adapter, deliver=self.engine.poster(asyncio.get_running_loop(), queue),
         )  # fmt: skip
 
-    def _ids(self, prompt: Input, tools: Sequence[ToolSpec]) -> list[int]:
+    def ids(self, prompt: Input, tools: Sequence[ToolSpec] = ()) -> list[int]:
+        """Exactly the token ids that the model reads."""
         return prompt_ids(
             self.tokenizer, prompt, tools, vocabulary=self.vocabulary, name=self.name, describe=self.describe_tools
         )

@@ -1,0 +1,130 @@
+"""Intarsia's client at Intarsia's server: what goes through both is as it was without them."""
+
+import asyncio
+import json
+
+import numpy as np
+import pytest
+
+from intarsia.prompting.base import (
+    BackendError,
+    Call,
+    Constraint,
+    ContextOverflow,
+    FakeBackend,
+    Message,
+    OpenAICompatible,
+    Sampling,
+    ToolSpec,
+    assembled,
+)
+from intarsia.server.service import Serving, service
+from tests.server_help import running
+
+ASK = [Message("system", "Be short."), Message("user", "What is a river?")]
+TOOL = ToolSpec("look", "Looks.", {"type": "object", "properties": {"at": {"type": "string"}}})
+SCHEMA = json.dumps({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]})
+
+
+@pytest.fixture
+def served(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    fake = FakeBackend()
+    serving = Serving()
+    serving.registry.add("m", fake)
+    with running(service(serving)) as url:
+        yield fake, OpenAICompatible(url, "m", pause=0.001)
+
+
+def run(work):
+    return asyncio.run(work)
+
+
+def test_what_is_asked_arrives(served):
+    fake, model = served
+    sampling = Sampling(
+        max_tokens=9, temperature=0.5, top_p=0.9, top_k=3, seed=4, stop=("x",), logprobs=2, presence_penalty=0.5,
+        frequency_penalty=0.25,
+    )  # fmt: skip
+    called = Message("assistant", "", calls=(Call("look", {"at": "x"}, "c1"),))
+    prompt = [*ASK, called, Message("tool", "a sea", call="c1", name="look")]
+    constraint = Constraint("json", SCHEMA)
+    fake.script = ['{"n": 3}']
+    run(model.generate(prompt, sampling, constraint=constraint, tools=[TOOL]))
+    [request] = fake.requests
+    assert request.sampling == sampling and request.tools == (TOOL,)
+    assert json.loads(request.constraint.source) == json.loads(SCHEMA)
+    assert [(m.role, m.content, m.calls, m.call) for m in request.prompt] == [
+        (m.role, m.content, m.calls, m.call) for m in prompt
+    ]
+
+
+def test_answers_whole_and_in_pieces(served):
+    fake, model = served
+
+    async def whole():
+        for sampling in (Sampling(logprobs=2), Sampling(max_tokens=2), Sampling(temperature=1, seed=3)):
+            wanted = await fake.generate(ASK, sampling)
+            got = await model.generate(ASK, sampling)
+            pieces = [delta async for delta in model.stream(ASK, sampling)]
+            for reply in (got, assembled(pieces)):
+                assert (reply.text, reply.finish, reply.usage) == (wanted.text, wanted.finish, wanted.usage)
+                assert [p.token for p in reply.logprobs] == [p.token for p in wanted.logprobs]
+                np.testing.assert_allclose(
+                    [p.logprob for p in reply.logprobs], [p.logprob for p in wanted.logprobs], rtol=1e-6
+                )
+            assert len(pieces) > 2
+        assert (await model.generate("go on", Sampling(max_tokens=5))).text == "go on"
+
+    run(whole())
+
+
+def test_calls(served):
+    fake, model = served
+    fake.script = {"": Call("look", {"at": "Köln"}, "c7")}
+
+    async def whole():
+        for reply in (
+            await model.generate(ASK, tools=[TOOL]),
+            assembled([delta async for delta in model.stream(ASK, tools=[TOOL])]),
+        ):
+            assert reply.calls == (Call("look", {"at": "Köln"}, "c7"),) and reply.finish == "tool_calls"
+
+    run(whole())
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        Constraint("json", SCHEMA), Constraint("choice", '["yes", "no"]'), Constraint("regex", r"\d{3}"),
+        Constraint("grammar", 'start: "a"+'),
+    ],
+    ids=lambda constraint: constraint.kind,
+)  # fmt: skip
+def test_forms(served, constraint):
+    fake, model = served
+    assert run(model.generate(ASK, constraint=constraint)).text == run(fake.generate(ASK, constraint=constraint)).text
+    assert len(fake.requests) == 2 and fake.requests[0].constraint.kind == constraint.kind
+
+
+def test_scores_embeddings_and_the_model(served):
+    fake, model = served
+
+    async def whole():
+        for prompt in (ASK, "a text"):
+            assert await model.score(prompt, ["a", "b c"]) == pytest.approx(await fake.score(prompt, ["a", "b c"]))
+        texts = ["red car", "blue sea", ""][:2]
+        np.testing.assert_allclose(await model.embed(texts), await fake.embed(texts), rtol=1e-5)
+        await model.check()
+
+    run(whole())
+
+
+def test_errors(served):
+    fake, model = served
+    fake.context_length = 300
+    with pytest.raises(ContextOverflow) as error:
+        run(model.generate(ASK, Sampling(max_tokens=400)))
+    assert error.value.limit == 300
+    fake.errors = {len(fake.requests) + 1: BackendError("the engine is busy", retryable=True)}
+    assert run(model.generate(ASK, Sampling(max_tokens=9))).text == ASK[-1].content
