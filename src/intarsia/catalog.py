@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -219,3 +220,24 @@ def find(name: str) -> Technique:
     if name not in known:
         raise BadInput(f"no technique '{name}'{did_you_mean(name, known)}; `intarsia catalog` lists them")
     return known[name]
+
+
+def model_inputs(technique: Technique) -> dict[str, bool]:
+    """Inputs that are another model (a state of the run): name -> required."""
+    return {name: need for name, (kind, need) in technique.inputs.items() if re.search(r"\bModel\b", kind)}
+
+
+def data_inputs(technique: Technique) -> dict[str, bool]:
+    """Inputs that are lists of records (splits of the data): name -> required."""
+    others = {"seed", *model_inputs(technique), *fact_inputs(technique)}
+    return {name: need for name, (_, need) in technique.inputs.items() if name not in others}
+
+
+def fact_inputs(technique: Technique) -> dict[str, bool]:
+    """Inputs that are facts about the data set (annotated with a mapping), bound by the fact's name, or the whole
+    `Dataset`: name -> required."""
+    return {
+        name: need
+        for name, (kind, need) in technique.inputs.items()
+        if re.match(r"\s*(?:dict|Mapping|Dataset)\b", kind) and "Model" not in kind
+    }

@@ -4,12 +4,13 @@ The same rules serve a recipe's step and a single command of the command line.""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from intarsia.catalog import Technique
+from intarsia.catalog import Technique, fact_inputs
+from intarsia.catalog import data_inputs as data_inputs
+from intarsia.catalog import model_inputs as model_inputs
 from intarsia.data import Dataset
 from intarsia.models import Model
 
@@ -33,27 +34,6 @@ STAND_INS = {
     "images": ("test", "train"),
     "dev": ("validation", "val"),
 }
-
-
-def model_inputs(technique: Technique) -> dict[str, bool]:
-    """Inputs that are another model (a state of the run): name -> required."""
-    return {name: need for name, (kind, need) in technique.inputs.items() if re.search(r"\bModel\b", kind)}
-
-
-def data_inputs(technique: Technique) -> dict[str, bool]:
-    """Inputs that are lists of records (splits of the data): name -> required."""
-    others = {"seed", *model_inputs(technique), *fact_inputs(technique)}
-    return {name: need for name, (_, need) in technique.inputs.items() if name not in others}
-
-
-def fact_inputs(technique: Technique) -> dict[str, bool]:
-    """Inputs that are facts about the data set (annotated with a mapping), bound by the fact's name, or the whole
-    `Dataset`: name -> required."""
-    return {
-        name: need
-        for name, (kind, need) in technique.inputs.items()
-        if re.match(r"\s*(?:dict|Mapping|Dataset)\b", kind) and "Model" not in kind
-    }
 
 
 def default_split(name: str, splits: Collection[str]) -> str | None:
