@@ -20,7 +20,7 @@ def load_flow(target: str) -> Flow:
     place, mark, name = target.rpartition(":")
     if not mark or not place or not name:
         raise BadInput(f"'{target}' is no flow: give FILE.py:NAME")
-    module = _file(Path(place).expanduser()) if place.endswith(".py") else _module(place)
+    module = module_of(place)
     found = getattr(module, name, None)
     known = [key for key, value in vars(module).items() if isinstance(value, Flow)]
     if not isinstance(found, Flow):
@@ -39,6 +39,15 @@ def flow_of(trace: Trace) -> Flow:
     if "<locals>" in target:
         raise BadInput(f"trace {trace.id[:12]} is of a flow inside a function ({target}): go on with it in Python")
     return load_flow(target)
+
+
+def module_of(place: str) -> ModuleType:
+    """The module of `FILE.py`, or of that name, also in the working folder. Raises `BadInput` where there is none."""
+    if place.endswith(".py"):
+        return _file(Path(place).expanduser())
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    return _module(place)
 
 
 def _file(file: Path) -> ModuleType:
