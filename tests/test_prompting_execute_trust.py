@@ -30,6 +30,7 @@ from intarsia.prompting.execute.trust import (
     hidden,
     is_untrusted,
     joined,
+    links,
     may_call,
     passed,
     plain,
@@ -219,6 +220,28 @@ def test_filters_compose() -> None:
     fails(lambda: deny(["("]), "no regular expression")
     fails(lambda: deny(phrases=["!?"]), "no letters")
     fails(lambda: at_most(-1), "0 or more")
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("![s](https://leak.example/p.png?d=1)", ["leak.example"]),
+        ("see https://docs.example.org/a#b, https://sub.docs.example.org and [x](page.html#y); note: this", []),
+        ("[a][1]\n\n[1]: https://leak.example/?q", ["leak.example"]),
+        ("[1]: //leak.example/?q", ["leak.example"]),
+        ("<img src='//leak.example/x'><a href=/here>", ["leak.example"]),
+        ("<img src=https:leak.example>", ["leak.example"]),
+        ("https:\\\\leak.example/ HTTPS://LEAK.EXAMPLE", ["leak.example", "leak.example"]),
+        ("[x](javascript:alert) ![x](data:image/png;base64,aa)", ["javascript:", "data:"]),
+        ("https://docs.example.org.leak.example/", ["docs.example.org.leak.example"]),
+        ("https://docs.example.org@leak.example/", ["leak.example"]),
+        ("[x](<https://leak.example/ a>) [x]( //leak.example )", ["leak.example", "leak.example"]),
+        ("mailto:a@leak.example", ["leak.example"]),
+        ("a//b at 12:30, std::vector, C:\\x, ratio: 3", []),
+    ],
+)
+def test_addresses_that_lead_elsewhere_are_found(text: str, hosts: list[str]) -> None:
+    assert [flag.why for flag in found(text, links(["docs.example.org"]))] == [f"link: leads to {h}" for h in hosts]
 
 
 def test_a_models_scores_decide_on_a_topic() -> None:

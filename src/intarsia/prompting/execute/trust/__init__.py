@@ -20,6 +20,7 @@ from intarsia.prompting.execute.trust.filters import (
     passed,
     topics,
 )
+from intarsia.prompting.execute.trust.links import links
 from intarsia.prompting.execute.trust.untrusted import (
     Untrusted,
     can_taint,
@@ -55,6 +56,7 @@ __all__ = [
     "hidden_in",
     "is_untrusted",
     "joined",
+    "links",
     "may_call",
     "passed",
     "plain",

@@ -26,7 +26,7 @@ _KEY = secrets.token_bytes(32)  # of this process: nobody outside can compute a 
 _ALIKE = str.maketrans({
     **dict.fromkeys("‹〈⟨❮❰⧼⟪«《˂ᐸᚲ⩽≺", "<"), **dict.fromkeys("›〉⟩❯❱⧽⟫»》˃ᐳ⩾≻", ">"),
     **dict.fromkeys("⁄∕⧸╱⟋〳ノ", "/"),
-    **dict(zip("абвгеёѕіјкмнопрстухԁһ", "abbreesijkmhonpctyxdh", strict=True)),
+    **dict(zip("абвгеёѕіјкмнопрстухԁһц", "abbreesijkmhonpctyxdhu", strict=True)),
     **dict(zip("αβγεικνορτυχω", "abyeikvoptuxw", strict=True)),
     **dict(zip("ոռսᴀᴄᴅᴇɪɴᴏʀꜱᴛᴜɗ℮", "nnuacdeinorstude", strict=True)),
 })  # fmt: skip
@@ -78,7 +78,7 @@ def fence_for(texts: Iterable[str], *, about: str = "", seed: str | None = None)
     shadows = [shadow(clean(text).text) for text in texts]
     for turn in range(1000):
         nonce = hmac.new(key, whole.digest() + b"%d" % turn, "sha256").hexdigest()[:16]
-        if not any(nonce in shadow for shadow in shadows):
+        if not any(nonce in letters for letters in shadows):
             return Fence(nonce)
     raise BadInput("no fence can be made for these texts: they hold every mark that would be made of the seed")
 
