@@ -88,9 +88,10 @@ class Scorer:
                     raise self._cannot() from None
                 if refused.code not in (400, 422):
                     raise
-                if self._least == 0 and "max_tokens" in refused.said:
+                # By what was sent: another request may have learned in the meantime.
+                if body["max_tokens"] == 0 and "max_tokens" in refused.said:
                     self._least = 1
-                elif self._echo and self.tokenizer is not None and "echo" in refused.said:
+                elif "echo" in body and self.tokenizer is not None and "echo" in refused.said:
                     self._echo = False
                 elif "echo" in refused.said or "logprobs" in refused.said:
                     raise self._cannot() from None
