@@ -20,7 +20,8 @@ class Record:
 
     - route: the path's pattern; operation: as OpenTelemetry calls it. model: the name that was asked for.
     - first: seconds to the first token of a stream. seconds: to the end. usage: tokens.
-    - key: the name of the key, never the key. error: a code, never a message with anybody's text.
+    - parent: the trace that it is part of (`traceparent`). key: the name of the key, never the key.
+    - error: a code, never a message with anybody's text.
     - asked, answered: content; filled only where the log is to hold it."""
 
     id: str
@@ -38,6 +39,7 @@ class Record:
     finish: list[str] = field(default_factory=list)
     key: str = ""
     error: str = ""
+    parent: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     keep_content: bool = False
     asked: Any = None

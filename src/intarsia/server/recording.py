@@ -7,11 +7,13 @@ import logging
 import re
 import secrets
 import time
+import traceback
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from intarsia.server.errors import response_of
 from intarsia.server.record import KEY, Record
+from intarsia.server.redacting import redact
 from intarsia.server.serving import Serving
 
 LOG = logging.getLogger("intarsia.server")
@@ -28,8 +30,11 @@ class Recording:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"x-request-id"), "")
-        record = Record(given if IDS.fullmatch(given) else f"req_{secrets.token_hex(12)}", scope["method"])
+        given = {k: v.decode("latin-1") for k, v in scope["headers"] if k in (b"x-request-id", b"traceparent")}
+        id_ = given.get(b"x-request-id", "")
+        if not IDS.fullmatch(id_) or redact(id_) != id_:
+            id_ = f"req_{secrets.token_hex(12)}"
+        record = Record(id_, scope["method"], parent=given.get(b"traceparent", ""))
         record.keep_content = self.serving.keep_content
         scope[KEY] = record
 
@@ -43,7 +48,8 @@ class Recording:
             await self.app(scope, receive, labelled)
         except Exception as error:
             record.error = type(error).__name__
-            LOG.error("request %s failed", record.id, exc_info=error)
+            LOG.error("request %s failed: %s", record.id, _where(error))
+            LOG.debug("request %s", record.id, exc_info=error)
             if not record.status:
                 await response_of(error)(scope, receive, labelled)
         except asyncio.CancelledError:
@@ -55,3 +61,9 @@ class Recording:
             record.route = getattr(route, "path_format", None) or getattr(route, "path", "") or "unknown"
             for listener in self.serving.listeners:
                 listener(record)
+
+
+def _where(error: BaseException) -> str:
+    """The error's kind and place. Its message may hold what somebody said: only --debug shows it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} at {frames[-1].filename}:{frames[-1].lineno}" if frames else type(error).__name__

@@ -103,10 +103,14 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, serving: Serving, grace: float = GRACE, linger: float = LINGER):
         super().__init__(config)
         self.serving, self.grace, self.linger = serving, grace, linger
+        serving.stop = self._stop
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
+        self.should_exit = self.serving.draining = True
+
+    def _stop(self) -> None:
         self.should_exit = self.serving.draining = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -27,6 +27,7 @@ class Serving:
     - stall: seconds that a stream may be left unread.
     - listeners: are given each request's record when it is over.
     - parts: entered when the server starts, left when it ends.
+    - keep_content: whether records hold what was asked and answered. stop: ends the server; failed: why it had to end.
     - more: what routes beside OpenAI's serve, by their names."""
 
     registry: Registry = field(default_factory=Registry)
@@ -36,6 +37,8 @@ class Serving:
     listeners: list[Callable[[Record], None]] = field(default_factory=list)
     parts: list[Callable[[], AbstractAsyncContextManager[Any]]] = field(default_factory=list)
     keep_content: bool = False
+    stop: Callable[[], None] = lambda: None
+    failed: Exception | None = None
     more: dict[str, Any] = field(default_factory=dict)
 
     async def take(self, request: Request, model: str, operation: str) -> Lease:

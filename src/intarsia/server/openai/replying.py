@@ -110,29 +110,36 @@ async def _events(
     lease: Lease, asked: Sequence[Asked], form: Form, record: Record, usage: bool
 ) -> AsyncIterator[bytes]:
     usages: dict[int, Usage] = {}
+    made = [0] * len(asked)
     opened: set[int] = set()
     said: dict[int, list[str]] = {}
     empty = {"usage": None} if usage else {}
-    async with contextlib.aclosing(pieces(lease.backend, asked)) as deltas:
-        async for number, delta in deltas:
-            record.token()
-            rows = []
-            if number not in opened:
-                opened.add(number)
-                if (row := form.opening(number)) is not None:
-                    rows.append(row)
-            rows += form.part(number, delta)
-            if record.keep_content:
-                said.setdefault(number, []).append(delta.text)
-            if delta.usage is not None:
-                usages[number] = delta.usage
-            if delta.finish is not None:
-                record.finish.append(delta.finish)
-            if rows:
-                yield b"".join(event({**form.begun, "choices": [row], **empty}) for row in rows)
-    record.usage = total([usages.get(i, Usage()) for i in range(len(asked))], form.n)
-    if record.keep_content:
-        record.answered = ["".join(said.get(i, [])) for i in range(len(asked))]
+    try:
+        async with contextlib.aclosing(pieces(lease.backend, asked)) as deltas:
+            async for number, delta in deltas:
+                record.token()
+                rows = []
+                if number not in opened:
+                    opened.add(number)
+                    if (row := form.opening(number)) is not None:
+                        rows.append(row)
+                rows += form.part(number, delta)
+                made[number] += len(delta.tokens) or bool(delta.text)
+                if record.keep_content:
+                    said.setdefault(number, []).append(delta.text)
+                if delta.usage is not None:
+                    usages[number] = delta.usage
+                if delta.finish is not None:
+                    record.finish.append(delta.finish)
+                if rows:
+                    yield b"".join(event({**form.begun, "choices": [row], **empty}) for row in rows)
+    finally:
+        # Who leaves early has used what was read and made until then.
+        for number in opened - usages.keys():
+            usages[number] = Usage(lease.backend.count(asked[number].prompt, asked[number].tools), made[number])
+        record.usage = total([usages.get(i, Usage()) for i in range(len(asked))], form.n)
+        if record.keep_content:
+            record.answered = ["".join(said.get(i, [])) for i in range(len(asked))]
     if usage:
         yield event({**form.begun, "choices": [], "usage": usage_of(record.usage)})
     yield DONE
