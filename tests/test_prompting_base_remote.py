@@ -222,6 +222,18 @@ def test_other_forms_are_asked_for_as_the_server_knows_and_checked(constraint, g
             stream(server, constraint=constraint)
 
 
+@pytest.mark.parametrize(
+    ("kind", "source"),
+    [("json", '{"type": "objct"}'), ("choice", "yes"), ("regex", "("), ("grammar", "start: x")],
+)
+def test_a_form_that_is_none_is_not_sent(kind, source):
+    with serving(lambda *_: (200, said("a"))) as server:
+        for asking in (ask, stream):
+            with pytest.raises(BadInput):
+                asking(server, constraint=Constraint(kind, source))
+        assert server.asked == []
+
+
 def test_a_form_that_is_refused_for_itself_is_told():
     with serving(lambda *_: (400, {"error": {"message": "Invalid schema for response_format 'number'"}})) as server:
         with pytest.raises(BackendError, match="Invalid schema"):

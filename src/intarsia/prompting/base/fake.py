@@ -19,7 +19,7 @@ from intarsia.prompting.base.errors import ContextOverflow
 from intarsia.prompting.base.messages import Call, Input, Message, ToolSpec
 from intarsia.prompting.base.replies import Delta, Reply, Sampling, TokenLogprob, Usage
 from intarsia.prompting.base.smallest import smallest
-from intarsia.prompting.base.validating import check
+from intarsia.prompting.base.validating import check, check_form
 from intarsia.prompting.base.whole import collected
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ class FakeBackend:
         used = self.count(prompt, tools)
         if self.context_length is not None and used + sampling.max_tokens > self.context_length:
             raise ContextOverflow(used + sampling.max_tokens, self.context_length)
+        if constraint is not None:
+            check_form(constraint)
         answer = await self._answer(request)
         if isinstance(answer, BaseException):
             raise answer

@@ -19,7 +19,7 @@ from intarsia.prompting.base.openai_asking import Asking, told
 from intarsia.prompting.base.openai_form import Answer
 from intarsia.prompting.base.openai_scores import Scorer
 from intarsia.prompting.base.replies import Delta, Reply, Sampling, Usage
-from intarsia.prompting.base.validating import check
+from intarsia.prompting.base.validating import check, check_form
 from intarsia.prompting.base.whole import assembled
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class OpenAICompatible:
         tools: Sequence[ToolSpec] = (),
     ) -> Reply:  # fmt: skip
         """As `Backend.generate`."""
-        end, body = self._request(prompt, sampling, tools)
+        end, body = self._request(prompt, sampling, tools, constraint)
         answer = Answer(self.server, read_key(self.client.key_variable))
         with told():
             delta = answer.take(json.dumps(await self._asking.whole(end, body, constraint)))
@@ -93,7 +93,7 @@ class OpenAICompatible:
         tools: Sequence[ToolSpec] = (),
     ) -> AsyncIterator[Delta]:  # fmt: skip
         """As `Backend.stream`. Closing it closes the connection. A form is checked when all has come."""
-        end, body = self._request(prompt, sampling, tools)
+        end, body = self._request(prompt, sampling, tools, constraint)
         body |= {"stream": True, "stream_options": {"include_usage": True}}
         answer = Answer(self.server, read_key(self.client.key_variable))
         with told():
@@ -167,7 +167,12 @@ class OpenAICompatible:
         """Close the connections."""
         await self.client.close()
 
-    def _request(self, prompt: Input, sampling: Sampling, tools: Sequence[ToolSpec]) -> tuple[str, dict[str, Any]]:
+    def _request(
+        self, prompt: Input, sampling: Sampling, tools: Sequence[ToolSpec], constraint: Constraint | None
+    ) -> tuple[str, dict[str, Any]]:  # fmt: skip
+        """Where a request goes and what it says, and all that is wrong with it before it is sent."""
+        if constraint is not None:
+            check_form(constraint)
         if self.tokenizer is not None and self.context_length is not None:
             needed = self.count(prompt, tools) + sampling.max_tokens
             if needed > self.context_length:

@@ -29,6 +29,14 @@ def errors_of(text: str, constraint: Constraint) -> list[str]:
     return [] if at.may_end else [f"it ends too early, after {_short(text[-20:])}"]
 
 
+def check_form(constraint: Constraint) -> None:
+    """Raise as `errors_of` does for a form with which no text can be checked, before there is one."""
+    if constraint.kind == "json":
+        _validator(constraint.source)
+    else:
+        check_constraint(constraint)
+
+
 def check(text: str, constraint: Constraint) -> None:
     """Raise `InvalidOutput` where a text has not the form."""
     if found := errors_of(text, constraint):
