@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from intarsia.report import Column, Figure, RunPage, Section, Series, Table, TokenMap, render, render_finding
+from intarsia.report import Column, Figure, Mark, RunPage, Section, Series, Table, TokenMap, render, render_finding
 from intarsia.report.axes import Axis
 from intarsia.report.change import change
 from intarsia.report.charts import draw
-from intarsia.report.drawing import NARROW, WIDE
+from intarsia.report.drawing import CHARACTER, NARROW, WIDE
 from intarsia.report.format import show_token
 from intarsia.report.heatmap import Shade
 from tests import gallery
@@ -303,6 +303,26 @@ def test_any_figure_draws(figure):
         Reader(svg)
         assert not re.search(r'"-?(nan|inf)', svg)
     Reader(render_finding(gallery.Gallery(title="t", content=[figure])))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12), st.floats(0, 1))
+def test_words_beside_marks_stand_apart(places, bound):
+    """Each pair is a line apart or side by side; a mark whose words have no room keeps them in its tip."""
+    x, y = [a for a, _ in places], [b for _, b in places]
+    names = [f"point number {i}" for i in range(len(places))]
+    series = Series(name="s", x=x, y=y, labels=names)
+    figure = Figure(title="t", kind="scatter", series=[series], marks=[Mark(axis="x", value=bound, text="a bound")])
+    svg = draw(figure, WIDE)
+    found = re.findall(r'<text class="note" x="([-\d.]+)" y="([-\d.]+)"( text-anchor="end")?>([^<]+)<', svg)
+    boxes = []
+    for at, line, end, words in found:
+        wide = CHARACTER * len(words)
+        boxes.append((float(at) - wide if end else float(at), float(line), wide))
+    for i, (a, line, wide) in enumerate(boxes):
+        for b, other, wider in boxes[:i]:
+            assert abs(line - other) > 12.8 or a + wide <= b + 0.2 or b + wider <= a + 0.2
+    assert boxes and all(name in svg for name in names)
 
 
 cells = st.one_of(

@@ -30,6 +30,7 @@ from intarsia.report.drawing import (
 from intarsia.report.finding import Figure, Series
 from intarsia.report.format import clean, finite
 from intarsia.report.heatmap import draw_heatmap
+from intarsia.report.labelling import Labels
 
 MOST_MARKERS = 48
 
@@ -96,6 +97,7 @@ def _plot(figure: Figure, width: int) -> str:
     if figure.x:
         body.append(text((left + right) / 2, height - 8, shorten(figure.x, right - left), "middle", "label"))
 
+    labels = Labels(left, right, top, bottom)
     slots = max((len(series.x) for series in figure.series), default=1)
     for index, series in enumerate(figure.series):
         shown = [i for i in points(series) if finite(series.y[i]) and (named or finite(series.x[i]))]
@@ -107,25 +109,25 @@ def _plot(figure: Figure, width: int) -> str:
         elif figure.kind == "line":
             body += _curve(figure, series, index, place, y_axis)
         else:
-            body += _scatter(figure, series, index, place, y_axis, right)
+            body += _scatter(figure, series, index, place, y_axis, labels)
     for mark in figure.marks:
-        body += _mark(mark, x_axis, y_axis, named, (left, right, top, bottom))
+        body += _mark(mark, x_axis, y_axis, named, labels)
     if not any(finite(y) for series in figure.series for y in series.y):
         body.append(text((left + right) / 2, (top + bottom) / 2, "no values", "middle", "label"))
     return frame(figure, width, height, body)
 
 
-def _mark(mark, x_axis, y_axis, named: bool, box: tuple[float, float, float, float]) -> list[str]:
-    left, right, top, bottom = box
+def _mark(mark, x_axis, y_axis, named: bool, labels: Labels) -> list[str]:
+    left, right, top, bottom = labels.left, labels.right, labels.top, labels.bottom
     if mark.axis == "y" and finite(mark.value):
         y = y_axis(mark.value)
-        return [line(left, y, right, y, "mark"), text(right, y - 5, mark.text, "end", "note")]
+        return [line(left, y, right, y, "mark"), *labels.at(right, y - 5, mark.text, "end")]
     if mark.axis == "x" and (str(mark.value) in x_axis.places if named else finite(mark.value)):
         x = x_axis(str(mark.value) if named else mark.value)
         anchor = "start" if x < (left + right) / 2 else "end"
         return [
             line(x, top, x, bottom, "mark"),
-            text(x + (5 if anchor == "start" else -5), top + 11, mark.text, anchor, "note"),
+            *labels.at(x + (5 if anchor == "start" else -5), top + 11, mark.text, anchor),
         ]
     return []
 
@@ -160,14 +162,13 @@ def _curve(figure: Figure, series: Series, index: int, place: dict[int, tuple[fl
     return body
 
 
-def _scatter(figure: Figure, series: Series, index: int, place, y_axis, right: float) -> list[str]:
+def _scatter(figure: Figure, series: Series, index: int, place, y_axis, labels: Labels) -> list[str]:
     body = []
     for i, (x, y) in place.items():
         body += _whisker(series, i, x, y_axis)
         body.append(marker(index, x, y, 4, tip_of(figure, series, i)))
         if series.labels and i < len(series.labels) and len(place) <= 30:
-            turn = x + 8 + CHARACTER * len(series.labels[i]) > right
-            body.append(text(x - 8 if turn else x + 8, y + 4, series.labels[i], "end" if turn else "start", "note"))
+            body += labels.beside(x, y, series.labels[i])
     return body
 
 
