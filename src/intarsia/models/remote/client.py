@@ -69,17 +69,15 @@ class Client:
             yield events
 
     async def close(self) -> None:
-        """Close the connections of this event loop, and of those that are over."""
+        """Close the connections, when the requests that use them have ended or `timeout` seconds are over."""
         here = asyncio.get_running_loop()
         for loop, line in list(self._lines.items()):
+            self._lines.pop(loop, None)
             if loop is here:
-                del self._lines[loop]
-                await line.http.aclose()
-            elif loop.is_closed():
-                del self._lines[loop]
-            else:
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(line.http.aclose(), loop))
-                self._lines.pop(loop, None)
+                await line.close(self.timeout)
+            elif not loop.is_closed():
+                closing = asyncio.run_coroutine_threadsafe(line.close(self.timeout), loop)
+                await asyncio.wrap_future(closing)
 
     async def _asked(self, method: str, end: str, body: Mapping[str, Any] | None) -> Any:
         async for attempt in attempts(self.tries, self.pause):
@@ -169,3 +167,11 @@ class _Line:
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=at_once),
         )  # fmt: skip
         self.free = asyncio.Semaphore(at_once)
+        self.at_once = at_once
+
+    async def close(self, patience: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                for _ in range(self.at_once):
+                    await self.free.acquire()
+        await self.http.aclose()

@@ -7,7 +7,7 @@ import hashlib
 import json
 import sqlite3
 import warnings
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -55,16 +55,13 @@ class Cached(Wrapper):
         tools: Sequence[ToolSpec] = (),
     ) -> Reply:  # fmt: skip
         """As `Backend.generate`."""
-
-        async def source() -> AsyncIterator[Delta]:
-            yield as_delta(await self.inner.generate(prompt, sampling, constraint=constraint, tools=tools))
-
         if not sampling.repeatable:
             return await self.inner.generate(prompt, sampling, constraint=constraint, tools=tools)
-        key = self._key("generate", asked(self._read(prompt, tools), sampling, constraint, tools))
-        if (found := await self._found(key)) is not None:
-            return found
-        first, deltas = self._flights.join(key, source, lambda came: self._landed(key, came))
+
+        async def ask() -> AsyncIterator[Delta]:
+            yield as_delta(await self.inner.generate(prompt, sampling, constraint=constraint, tools=tools))
+
+        first, deltas = self._joined(asked(self._read(prompt, tools), sampling, constraint, tools), ask)
         async with aclosing(deltas):  # type: ignore[type-var]
             reply = await collected(deltas)
         return reply if first else _again(reply)
@@ -75,18 +72,15 @@ class Cached(Wrapper):
     ) -> AsyncIterator[Delta]:  # fmt: skip
         """As `Backend.stream`. What is kept comes in one piece, with a usage of no calls."""
 
-        def source() -> AsyncIterator[Delta]:
+        def ask() -> AsyncIterator[Delta]:
             return self.inner.stream(prompt, sampling, constraint=constraint, tools=tools)
 
-        first, deltas = True, None
         if sampling.repeatable:
-            key = self._key("generate", asked(self._read(prompt, tools), sampling, constraint, tools))
-            if (found := await self._found(key)) is not None:
-                yield as_delta(found)
-                return
-            first, deltas = self._flights.join(key, source, lambda came: self._landed(key, came))
-        async with aclosing(deltas or source()) as coming:  # type: ignore[type-var]
-            async for delta in coming:
+            first, deltas = self._joined(asked(self._read(prompt, tools), sampling, constraint, tools), ask)
+        else:
+            first, deltas = True, ask()
+        async with aclosing(deltas):  # type: ignore[type-var]
+            async for delta in deltas:
                 yield delta if first or delta.usage is None else replace(delta, usage=_free(delta.usage))
 
     async def score(self, prompt: Input, choices: Sequence[str]) -> list[float]:
@@ -137,14 +131,27 @@ class Cached(Wrapper):
         # Without types: words from outside are the same words to a model.
         return hashlib.sha256(canonical(plain(pack(told))).encode()).hexdigest()
 
-    async def _found(self, key: str) -> Reply | None:
-        value = (await self._get([key])).get(key)
-        return None if value is None else _again(unpack(json.loads(value)))
+    def _joined(
+        self, given: Mapping[str, Any], ask: Callable[[], AsyncIterator[Delta]]
+    ) -> tuple[bool, AsyncIterator[Delta]]:  # fmt: skip
+        """Whether nobody else is waiting for the same, and the pieces of the answer."""
+        key = self._key("generate", given)
 
-    async def _landed(self, key: str, came: list[Delta]) -> None:
-        reply = assembled(came)
-        if reply.finish != "cancelled" and not reply.cached:
-            await self._put("generate", {key: dumps(pack(reply)).encode()})
+        # Looked up by the one request that all wait for: so none comes between it and its being kept.
+        async def source() -> AsyncIterator[Delta]:
+            if (value := (await self._get([key])).get(key)) is not None:
+                yield as_delta(_again(unpack(json.loads(value))))
+                return
+            async with aclosing(ask()) as deltas:  # type: ignore[type-var]
+                async for delta in deltas:
+                    yield delta
+
+        async def landed(came: list[Delta]) -> None:
+            reply = assembled(came)
+            if reply.finish != "cancelled" and not reply.cached:
+                await self._put("generate", {key: dumps(pack(reply)).encode()})
+
+        return self._flights.join(key, source, landed)
 
     async def _get(self, keys: list[str]) -> dict[str, bytes]:
         return await asyncio.to_thread(self._answers.get, keys)
