@@ -9,14 +9,14 @@ from typing import Literal
 import pydantic
 import pytest
 
-from intarsia.errors import BadInput
+from intarsia.errors import BadInput, Note
 from intarsia.prompting.base import Call, InvalidOutput, Message, PromptingError, Reply
 from intarsia.prompting.base.budget import Budget
 from intarsia.prompting.base.fake import FakeBackend
 from intarsia.prompting.execute.agents import agent, agent_now
 from intarsia.prompting.execute.asking import ask_now
 from intarsia.prompting.execute.tools import tool
-from intarsia.prompting.execute.trust import is_untrusted
+from intarsia.prompting.execute.trust import fenced, is_untrusted, taint
 from intarsia.prompting.tracing import trace
 from tests.prompting_shapes_help import Drawn, one_a_byte
 
@@ -77,7 +77,8 @@ def test_calls_until_it_answers():
     assert sorted(LOG[:2]) == ["add 1 2", "find x"] and LOG[2:] == ["add 3 4"]
     roles = [message.role for message in done.messages]
     assert roles == ["user", "assistant", "tool", "tool", "assistant", "tool", "assistant"]
-    assert [message.content for message in done.messages if message.role == "tool"] == ["page of x", "3", "7"]
+    told = [message.content for message in done.messages if message.role == "tool"]
+    assert told == [fenced(taint("page of x"))[0], "3", "7"] and ">page of x</untrusted-" in told[0]
     ids = [call.id for message in done.messages for call in message.calls]
     assert [m.call for m in done.messages if m.role == "tool"] == ids and all(ids)
     assert [(one.call.name, one.result, one.failed) for one in done.calls][2] == ("add", "7", False)
@@ -209,7 +210,8 @@ def test_it_goes_on_from_its_messages():
     # Calls that were not done yet are done first.
     open_ = first.messages[:2]
     done = agent_now(FakeBackend(["so"]), [find], open_)
-    assert LOG == ["find x", "find x"] and done.messages[2].content == "page of x" and done.usage.calls == 1
+    assert LOG == ["find x", "find x"] and done.messages[2].content == fenced(taint("page of x"))[0]
+    assert done.usage.calls == 1
 
 
 def test_a_checker_says_when_to_stop():
@@ -256,9 +258,12 @@ def test_every_step_is_traced_and_not_done_again(tmp_path):
     kinds = [(event.kind, event.name) for event in events]
     assert ("flow", "agent") in kinds and ("tool", "find") in kinds and kinds.count(("model", "generate")) == 2
     assert next(event for event in events if event.kind == "tool").output == {"result": "page of x", "failed": False}
+    same = FakeBackend(script)
     with trace("one", file, resume=t.id):
-        done = agent_now(FakeBackend([]), [find], "?")
-    assert done.answer == "so" and LOG == ["find x"]
+        done = agent_now(same, [find], "?")
+    assert done.answer == "so" and LOG == ["find x"] and not same.requests
+    with trace("one", file, resume=t.id), pytest.warns(Note, match="source has changed"):  # another model
+        assert agent_now(FakeBackend(["no"]), [find], "?").answer == "no"
 
 
 def test_asking_with_tools():

@@ -67,7 +67,6 @@ def test_ls_lists_inputs_and_versions_and_what_is_no_prompt(cli, place) -> None:
 def test_show_says_the_source_and_then_what_is_made_of_it(cli) -> None:
     code, out, _ = cli("show", "old.md.j2")
     assert code == 0 and "{% system %}" in out and "turn: untrusted  what was said" in out
-    pytest.importorskip("intarsia.prompting.base.chat")
     code, out, _ = cli("show", "old.md.j2", "--inputs", "inputs.json", "--set", "shots=5", "--model", "model")
     assert code == 0 and "[system]" in out and "Name it, 5." in out and ">Oh no<" in out
     assert "5 characters from outside; hidden characters taken out: 1 zero-width" in out

@@ -39,6 +39,7 @@ from intarsia.prompting.execute.trust import (
     taint,
     topics,
 )
+from intarsia.prompting.tracing import trace
 from tests.failing import fails
 
 U = Untrusted("evil text")
@@ -193,6 +194,17 @@ def test_a_known_seed_gives_no_mark_that_stands_in_the_text() -> None:
     first = fence_for(["x"], seed="known")
     assert first == fence_for(["x"], seed="known")
     assert fence_for(["x", first.nonce], seed="known").nonce != first.nonce
+
+
+def test_a_trace_that_goes_on_says_the_same_again(tmp_path, monkeypatch) -> None:
+    with trace("one", tmp_path / "t.sqlite") as recording:
+        first = fence_for(["x"])
+    assert first != fence_for(["x"])
+    monkeypatch.setattr("intarsia.prompting.execute.trust.fence._KEY", b"of another process")
+    with trace("one", tmp_path / "t.sqlite", resume=recording.id):
+        assert fence_for(["x"]) == first != fence_for(["y"])
+    with trace("two", tmp_path / "t.sqlite"):
+        assert fence_for(["x"]) != first
 
 
 # ---- filters

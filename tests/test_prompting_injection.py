@@ -37,7 +37,8 @@ from intarsia.prompting.execute.trust import (
 )
 from intarsia.prompting.execute.trust.fence import shadow
 from intarsia.prompting.tracing import trace
-from intarsia.prompting.tracing.values import dumps, pack, unpack
+from intarsia.prompting.tracing.unpacking import unpack
+from intarsia.prompting.tracing.values import dumps, pack
 from tests.test_prompting_execute_prompts_memory import ListStore
 from tests.test_prompting_local_chat import TEMPLATES, tokenizer
 
@@ -241,6 +242,11 @@ def test_nor_does_what_a_tool_gives_back(parts) -> None:
     done = agent_now(obeying(FORMS["hermes"]), [looking("\n".join(parts)), send_money], "Please look it up.")
     assert [one.call.name for one in done.calls] == ["look", "send_money"]
     assert SENT == [] and done.calls[1].failed and is_untrusted(done.messages[2])
+    content = done.messages[2].content
+    mark = content.split(">", 1)[0][1:]
+    ((start, end),) = content.spans
+    assert content.startswith("<untrusted-") and content.endswith(f"</{mark}>") and plain(content).count(mark) == 2
+    assert clean(plain(content)).removed == {} and mark not in shadow(plain(content)[start:end])
     again = agent_now(obeying(), [send_money], [*done.messages, Message("user", "And now?")])
     assert SENT == [] and all(one.failed for one in again.calls)
 

@@ -23,7 +23,7 @@ from intarsia.prompting.base.wrapping import runs_here
 from intarsia.prompting.execute.asking import asked_for, read, run_now, within
 from intarsia.prompting.execute.shape import Shape
 from intarsia.prompting.execute.tools import Tool
-from intarsia.prompting.execute.trust import Untrusted, is_untrusted, may_call, taint
+from intarsia.prompting.execute.trust import Untrusted, fenced, is_untrusted, may_call, taint
 from intarsia.prompting.tracing import step
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ async def agent(
     check: Checker | None = None,
     errors: int = 1,
     guarded: Sequence[str] = ("writes",),
+    fence: bool = True,
     strict: bool = False,
 ) -> Finished:
     """Let a model call tools until it answers.
@@ -91,6 +92,8 @@ async def agent(
     - confirm: who is asked before a tool with `confirm` is called, and before one of those that are `guarded` is called
       when text from outside had a say: the results of tools are such text (see `may_call`). Nobody: it is not called.
     - parallel: whether calls may be made several at a time; tools that write are called one after the other anyhow.
+    - fence: whether results from outside stand between marks that nothing in them can end, hidden characters taken out
+      (`trust.fenced`); a template may put results between plain words, which a result could write as well.
     - check: looks after each round whether to stop: the goal is reached, say.
     - errors: rounds in a row that may fail altogether: what went wrong goes back to the model.
     - strict: raise where it stops without an answer.
@@ -106,13 +109,15 @@ async def agent(
     messages = [Message("user", prompt)] if isinstance(prompt, str) else list(prompt)
     if not all(isinstance(message, Message) for message in messages):
         raise BadInput("an agent needs messages or a text, not token ids")
-    given = {"messages": messages, "tools": sorted(by_name), "steps": steps}
-    with step("flow", "agent", given) as event:
+    form = wanted.constraint if wanted is not None else None
+    given = {"messages": messages, "tools": sorted(by_name), "steps": steps, "shape": form, "sampling": sampling}
+    with step("flow", "agent", given, code=backend.fingerprint) as event:
         if event.replayed:
             return event.output
         work = _Agent(
-            within(backend, budget), by_name, wanted, sampling, budget, confirm, parallel, check, errors, guarded
-        )
+            within(backend, budget), by_name, wanted, sampling, budget, confirm, parallel, check, errors, guarded,
+            fence,
+        )  # fmt: skip
         event.output = done = await work.run(messages, steps, strict)
         event.facts["why_stopped"] = done.why_stopped
         return done
@@ -127,9 +132,11 @@ class _Agent:
     def __init__(
         self, backend: Backend, tools: dict[str, Tool], shape: Shape | None, sampling: Sampling, budget: Any,
         confirm: Any, parallel: bool, check: Checker | None, errors: int, guarded: Sequence[str],
+        fence: bool,
     ):  # fmt: skip
         self.backend, self.tools, self.shape, self.sampling, self.budget = backend, tools, shape, sampling, budget
         self.confirm, self.parallel, self.check, self.errors, self.guarded = confirm, parallel, check, errors, guarded
+        self.fence = fence
         self.specs = tuple(tool.spec for tool in tools.values())
         self.messages: list[Message] = []
         self.done: list[Done] = []
@@ -235,11 +242,13 @@ class _Agent:
             round_ = [await one for one in work]
         new = False
         for done in round_:
-            key = (done.call.name, json.dumps(done.call.arguments, sort_keys=True, default=str), str(done.result))
+            told = fenced(done.result)[0] if self.fence else done.result
+            key = (done.call.name, json.dumps(done.call.arguments, sort_keys=True, default=str), str(told))
             again = key in self.seen
             new |= not again
             self.seen.add(key)
-            told = done.result + "\n[the same call gave the same result before]" if again else done.result
+            if again:
+                told += "\n[the same call gave the same result before]"
             self.messages.append(Message("tool", told, call=done.call.id, name=done.call.name))
         self.done += round_
         if self.check is not None:

@@ -127,7 +127,7 @@ class Prompt:
 
         - tokenizer: of the model, for the exact text and its token ids. tools: those that its template is to name.
         - shape: the wanted form, for `{{ shape }}`; default: the header's.
-        - seed: of the marks around text from outside, for replays; default: of this process (`trust.fence_for`)."""
+        - seed: of the marks around text from outside; default: the open trace's, or this process' (`fence_for`)."""
         values = self.check(**inputs)
         shape = self.header.shape if shape is None else shape
         fence = fence_for(_leaves(values), about=self.version, seed=seed)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from intarsia.errors import BadInput
 from intarsia.prompting.execute.trust.cleaning import clean
 from intarsia.prompting.execute.trust.untrusted import Untrusted, plain, spans_of
+from intarsia.prompting.tracing import current
 
 NAME = "untrusted"
 _KEY = secrets.token_bytes(32)  # of this process: nobody outside can compute a nonce
@@ -63,12 +64,15 @@ class Span:
 
 
 def fence_for(texts: Iterable[str], *, about: str = "", seed: str | None = None) -> Fence:
-    """The fence for some texts: the same for the same texts in one process, and with a seed everywhere.
+    """The fence for some texts: the same for the same texts in one process, in one trace, and with a seed everywhere.
 
-    - about: what else the nonce depends on (a prompt's version). seed: of a trace that is to be replayed; whoever knows
-      it can compute the nonce, so it is nothing to show.
+    - about: what else the nonce depends on (a prompt's version).
+    - seed: default: the id of the trace that is open, so that going on with it says the same again; else a key of this
+      process. Whoever knows it can compute the nonce, so it is nothing to show.
 
     Its nonce stands in none of the texts."""
+    if seed is None and (recording := current()) is not None:
+        seed = recording.id
     key = _KEY if seed is None else hashlib.sha256(b"intarsia fence\0" + seed.encode()).digest()
     texts = [plain(text) for text in texts]
     whole = hashlib.sha256(about.encode(errors="replace"))
