@@ -77,7 +77,7 @@ def rst_headings(text: str) -> list[Heading]:
 
 def slug(title: str) -> str:
     """A title as an anchor: words in lower case, joined by `-`."""
-    return re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", title.casefold()).strip())
+    return re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", title.lower()).strip())
 
 
 def _anchored(level: int, title: str, start: int, seen: Counter[str]) -> Heading:

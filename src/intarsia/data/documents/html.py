@@ -24,6 +24,7 @@ _BLOCKS = frozenset((
 _HEADINGS = {f"h{n}": n for n in range(1, 7)}
 _LAYOUT = "h1, h2, h3, h4, h5, h6, table, pre, dl"  # what stands in no cell of a table of data
 _TITLE = 120
+_TAG = re.compile(r"<[^>]*>")
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class _Writer:
 
     def finished(self) -> tuple[str, tuple[Heading, ...]]:
         self._flush()
-        return "".join(self.parts), tuple(self.headings)
+        return "".join(self.parts), tuple(h for h in self.headings if h.start < self.length)
 
     def _enter(self, node: Any) -> bool:
         """Whether to go inside."""
@@ -132,7 +133,7 @@ class _Writer:
             return False
         attributes = node.attributes
         if node.mem_id in self.unseen or drops(tag, attributes) == "hidden":
-            self.hidden += bool(node.text().strip())
+            self.hidden += bool(_TAG.sub("", node.html or "").strip())  # `text` does not look into templates
             return False
         if drops(tag, attributes) == "frame":
             return False

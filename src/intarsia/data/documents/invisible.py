@@ -27,3 +27,24 @@ def without_unseen(text: str) -> tuple[str, int]:
         return found[1] or ""
 
     return _UNSEEN.sub(kept, text), count
+
+
+# Fenced code, code in a line, and what a rendered page of Markdown does not show: HTML's comments, and definitions of
+# links that are no links.
+_COMMENT = re.compile(
+    r"(^ {0,3}(`{3,}|~{3,}).*?(?:^ {0,3}\2[`~]*[ \t]*$|\Z)|(?<!`)(`+)(?!`)[^\n]*?(?<!`)\3(?!`))"
+    r"|<!--.*?(?:-->|\Z)|^ {0,3}\[(?://|comment|_)\]:[^\n]*(?:\n|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def without_comments(text: str) -> tuple[str, int]:
+    """A text of Markdown without its comments, and how many there were. What stands in code stays: there it is seen."""
+    count = 0
+
+    def kept(found: re.Match[str]) -> str:
+        nonlocal count
+        count += found[1] is None
+        return found[1] or ""
+
+    return _COMMENT.sub(kept, text), count

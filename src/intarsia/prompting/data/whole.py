@@ -9,7 +9,7 @@ from typing import Any
 
 from intarsia.data.documents.headings import Heading, markdown_headings, rst_headings
 from intarsia.data.documents.html import read_page
-from intarsia.data.documents.invisible import without_unseen
+from intarsia.data.documents.invisible import without_comments, without_unseen
 from intarsia.data.documents.pdf import pdf_pages
 from intarsia.data.documents.plain import plain_text
 from intarsia.data.documents.word import word_text
@@ -43,6 +43,8 @@ def whole_file(path: Path, name: str) -> SourceDocument:
     metadata: dict[str, Any] = {}
     if suffix == ".md":
         text, metadata = _front(text)
+        text, comments = without_comments(text)
+        hidden += comments
     headings: list[Heading] = []
     if suffix in (".md", ".docx"):
         headings = markdown_headings(text)

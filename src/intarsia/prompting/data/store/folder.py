@@ -118,6 +118,17 @@ class StoreFolder:
         return self._given is not None
 
     @property
+    def encoder_name(self) -> str | None:
+        """What its vectors are by; None: it has none."""
+        has = noted(self.connection, "encoder")
+        return None if has is None else has["name"]
+
+    @property
+    def bytes(self) -> int:
+        """What its files take on the disk."""
+        return sum(file.stat().st_size for file in self.path.iterdir())
+
+    @property
     def encoder(self) -> Encoder:
         """What embeds here, loaded at the first call. Raises `BadInput` where it is not the one the store was made
         with."""

@@ -258,6 +258,12 @@ class Store(StoreFolder):
         with self.writing():
             return edges_.add_graph(self, graph, predicted, least_confidence, entities)
 
+    def facts_by_source(self) -> dict[str, int]:
+        """How many facts there are, by where they are from."""
+        with self.reading() as connection:
+            rows = connection.execute("SELECT source, count(*) FROM edges GROUP BY source ORDER BY source")
+            return dict(rows.fetchall())
+
     def edges(self, name: str, hops: int = 1) -> list[Edge]:
         """The facts within so many steps of an entity, nearest first. Raises `BadInput` with near names."""
         if hops < 1:
