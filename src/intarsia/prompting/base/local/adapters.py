@@ -56,12 +56,12 @@ def check_adapter(folder: Path, model: Model) -> None:
 
 
 def with_adapters(model: Model, folders: Mapping[str, Path]) -> Model:
-    """A model whose network holds adapters by name. The weights are shared; the network given stays as it is."""
+    """A model whose network holds adapters by name. They are put into the network given: give a `shared` one."""
     from peft import PeftModel
 
     for folder in folders.values():
         check_adapter(folder, model)
-    network: Any = shared(model.network)
+    network: Any = model.network
     for name, folder in folders.items():
         try:
             if isinstance(network, PeftModel):

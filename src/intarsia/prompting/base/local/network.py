@@ -17,6 +17,7 @@ from intarsia.prompting.base.local.runner import Work
 from intarsia.prompting.base.local.slots import GROWTH, Slots
 
 FULL, SLIDING = "full_attention", "sliding_attention"
+STEP = 4  # slots that are added at a time
 PROBE = 6  # tokens of the rows that a network is proved on
 
 
@@ -24,12 +25,15 @@ class NetworkRunner:
     """Rows over one transformers network, through its own forward.
 
     - rows: at once. memory: bytes for keys and values; half of it for rows, half for beginnings that may come again.
+    - reference: a network with the same weights, if the model's own was made over (packed, given adapters).
     - adapters: names of LoRA adapters in the network (a PEFT model); rows with different ones run together.
 
     Raises `BadInput` for a network that keeps something else than keys and values, or whose rows cannot stand at
     different places: it is proved on a few tokens."""
 
-    def __init__(self, model: Model, *, rows: int, memory: int, adapters: Sequence[str] = ()):
+    def __init__(
+        self, model: Model, *, rows: int, memory: int, adapters: Sequence[str] = (), reference: Any = None
+    ):  # fmt: skip
         self.network = model.network
         self.rows, self.adapters = rows, tuple(adapters)
         config = model.network.config.get_text_config()
@@ -45,7 +49,7 @@ class NetworkRunner:
         self._lengths: dict[int, int] = {}  # tokens kept, by handle
         self._adapter: dict[int, str | None] = {}
         self._next = 0
-        self._prove()
+        self._prove(self._innermost() if reference is None else reference)
 
     @property
     def bytes(self) -> int:
@@ -56,7 +60,7 @@ class NetworkRunner:
         slot = len(self._order)
         self._order.append(handle)
         self._adapter[handle] = adapter
-        slots = min(self.rows, max(slot + 1, 2 * slot)) if slot < self.rows else slot + 1
+        slots = max(slot + 1, min(self.rows, -(-(slot + 1) // STEP) * STEP))
         self._slots.grow(slots, len(ids) + room)
         # The last token is left to run: its logits are what comes next.
         blocks = self._prefixes.find(ids[: len(ids) - 1], adapter)
@@ -178,8 +182,8 @@ class NetworkRunner:
         return Slots(len(layers), (keys.shape[1], keys.shape[3]), (values.shape[1], values.shape[3]), keys.dtype,
                      self._device)  # fmt: skip
 
-    def _prove(self) -> None:
-        """Rows at different places give what each gives alone."""
+    def _prove(self, reference: Any) -> None:
+        """Rows at different places give what each gives alone in a plain forward."""
         generator = torch.Generator().manual_seed(0)
         ids = torch.randint(0, self.vocabulary, (2, PROBE), generator=generator).tolist()
         try:
@@ -188,7 +192,7 @@ class NetworkRunner:
             logits = self.run([Work(a, ids[0][3:], 3), Work(b, ids[1][:-1], 0)])
             with torch.inference_mode():
                 alone = [
-                    self._innermost()(input_ids=torch.tensor([row], device=self._device)).logits[0, -1].float()
+                    reference(input_ids=torch.tensor([row], device=self._device)).logits[0, -1].float()
                     for row in (ids[0], ids[1][:-1])
                 ]
         except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
