@@ -18,21 +18,12 @@ from typing import Any
 from intarsia.prompting.tracing.database import switched_off
 from intarsia.prompting.tracing.events import KINDS, Event, Node
 from intarsia.prompting.tracing.keeping import remove, size
+from intarsia.prompting.tracing.opening import carried, current, note, recorded, step, trace, tracing
 from intarsia.prompting.tracing.reading import Trace, traces
-from intarsia.prompting.tracing.recording import (
-    Recording,
-    Step,
-    carried,
-    current,
-    note,
-    place_of,
-    recorded,
-    step,
-    trace,
-    tracing,
-)
+from intarsia.prompting.tracing.recording import Recording, Step, place_of
 from intarsia.prompting.tracing.redacting import Redactor, redact_secrets
-from intarsia.prompting.tracing.values import NotSerialisable, hash_of, pack, plain, register, stands_for, unpack
+from intarsia.prompting.tracing.unpacking import plain, stands_for, unpack
+from intarsia.prompting.tracing.values import NotSerialisable, hash_of, pack, register
 
 _HOMES = {
     "TraceFinding": "intarsia.prompting.tracing.finding",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from intarsia.prompting.tracing.values import plain, unpack
+from intarsia.prompting.tracing.unpacking import plain, unpack
 
 Kind = Literal["flow", "step", "model", "tool", "search", "note"]
 KINDS: tuple[str, ...] = ("flow", "step", "model", "tool", "search", "note")

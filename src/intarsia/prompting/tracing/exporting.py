@@ -10,7 +10,8 @@ from intarsia.errors import BadInput, IntarsiaError, MissingExtra, first_line
 from intarsia.prompting.tracing.events import Event
 from intarsia.prompting.tracing.finding import is_talk
 from intarsia.prompting.tracing.reading import Trace
-from intarsia.prompting.tracing.values import dumps, plain
+from intarsia.prompting.tracing.unpacking import plain
+from intarsia.prompting.tracing.values import dumps
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan

@@ -8,7 +8,7 @@ from typing import Any
 
 from intarsia.prompting.tracing.events import KINDS, Event
 from intarsia.prompting.tracing.reading import Trace
-from intarsia.prompting.tracing.values import plain
+from intarsia.prompting.tracing.unpacking import plain
 from intarsia.report import Bar, Block, Column, Finding, Table, Timeline
 
 _TOKENS = ("prompt", "completion", "cached")

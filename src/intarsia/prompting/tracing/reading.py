@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from intarsia.errors import BadInput
 from intarsia.prompting.tracing.database import connect, default_path
 from intarsia.prompting.tracing.events import Event, Node
-from intarsia.prompting.tracing.values import pack, plain, unpack
+from intarsia.prompting.tracing.unpacking import plain, unpack
+from intarsia.prompting.tracing.values import pack
 
 if TYPE_CHECKING:
     from intarsia.prompting.tracing.finding import TraceFinding

@@ -1,7 +1,6 @@
-"""Typed values as JSON and back: what a step was given and gave is kept so that a replay gives the same types.
+"""Typed values as JSON: what a step was given and gave is kept so that a replay gives the same types.
 
-Plain JSON stays as it is; everything else is an object with its type under `$type`. Classes come back only from modules
-that are loaded, or Intarsia's own: a file of events can name a class, and cannot make this process import anything."""
+Plain JSON stays as it is; everything else is an object with its type under `$type`. `unpacking` is the way back."""
 
 from __future__ import annotations
 
@@ -11,12 +10,10 @@ import datetime
 import decimal
 import enum
 import hashlib
-import importlib
 import json
 import math
 import pathlib
 import re
-import sys
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,9 +23,8 @@ from intarsia.errors import BadInput
 TAG = "$type"
 _PLAIN = (str, bool, int, type(None))
 _BARE: dict[type, Callable[[Any], Any]] = {str: str.__str__, int: int.__int__, float: float.__float__}
-_seen: dict[str, type] = {}  # classes that were packed in this process: those inside functions cannot be looked up
-_standing: dict[str, Any] = {}
-_texts: dict[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]] = {
+SEEN: dict[str, type] = {}  # classes that were packed in this process: those inside functions cannot be looked up
+TEXTS: dict[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]] = {
     "datetime": (datetime.datetime, datetime.datetime.isoformat, datetime.datetime.fromisoformat),
     "date": (datetime.date, datetime.date.isoformat, datetime.date.fromisoformat),
     "time": (datetime.time, datetime.time.isoformat, datetime.time.fromisoformat),
@@ -58,12 +54,12 @@ class _Registered:
     back: Callable[[Any], Any]
 
 
-_registered: dict[str, _Registered] = {}
+REGISTERED: dict[str, _Registered] = {}
 
 
 def register(cls: type, to: Callable[[Any], Any], back: Callable[[Any], Any]) -> None:
     """Say how values of a class are kept: `to(value)` gives what can be, `back` of that gives an equal value."""
-    _registered[_name(cls)] = _Registered(cls, to, back)
+    REGISTERED[name_of(cls)] = _Registered(cls, to, back)
 
 
 def pack(value: Any, path: str = "value") -> Any:
@@ -77,8 +73,8 @@ def pack(value: Any, path: str = "value") -> Any:
         return [pack(item, f"{path}[{i}]") for i, item in enumerate(value)]
     if kind is dict:
         return _pack_dict(value, path)
-    if (known := _registered.get(_name(kind))) is not None and known.cls is kind:
-        return {TAG: "registered", "class": _name(kind), "value": pack(known.to(value), path)}
+    if (known := REGISTERED.get(name_of(kind))) is not None and known.cls is kind:
+        return {TAG: "registered", "class": name_of(kind), "value": pack(known.to(value), path)}
     if isinstance(value, type):
         return {TAG: "class", "class": _class(value)}
     if isinstance(value, enum.Enum):
@@ -86,7 +82,7 @@ def pack(value: Any, path: str = "value") -> Any:
     if dataclasses.is_dataclass(value):
         fields = {f.name: pack(getattr(value, f.name), f"{path}.{f.name}") for f in dataclasses.fields(value)}
         return {TAG: "dataclass", "class": _class(kind), "fields": fields}
-    if _is_pydantic(kind):
+    if is_pydantic(kind):
         fields = {name: pack(getattr(value, name), f"{path}.{name}") for name in kind.model_fields}
         extra = {name: pack(item, f"{path}.{name}") for name, item in (value.model_extra or {}).items()}
         return {TAG: "pydantic", "class": _class(kind), "fields": fields | extra, "set": sorted(value.model_fields_set)}
@@ -99,7 +95,7 @@ def pack(value: Any, path: str = "value") -> Any:
         return {TAG: "set" if isinstance(value, set) else "frozenset", "items": items}
     if isinstance(value, datetime.timedelta):
         return {TAG: "timedelta", "value": [value.days, value.seconds, value.microseconds]}
-    for name, (cls, to, _) in _texts.items():
+    for name, (cls, to, _) in TEXTS.items():
         if isinstance(value, cls):
             return {TAG: name, "value": to(value)}
     if isinstance(value, re.Pattern) and isinstance(value.pattern, str):
@@ -139,147 +135,17 @@ def _pack_numpy(value: Any, path: str) -> Any:
     raise NotSerialisable(path, value)
 
 
-def unpack(data: Any) -> Any:
-    """The value again, of the same types. Raises `BadInput` for a class that is not there any more."""
-    if isinstance(data, list):
-        return [unpack(item) for item in data]
-    if not isinstance(data, dict):
-        return data
-    kind = data.get(TAG)
-    if kind is None:
-        return {key: unpack(item) for key, item in data.items()}
-    if kind in _texts:
-        return _texts[kind][2](data["value"])
-    if kind not in _BACK:
-        raise BadInput(f"a value of kind '{kind}' in the trace is not known here: a newer Intarsia wrote it")
-    return _BACK[kind](data)
-
-
-def _unpack_object(data: dict[str, Any]) -> Any:
-    cls = _resolve(data["class"])
-    fields = {name: unpack(item) for name, item in data["fields"].items()}
-    try:
-        if data[TAG] == "pydantic":
-            if not _is_pydantic(cls):
-                raise TypeError("it is no pydantic model now")
-            return cls.model_construct(set(data["set"]), **fields)  # was valid when it was made
-        if not dataclasses.is_dataclass(cls):
-            raise TypeError("it is no dataclass now")
-        made = object.__new__(cls)  # as it was, whatever `__init__` and `__post_init__` take and do
-        known = {f.name for f in dataclasses.fields(cls)}
-        if known != set(fields):
-            raise TypeError(f"its fields are now {', '.join(sorted(known))}, and were {', '.join(sorted(fields))}")
-        for name, item in fields.items():
-            object.__setattr__(made, name, item)
-        return made
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"{data['class']} cannot be made again from the trace: {error}") from None
-
-
-def _unpack_scalar(data: dict[str, Any]) -> Any:
-    cls = _resolve(data["class"])
-    base = next((b for b in (str, int, float) if issubclass(cls, b)), None)
-    if base is None:
-        raise BadInput(f"{data['class']} is no text and no number any more: the trace cannot be replayed with it")
-    made = base.__new__(cls, data["value"])
-    for name, item in data.get("state", {}).items():
-        made.__dict__[name] = unpack(item)
-    return made
-
-
-def _unpack_numpy(data: dict[str, Any]) -> Any:
-    import numpy as np
-
-    flat = np.frombuffer(base64.b64decode(data["data"]), dtype=np.dtype(data["dtype"]))
-    return flat.reshape(data["shape"]).copy() if "shape" in data else flat[0]
-
-
-def _unpack_tuple(data: dict[str, Any]) -> Any:
-    items = [unpack(item) for item in data["items"]]
-    if "class" not in data:
-        return tuple(items)
-    cls = _resolve(data["class"])
-    if not issubclass(cls, tuple):
-        raise BadInput(f"{data['class']} is no tuple any more: the trace cannot be replayed with it")
-    return tuple.__new__(cls, items)
-
-
-def _unpack_enum(data: dict[str, Any]) -> Any:
-    cls = _resolve(data["class"])
-    if not issubclass(cls, enum.Enum) or data["name"] not in cls.__members__:
-        raise BadInput(f"{data['class']} has no '{data['name']}' any more: the trace cannot be replayed with it")
-    return cls[data["name"]]
-
-
-def _unpack_registered(data: dict[str, Any]) -> Any:
-    if (known := _registered.get(data["class"])) is None:
-        raise BadInput(
-            f"{data['class']} is not registered here: intarsia.prompting.tracing.register says how it is kept"
-        )
-    return known.back(unpack(data["value"]))
-
-
-def _unpack_dtype(data: dict[str, Any]) -> Any:
-    import numpy as np
-
-    return np.dtype(data["value"])
-
-
-_BACK: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "float": lambda d: float(d["value"]),
-    "dict": lambda d: {unpack(k): unpack(v) for k, v in d["items"]},
-    "tuple": _unpack_tuple,
-    "set": lambda d: {unpack(item) for item in d["items"]},
-    "frozenset": lambda d: frozenset(unpack(item) for item in d["items"]),
-    "timedelta": lambda d: datetime.timedelta(*d["value"]),
-    "regex": lambda d: re.compile(d["value"], d["flags"]),
-    "range": lambda d: range(*d["value"]),
-    "class": lambda d: _resolve(d["class"]),
-    "enum": _unpack_enum,
-    "dataclass": _unpack_object,
-    "pydantic": _unpack_object,
-    "numpy": _unpack_numpy,
-    "dtype": _unpack_dtype,
-    "scalar": _unpack_scalar,
-    "registered": _unpack_registered,
-}
-
-
-def _is_pydantic(cls: Any) -> bool:
+def is_pydantic(cls: Any) -> bool:
     return isinstance(cls, type) and hasattr(cls, "model_fields") and hasattr(cls, "model_construct")
 
 
-def _name(cls: type) -> str:
+def name_of(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
 def _class(cls: type) -> str:
-    _seen[_name(cls)] = cls
-    return _name(cls)
-
-
-def stands_for(name: str, module: Any) -> None:
-    """Classes that a trace says are of the module `name` are looked up in `module`: what was begun as a script
-    (`__main__`) can be gone on with from elsewhere."""
-    _standing[name] = module
-
-
-def _resolve(name: str) -> type:
-    if name in _seen:
-        return _seen[name]
-    module, _, path = name.partition(":")
-    if module not in sys.modules and module.partition(".")[0] == "intarsia":
-        importlib.import_module(module)
-    found: Any = _standing.get(module) or sys.modules.get(module)
-    if found is None:
-        raise BadInput(f"the trace holds a {name.replace(':', '.')}: import {module} before it is replayed")
-    for part in path.split("."):
-        found = getattr(found, part, None)
-    if not isinstance(found, type):
-        raise BadInput(
-            f"the trace holds a {name.replace(':', '.')}, which is not there: define it at a module's top level"
-        )
-    return found
+    SEEN[name_of(cls)] = cls
+    return name_of(cls)
 
 
 def canonical(data: Any) -> str:
@@ -300,27 +166,3 @@ def dumps(data: Any) -> str:
 def hash_of(data: Any) -> str:
     """sha256 of packed data, in hex, the first 32 digits."""
     return hashlib.sha256(canonical(data).encode()).hexdigest()[:32]
-
-
-def plain(data: Any) -> Any:
-    """Packed data without its types, for people and other programs."""
-    if isinstance(data, list):
-        return [plain(item) for item in data]
-    if not isinstance(data, dict):
-        return data
-    kind = data.get(TAG)
-    if kind is None:
-        return {key: plain(item) for key, item in data.items()}
-    if kind in ("dataclass", "pydantic"):
-        return {key: plain(item) for key, item in data["fields"].items()}
-    if kind in ("tuple", "set", "frozenset"):
-        return [plain(item) for item in data["items"]]
-    if kind == "dict":
-        return {k if isinstance(k := plain(key), str) else canonical(k): plain(v) for key, v in data["items"]}
-    if kind == "enum":
-        return data["name"]
-    if kind == "numpy":
-        return unpack(data).tolist()
-    if kind == "class":
-        return data["class"]
-    return plain(data.get("value"))
