@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from intarsia.errors import BadInput, IntarsiaError
+from intarsia.errors import BadInput, IntarsiaError, MissingExtra
 from intarsia.progress import listening
 from intarsia.prompting.base import (
     BackendError,
@@ -329,3 +331,21 @@ def test_every_public_name_is_there():
     with pytest.raises(AttributeError):
         _ = base.nonsense
     assert issubclass(FailedPrompt, IntarsiaError)
+
+
+def test_the_heavy_libraries_are_left_alone_until_they_are_used():
+    code = (
+        "import sys, intarsia.prompting.base as base\n"
+        "for name in base.__all__: getattr(base, name)\n"
+        "base.open_backend('fake:')\n"
+        "heavy = ('torch', 'transformers', 'numpy', 'httpx2', 'stamina', 'llguidance', 'jsonschema')\n"
+        "print([m for m in heavy if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_without_the_extra_it_is_told_which_one(monkeypatch):
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(MissingExtra, match=r"intarsia\[remote\]"):
+        open_backend("http://host/v1#m")

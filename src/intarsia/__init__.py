@@ -32,6 +32,8 @@ _HOMES = {
     "Config": "intarsia.catalog",
     "technique": "intarsia.catalog",
     "Finding": "intarsia.report",
+    "Budget": "intarsia.prompting.base",
+    "open_backend": "intarsia.prompting.base",
     "IntarsiaError": "intarsia.errors",
     "BadInput": "intarsia.errors",
 }

@@ -42,6 +42,9 @@ class Amounts:
     cost: float | None = 0.0
 
 
+_NAMES = tuple(field.name for field in fields(Amounts))
+
+
 class Budget:
     """What may be used: tokens (of prompts and answers together), calls of a model, seconds, cost. None: any.
 
@@ -56,10 +59,10 @@ class Budget:
         cost: float | None = None, within: Budget | None = None,
     ):  # fmt: skip
         self.limits = Amounts(tokens, calls, seconds, cost)
-        for field in fields(Amounts):
-            limit = getattr(self.limits, field.name)
+        for name in _NAMES:
+            limit = getattr(self.limits, name)
             if limit is not None and not limit >= 0:
-                raise BadInput(f"{field.name} of a budget is {limit}: give 0 or more, or nothing for any")
+                raise BadInput(f"{name} of a budget is {limit}: give 0 or more, or nothing for any")
         self.within = within
         self._used = Amounts()
         self._held = Amounts()
@@ -79,11 +82,11 @@ class Budget:
         left = Amounts(None, None, None, None)
         with self._lock:
             for budget in self.chain():
-                for field in fields(Amounts):
-                    if (most := getattr(budget.limits, field.name)) is not None:
-                        free = max(0, most - budget._taken(field.name) - getattr(budget._held, field.name))
-                        before = getattr(left, field.name)
-                        setattr(left, field.name, free if before is None else min(before, free))
+                for name in _NAMES:
+                    if (most := getattr(budget.limits, name)) is not None:
+                        free = max(0, most - budget._taken(name) - getattr(budget._held, name))
+                        before = getattr(left, name)
+                        setattr(left, name, free if before is None else min(before, free))
         return left
 
     @property
@@ -122,15 +125,15 @@ class Budget:
         """Whether others hold what is wanted. Raises `BudgetExceeded` where it is not there at all."""
         wait = False
         for budget in self.chain():
-            for field in fields(Amounts):
-                if (most := getattr(budget.limits, field.name)) is None:
+            for name in _NAMES:
+                if (most := getattr(budget.limits, name)) is None:
                     continue
-                needed = budget._taken(field.name) + getattr(wanted, field.name)
+                needed = budget._taken(name) + getattr(wanted, name)
                 more = most + 1e-9 * most  # what additions of fractions may be off by
                 # Time that has run out is spent; of everything else the whole of it may be used.
-                if needed > more or (field.name == "seconds" and needed >= most):
-                    raise BudgetExceeded(field.name, budget._taken(field.name), most, getattr(wanted, field.name))
-                wait = wait or needed + getattr(budget._held, field.name) > more
+                if needed > more or (name == "seconds" and needed >= most):
+                    raise BudgetExceeded(name, budget._taken(name), most, getattr(wanted, name))
+                wait = wait or needed + getattr(budget._held, name) > more
         return wait
 
     def _settle(self, held: Amounts, used: Amounts) -> None:
@@ -185,5 +188,5 @@ class Hold:
 
 
 def _add(to: Amounts, what: Amounts, sign: int = 1) -> None:
-    for field in fields(Amounts):
-        setattr(to, field.name, getattr(to, field.name) + sign * getattr(what, field.name))
+    for name in _NAMES:
+        setattr(to, name, getattr(to, name) + sign * getattr(what, name))
