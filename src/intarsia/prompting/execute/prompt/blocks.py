@@ -4,13 +4,15 @@
     {% for one in shots %}
     {% shot %}{{ one.text }}{% answer %}{{ one.label }}{% endshot %}
     {% endfor %}
+    {% conversation history %}
     {% user %}{{ text }}{% enduser %}
 
-A shot is a user's message and the assistant's answer. Space at both ends of a message is left out."""
+`conversation` puts in messages that there are already (`Message`s, or mappings with `role` and `content`), calls of
+tools and all. A shot is a user's message and the assistant's answer. Space at both ends of a message is left out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -18,14 +20,17 @@ from jinja2 import TemplateRuntimeError, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 
+from intarsia.prompting.base import Message
+from intarsia.prompting.execute.trust import plain, spans_of
+
 ROLES = ("system", "user", "assistant")
 
 
 class Conversation:
-    """What is said while one template is rendered. said: (role, text) in order."""
+    """What is said while one template is rendered. said: messages in order, those of the template not fenced yet."""
 
     def __init__(self) -> None:
-        self.said: list[tuple[str, str]] = []
+        self.said: list[Message] = []
         self.inside = ""
 
 
@@ -33,11 +38,14 @@ saying: ContextVar[Conversation] = ContextVar("intarsia_prompt_conversation")
 
 
 class MessageBlocks(Extension):
-    tags = {*ROLES, "shot"}  # noqa: RUF012 (as the base has it)
+    tags = {*ROLES, "shot", "conversation"}  # noqa: RUF012 (as the base has it)
 
     def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
         opened = next(parser.stream)
         tag, line = opened.value, opened.lineno
+        if tag == "conversation":
+            call = self.call_method("_go_on", [parser.parse_expression()])
+            return nodes.Output([call]).set_lineno(line)
         if tag != "shot":
             body = parser.parse_statements((f"name:end{tag}",), drop_needle=True)
             return self._block(tag, body, line)
@@ -67,10 +75,27 @@ class MessageBlocks(Extension):
             raise TemplateRuntimeError(f"a message inside of the {conversation.inside}'s message: end that one before")
         conversation.inside = role
         try:
-            conversation.said.append((role, caller()))
+            conversation.said.append(Message(role, trimmed(caller())))  # type: ignore[arg-type]
         finally:
             conversation.inside = ""
         return ""
+
+    def _go_on(self, messages: Iterable[Any]) -> str:
+        conversation = saying.get()
+        if conversation.inside:
+            raise TemplateRuntimeError(f"messages inside of the {conversation.inside}'s message: end that one before")
+        conversation.said += map(_as_message, messages)
+        return ""
+
+
+def _as_message(one: Any) -> Message:
+    if isinstance(one, Message):
+        return one
+    if isinstance(one, Mapping) and one.get("role") in ROLES and isinstance(one.get("content"), str):
+        return Message(one["role"], one["content"])
+    raise TemplateRuntimeError(
+        f"a conversation has messages with a role ({', '.join(ROLES)}) and content, not {one!r:.60}"
+    )
 
 
 def _is_message(node: nodes.CallBlock) -> bool:
@@ -79,7 +104,8 @@ def _is_message(node: nodes.CallBlock) -> bool:
 
 def loose_text(tree: nodes.Template) -> tuple[int, str] | None:
     """Line and beginning of the first text that stands outside of all messages, where there are messages."""
-    if not any(_is_message(block) for block in tree.find_all(nodes.CallBlock)):
+    goes_on = (one for one in tree.find_all(nodes.ExtensionAttribute) if one.name == "_go_on")
+    if not any(_is_message(block) for block in tree.find_all(nodes.CallBlock)) and next(goes_on, None) is None:
         return None
     for node in tree.body:
         for part in node.nodes if isinstance(node, nodes.Output) else ():
@@ -89,10 +115,8 @@ def loose_text(tree: nodes.Template) -> tuple[int, str] | None:
     return None
 
 
-def trimmed(text: Any) -> str:
+def trimmed(text: str) -> str:
     """Without space at both ends; what is from outside is not touched."""
-    from intarsia.prompting.execute.trust import plain, spans_of
-
     bare, spans = plain(text), spans_of(text)
     start = len(bare) - len(bare.lstrip())
     end = len(bare.rstrip())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,9 +135,9 @@ class Prompt:
         told = {"open": fence.open, "close": fence.close}
         said = self._said({**values, "shape": described(shape), "fence": told})
         messages, spans = [], []
-        for number, (role, text) in enumerate(said):
-            content, found = fenced(trimmed(text), fence, message=number)
-            messages.append(Message(role, content))  # type: ignore[arg-type]
+        for number, message in enumerate(said):
+            content, found = fenced(message.content, fence, message=number)
+            messages.append(replace(message, content=content))
             spans += found
         text, ids = _exact(tokenizer, messages, tools)
         return Rendered(
@@ -144,7 +145,7 @@ class Prompt:
             fence.open[1:-1] if spans else "",
         )  # fmt: skip
 
-    def _said(self, values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    def _said(self, values: Mapping[str, Any]) -> list[Message]:
         conversation = Conversation()
         token = saying.set(conversation)
         try:
@@ -155,7 +156,7 @@ class Prompt:
         finally:
             saying.reset(token)
         if not conversation.said:
-            return [("user", loose)]
+            return [Message("user", trimmed(loose))]
         if loose.strip():
             raise BadInput(f"{self.name}: text outside of all messages: '{plain(loose).strip()[:40]}'")
         return conversation.said

@@ -34,6 +34,8 @@ _ALIKE = str.maketrans({
 # At most so many characters between letters, so that a flood of brackets costs no more than its length.
 _MARK = re.compile(r"<(?=[\W_]{0,16}" + r"[\W_]{0,4}".join(NAME) + ")")
 
+_OPEN = re.compile(rf"<({NAME}-[0-9a-f]{{16}})>\n?\Z")
+
 
 @dataclass(frozen=True)
 class Fence:
@@ -88,7 +90,8 @@ def fence_for(texts: Iterable[str], *, about: str = "", seed: str | None = None)
 
 
 def fenced(text: str, fence: Fence | None = None, *, message: int = 0) -> tuple[str, list[Span]]:
-    """A text with every span from outside between marks, cleaned and defused, and where the spans are now.
+    """A text with every span from outside between marks, cleaned and defused, and where the spans are now. What stands
+    between marks already stays as it is.
 
     - text: a `str` is all trusted and comes back as it is. fence: default: one made for this text alone.
     - message: the number that the spans name."""
@@ -97,7 +100,13 @@ def fenced(text: str, fence: Fence | None = None, *, message: int = 0) -> tuple[
         return text, []
     fence = fence or fence_for([text])
     bare, out, found, at, done = plain(text), [], [], 0, 0
-    for start, end in spans:
+    for number, (start, end) in enumerate(spans):
+        until = spans[number + 1][0] if number + 1 < len(spans) else len(bare)
+        if _stands_fenced(bare, start, end, done, until):
+            out.append(bare[done:end])
+            found.append(Span(message, at + start - done, at + end - done))
+            at, done = at + end - done, end
+            continue
         data = clean(bare[start:end])
         inside, count = _defused(data.text, fence.nonce)
         line = "\n" if "\n" in inside else ""  # data of several lines gets marks on their own lines
@@ -108,6 +117,16 @@ def fenced(text: str, fence: Fence | None = None, *, message: int = 0) -> tuple[
         at, done = begin + len(inside) + len(line) + len(fence.close), end
     made = "".join([*out, bare[done:]])
     return Untrusted(made, [(span.start, span.end) for span in found]), found
+
+
+def _stands_fenced(text: str, start: int, end: int, trusted_from: int, trusted_to: int) -> bool:
+    """Whether a span was fenced before: marks around it, in trusted text, where nobody outside can have put them, and
+    nothing in it that fencing takes out."""
+    before = _OPEN.search(text, trusted_from, start)
+    if before is None or re.compile(rf"\n?</{before[1]}>").match(text, end, trusted_to) is None:
+        return False
+    data = text[start:end]
+    return clean(data).text == data == _defused(data, before[1][-16:])[0]
 
 
 def _defused(text: str, nonce: str) -> tuple[str, int]:
