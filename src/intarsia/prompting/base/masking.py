@@ -95,6 +95,7 @@ class Matcher:
         if self._ended:
             return []
         ids = self._at.compute_ff_tokens()
+        self._check()
         return [] if any(i >= self.vocabulary for i in ids) else ids
 
     def accept(self, token: int) -> None:
