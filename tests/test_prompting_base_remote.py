@@ -386,7 +386,16 @@ def test_what_will_not_pass_is_not_asked_again(status):
     with serving(lambda *_: (status, {"error": {"message": "no such thing"}})) as server:
         with pytest.raises(BackendError, match=f"{status} no such thing") as error:
             ask(server)
-        assert not error.value.retryable and len(server.asked) == 1
+        assert not error.value.retryable
+        assert [path for path, *_ in server.asked if path != "/v1/models"] == ["/v1/chat/completions"]
+
+
+def test_an_account_that_is_empty_is_not_asked_again():
+    error = {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}
+    with serving(lambda *_: (429, error)) as server:
+        with pytest.raises(BackendError, match="quota") as told:
+            ask(server)
+        assert not told.value.retryable and len(server.asked) == 1
 
 
 def test_refusals_are_one_line_without_the_key(monkeypatch):
@@ -519,6 +528,17 @@ def test_check_asks_for_the_model():
         asyncio.run(whole())
     with serving(lambda *_: (404, {})) as server:
         assert asyncio.run(backend(server).check()) == {}
+
+
+@pytest.mark.parametrize("asking", [ask, stream])
+def test_a_model_that_is_not_there_is_told_with_those_that_are(asking):
+    def answer(path, _):
+        if path.endswith("/models"):
+            return 200, {"data": [{"id": "m-7b"}]}
+        return 404, {"error": {"message": "The model does not exist"}}
+
+    with serving(answer) as server, pytest.raises(BadInput, match="no model 'm': it has m-7b"):
+        asking(server)
 
 
 def test_embeddings_come_in_the_order_of_the_texts_and_of_length_one():

@@ -43,7 +43,9 @@ def refusal(
         return Refused(f"{server} sends elsewhere ({code}): give the address itself", code)
     said = without(words_of(body) or reason or "no reason given", key)
     after = seconds(head.get("Retry-After"))
-    return Refused(f"{server}: {code} {first_line(ValueError(said), 200)}", code, after, said)
+    refused = Refused(f"{server}: {code} {first_line(ValueError(said), 200)}", code, after, said)
+    refused.retryable &= "insufficient_quota" not in body  # OpenAI's 429 for an account that is empty, not busy
+    return refused
 
 
 def read_json(raw: bytes | str, server: str, end: str) -> Any:

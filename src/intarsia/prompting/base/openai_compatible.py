@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from intarsia.errors import BadInput, did_you_mean
@@ -49,7 +49,8 @@ class OpenAICompatible:
     Messages go to `/chat/completions`, texts and token ids to `/completions`. A form is asked for with
     `response_format` (JSON), or the fields that vLLM takes; whatever the server makes of it, an answer that has not the
     form raises `InvalidOutput`. A seed goes along, but it is the server that decides what it is worth. Where the
-    server does not say what was used, `Usage` is an estimate too. Needs the extra `remote`."""
+    server does not say what was used, `Usage` is an estimate too. What it tells of a model's thinking, apart from the
+    answer, is no part of it. Needs the extra `remote`."""
 
     def __init__(
         self, url: str, model: str, *, key_variable: str = KEY_VARIABLE, tokenizer: Any = None,
@@ -84,7 +85,7 @@ class OpenAICompatible:
         """As `Backend.generate`."""
         end, body = self._request(prompt, sampling, tools, constraint)
         answer = Answer(self.server, read_key(self.client.key_variable))
-        with told():
+        async with self._told():
             delta = answer.take(json.dumps(await self._asking.whole(end, body, constraint)))
         return assembled([*([delta] if delta else []), self._last(answer, prompt, tools, constraint)])
 
@@ -96,7 +97,7 @@ class OpenAICompatible:
         end, body = self._request(prompt, sampling, tools, constraint)
         body |= {"stream": True, "stream_options": {"include_usage": True}}
         answer = Answer(self.server, read_key(self.client.key_variable))
-        with told():
+        async with self._told():
             async with aclosing(self._asking.events(end, body, constraint)) as events:
                 async for data in events:
                     if data.strip() == "[DONE]":
@@ -110,7 +111,7 @@ class OpenAICompatible:
     async def score(self, prompt: Input, choices: Sequence[str]) -> list[float]:
         """As `Backend.score`: by the server's `/score` where it is Intarsia's, else by the log probabilities that its
         `/completions` gives of a prompt's own tokens. Raises `BadInput` where it has neither."""
-        with told():
+        async with self._told():
             return await self._scorer.scores(prompt, choices)
 
     async def embed(self, texts: Sequence[str]) -> np.ndarray:
@@ -118,7 +119,7 @@ class OpenAICompatible:
         import numpy as np
 
         rows: list[Any] = []
-        with told():
+        async with self._told():
             for start in range(0, len(texts), AT_ONCE):
                 some = list(texts[start : start + AT_ONCE])
                 body = {"model": self.model, "input": some, "encoding_format": "float"}
@@ -178,6 +179,18 @@ class OpenAICompatible:
             if needed > self.context_length:
                 raise ContextOverflow(needed, self.context_length)
         return self._asking.request(prompt, sampling, tools)
+
+    @asynccontextmanager
+    async def _told(self) -> AsyncIterator[None]:
+        """As `told`; and where something is not found, whether it is the model."""
+        try:
+            with told():
+                yield
+        except BackendError as error:
+            if error.status == 404:
+                with suppress(BackendError):
+                    await self.check()
+            raise
 
     def _last(self, answer: Answer, prompt: Input, tools: Sequence[ToolSpec], constraint: Constraint | None) -> Delta:
         """The end of an answer, when all of it has come."""
