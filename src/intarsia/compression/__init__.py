@@ -4,6 +4,7 @@
     fast = compression.export(small)                   # the same numbers for ONNX Runtime GenAI: small and quick on CPU
     plain = compression.dequantize(small)              # an ordinary network with the rounded weights
     less = compression.drop_blocks(model, count=3)     # or prune, narrow, trim_vocabulary: a smaller network
+    best = compression.search_architecture(model, budget="params<0.8x", calibration=texts)   # the best slice of it
     thin = compression.factorize(model, keep=0.8)      # linear layers as products of two small matrices
     near = compression.distil(less, teacher=model, train=texts)   # what a cut cost is won back; before quantizing
     fits = compression.fit(model, budget="bytes<90MB, decode>4x", calibration=texts)   # all of these, within a budget
@@ -35,6 +36,12 @@ from intarsia.compression.convolution.technique import (
     search_filters,
 )
 from intarsia.compression.distillation.technique import DistilConfig, distil
+from intarsia.compression.elastic.technique import (
+    SearchArchitectureConfig,
+    SliceWidthConfig,
+    search_architecture,
+    slice_width,
+)
 from intarsia.compression.factorization.technique import FactorizeConfig, factorize
 from intarsia.compression.pruning.technique import (
     DropBlocksConfig,
@@ -71,7 +78,9 @@ __all__ = [
     "QuantizeConfig",
     "QuantizeFiltersConfig",
     "RenormalizeConfig",
+    "SearchArchitectureConfig",
     "SearchFiltersConfig",
+    "SliceWidthConfig",
     "TrimVocabularyConfig",
     "advise",
     "dequantize",
@@ -90,7 +99,9 @@ __all__ = [
     "quantize_filters",
     "quantized_cache",
     "renormalize",
+    "search_architecture",
     "search_filters",
+    "slice_width",
     "trim_vocabulary",
     "tune_kernels",
 ]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from intarsia.errors import IntarsiaError
 from intarsia.progress import track
@@ -99,6 +99,35 @@ class Training:
         self._shuffle = random.Random(seed)
         self._order: list[int] = []
         self._everything = [p for parameters, _ in groups for p in parameters]
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Tensors (parameters and the optimiser's moments) and facts of a training that goes on later by `resume`."""
+        moments = self._optimiser.state_dict()["state"]
+        tensors = {f"parameter {i}": p.detach().clone() for i, p in enumerate(self._everything)}
+        tensors |= {f"{key} {i}": value.clone() for i, some in moments.items() for key, value in some.items()}
+        facts = {"losses": self.losses, "order": self._order, "clock": self._clock, "early": self._early}
+        return tensors, facts | {"rates": self._schedule.get_last_lr(), "chance": self._shuffle.getstate()}
+
+    def resume(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
+        """Go on from a `state` of a training of the same parameters, batches, settings and seed."""
+        import torch
+
+        with torch.no_grad():
+            for i, parameter in enumerate(self._everything):
+                parameter.copy_(tensors[f"parameter {i}"])
+        given = self._optimiser.state_dict()
+        for name, value in tensors.items():
+            key, _, number = name.rpartition(" ")
+            if key != "parameter":
+                given["state"].setdefault(int(number), {})[key] = value
+        self._optimiser.load_state_dict(given)
+        self.losses[:] = facts["losses"]
+        self._order, self._clock, self._early = list(facts["order"]), facts["clock"], facts["early"]
+        version, numbers, rest = facts["chance"]
+        self._shuffle.setstate((version, tuple(numbers), rest))
+        self._schedule.last_epoch = len(self.losses)
+        for group, rate_ in zip(self._optimiser.param_groups, facts["rates"], strict=True):
+            group["lr"] = rate_
 
     def go(self, steps: int | None = None) -> Trained:
         """So many more steps, at most those that are left; None: all of these.

@@ -1,11 +1,12 @@
-"""The residual stream in another basis: gains folded into what reads it, the stream turned by one orthogonal matrix, its
-minor directions then the last ones of every tensor.
+"""The residual stream in another basis: gains folded into what reads it, the stream turned by one orthogonal matrix,
+its minor directions then the last ones of every tensor.
 
     x' = x Q        writers (embedding, o, down):  W' = Q^T W        readers (q, k, v, gate, up, head):  W' = W Q
 
 RMSNorm without a gain commutes with Q, so nothing changes while all directions are there. One basis serves the whole
-network: SliceGPT has one a block, nearer to each block's inputs, and pays with two adapters Q_l^T Q_{l+1} a block that no
-plain Hugging Face network has. Q holds the eigenvectors of the mean second moment of what all norms give, largest first.
+network: SliceGPT has one a block, nearer to each block's inputs, and pays with two adapters Q_l^T Q_{l+1} a block that
+no plain Hugging Face network has. Q holds the eigenvectors of the mean second moment of what all norms give, largest
+first.
 
 Where k of d directions are left, an RMSNorm divides by another mean. With the stream made sqrt(k/d) times as long it
 divides by the same as before, eps included, and a gain of sqrt(d/k) gives the old length back.
@@ -163,19 +164,37 @@ def turn(stream: Stream, basis: Tensor) -> None:
             layer.set((layer.weight.double() @ basis).to(layer.weight.dtype))
 
 
-def turned(model: Model, windows: Sequence[Sequence[int]], who: str) -> tuple[Model, Stream, Tensor]:
-    """A copy of a model in its principal basis, untied, who writes and reads its stream, and the shares [width] of the
-    stream's energy that its directions hold."""
+@dataclass(frozen=True)
+class Turned:
+    """A copy of a model in its principal basis, untied.
+
+    - stream: of it. energy: [width] the share of what the norms give that each direction holds. moments: by the name of
+      a reader, [width, width] float32, the second moment of what it reads."""
+
+    model: Model
+    stream: Stream
+    energy: Tensor
+    moments: dict[str, Tensor]
+
+
+def turned(model: Model, windows: Sequence[Sequence[int]], who: str) -> Turned:
+    """Turn a copy of a model. windows: of token ids, of calibration text."""
     whole = untied(model, who)
     stream = stream_of(whole, who)
     fold_gains(stream)
     first = [read.consumers[0] for read in stream.reads]
-    moment = read_moment(stream, collect(whole, first, windows))
+    stats = collect(whole, first, windows)
+    moment = read_moment(stream, stats)
     basis = principal(moment)
     energy = (basis * (moment.cpu() @ basis)).sum(0)
     turn(stream, basis)
     prove(said(model.network), whole.network, who)
-    return whole, stream, (energy / energy.sum()).float()
+    moments: dict[str, Tensor] = {}
+    for read in stream.reads:
+        if (seen := stats.get(read.consumers[0].name)) is not None:
+            own = (basis.T @ seen.moment.double().cpu() @ basis).float().to(seen.moment.device)
+            moments |= {layer.name: own for layer in read.consumers}
+    return Turned(whole, stream, (energy / energy.sum()).float(), moments)
 
 
 def lengths(width: int, full: int) -> tuple[float, float]:

@@ -5,8 +5,8 @@ Neurons and heads are sorted and the stream turned beforehand (`sorting`, `rotat
 beginning of every tensor of its blocks. Its form is made by the class of the network from a changed config, and it
 runs on views of the shared weights, so what is trained or searched is exactly what `slice` gives.
 
-Source: Cai et al. 2020 (Once-for-All), arXiv 1908.09791, §3; for pretrained language models: Cai et al. 2024 (Flextron),
-arXiv 2406.10260, §2."""
+Source: Cai et al. 2020 (Once-for-All), arXiv 1908.09791, §3; for pretrained language models: Cai et al. 2024
+(Flextron), arXiv 2406.10260, §2."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from torch.func import functional_call
 from intarsia.compression.elastic.rotating import Stream, lengths, turned
 from intarsia.compression.elastic.sorting import Block, blocks_of, sort_parts
 from intarsia.compression.elastic.uneven import lay_shapes, mark_shapes
-from intarsia.compression.linears import linears
 from intarsia.compression.pruning.dropping import fewer
 from intarsia.compression.pruning.parts import width_key
 from intarsia.compression.pruning.rebuilding import filled, prove_blocks, skeleton, text_config
@@ -86,8 +85,10 @@ class Form:
 class Supernet:
     """- base: the network that was given. plain: sorted. narrow: sorted, and turned so that its width can shrink; None
     where that was not asked for. full: (blocks, neurons, heads, width). who: asks.
-    - stats: of the inputs of every o and down, as sorted; reads: of what the norms of the stream give, turned.
-      energy: [width] the share of the stream that each direction holds."""
+    - stats: of the inputs of every o and down, as sorted. energy: [width] the share of the stream that each direction
+      holds; moments: of what its readers read, turned (`rotating.Turned`).
+    - one: whether the turned weights serve also at full width, which a training wants; else the plain ones do, whose
+      embedding and head may be one tensor."""
 
     def __init__(self, model: Model, windows: Sequence[Sequence[int]], *, narrower: bool = False, who: str):
         self.base, self.who = model, who
@@ -112,12 +113,13 @@ class Supernet:
         )
         self.narrow: Form | None = None
         self.energy: Tensor | None = None
+        self.moments: dict[str, Tensor] = {}
+        self.one = False
         self._shells: OrderedDict[Choice, Any] = OrderedDict()
         if narrower:
-            whole, stream, self.energy = turned(sorted_, windows, who)
-            self.narrow = _form(whole, stream, who)
-            self._stream = stream
-            self._windows = windows
+            found = turned(sorted_, windows, who)
+            self.narrow = _form(found.model, found.stream, who)
+            self.energy, self.moments = found.energy, found.moments
             self._prove_width()
 
     # ---- choices ------------------------------------------------------------------------------------------------
@@ -239,7 +241,7 @@ class Supernet:
 
     def form(self, choice: Choice) -> Form:
         """The full network that a choice is cut from."""
-        if choice.width == self.full[3]:
+        if choice.width == self.full[3] and not self.one:
             return self.plain
         self.check(choice)
         assert self.narrow is not None
@@ -316,14 +318,18 @@ class Supernet:
             self._shells.popitem(last=False)
         return made
 
-    def logits(self, choice: Choice, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """[row, token, vocabulary] of one of the networks on the shared weights, with gradients."""
+    def logits(
+        self, choice: Choice, ids: Tensor, mask: Tensor | None = None, weights: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """[row, token, vocabulary] of one of the networks on the shared weights, with gradients.
+
+        - weights: in place of those of the full network, by name."""
         form, shell = self.form(choice), self.shell(choice)
         move = self.move(choice)
         done: dict[int, Tensor] = {}
         tensors: dict[str, Tensor] = {}
         for name, tensor in form.model.network.named_parameters(remove_duplicate=False):
-            pair = move(name, tensor)
+            pair = move(name, (weights or {}).get(name, tensor))
             if pair is not None:
                 tensors[pair[0]] = done.setdefault(id(tensor), pair[1])  # what is tied stays one tensor
         given = {"input_ids": ids} | ({"attention_mask": mask} if mask is not None else {})

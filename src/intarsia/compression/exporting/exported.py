@@ -11,8 +11,8 @@ from typing import Any
 
 from intarsia.compression import ExportConfig, dequantize
 from intarsia.compression.factorization.modules import has_factors
-from intarsia.compression.quantization.modules import has_codes
 from intarsia.compression.quantization.hf import shapes_of
+from intarsia.compression.quantization.modules import has_codes
 from intarsia.errors import BadInput, Note
 from intarsia.models import Model
 from intarsia.models.runtime.asking import FACTS
