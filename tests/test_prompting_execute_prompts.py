@@ -19,6 +19,7 @@ from intarsia.prompting.base.fake import FakeBackend
 from intarsia.prompting.base.traced import Traced
 from intarsia.prompting.execute.asking import ask_now
 from intarsia.prompting.execute.prompt import Prompt, described
+from intarsia.prompting.execute.shape import Shape
 from intarsia.prompting.execute.trust import Untrusted, is_untrusted, plain
 from intarsia.prompting.tracing import trace
 from tests.failing import fails
@@ -308,7 +309,10 @@ def test_a_schema_in_words() -> None:
     assert Prompt("{% if shape %}never{% endif %}so").render()[0].content == "so"
     tree = {"$defs": {"N": {"properties": {"next": {"$ref": "#/$defs/N"}}}}, "$ref": "#/$defs/N"}
     assert described(tree) == '{\n  "next"?: N\n}'
-    fails(lambda: described(3), "a shape is")
+    assert described(Literal["x", "y"]) == "x | y" == described(Shape.of(["x", "y"])) and described(Shape.of(str)) == ""
+    assert described(re.compile(r"\d+")).endswith(r"\d+ matches")
+    assert described(list[int]) == "[whole number, ...]"
+    fails(lambda: described(3))
 
 
 # ---- conversations, tokens, traces

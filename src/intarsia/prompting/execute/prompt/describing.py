@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from intarsia.errors import BadInput
 from intarsia.prompting.base import Constraint
 
 INDENT = "  "
@@ -17,8 +16,8 @@ NAMES = {"integer": "whole number", "boolean": "true | false"}
 def described(shape: Any) -> str:
     """A form as a text that people and models read.
 
-    - shape: a text, as it is; a list of choices; a JSON schema; a pydantic model; a `Constraint`, or what has one
-      (`.constraint`). None: an empty text."""
+    - shape: a text, as it is; a list of choices; a JSON schema; a `Constraint`; a `Shape`, or what `Shape.of` takes.
+      None: an empty text."""
     if shape is None or isinstance(shape, str):
         return shape or ""
     if hasattr(shape, "model_json_schema"):
@@ -27,13 +26,13 @@ def described(shape: Any) -> str:
         return schema_text(shape)
     if isinstance(shape, Sequence):
         return _choices(shape)
-    constraint = shape if isinstance(shape, Constraint) else getattr(shape, "constraint", None)
-    if callable(constraint):
-        constraint = constraint()
-    if not isinstance(constraint, Constraint):
-        raise BadInput(
-            f"a shape is a text, choices, a JSON schema, a type or a Constraint (given: {type(shape).__name__})"
-        )
+    constraint = shape if isinstance(shape, Constraint) else getattr(shape, "constraint", shape)
+    if constraint is shape and not isinstance(shape, Constraint):
+        from intarsia.prompting.execute.shape import Shape
+
+        constraint = Shape.of(shape).constraint
+    if constraint is None:
+        return ""
     if constraint.kind == "choice":
         return _choices(json.loads(constraint.source))
     if constraint.kind == "json":
