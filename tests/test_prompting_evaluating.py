@@ -86,6 +86,7 @@ def test_figures_equal_the_naive_ones_and_lie_in_their_intervals(place):
         got, low, high = found.metrics[name]
         assert got == pytest.approx(value) and low < got < high
     assert {r.kind for r in backend.requests} == {"score"} and len(backend.requests) == 40
+    assert found.confusion == sk.confusion_matrix(gold, said, labels=found.classes).tolist()
     assert found.rows[0].group == "d0" and found.rows[0].probability == pytest.approx(1 / (1 + 2 * np.exp(-3)))
 
 
@@ -367,7 +368,7 @@ def test_limits_are_drawn_by_the_seed_and_labels_are_found_where_they_are_few(pl
 def test_the_finding_is_a_page_and_is_read_again(place):
     found = measured(emotion("accuracy", "wf1", gates=["wf1>=0.1"]), scorer(place), out="out")
     page, text = render_finding(found), str(found)
-    for words in ("Worst answers", "Gates", "turn 0", "Figures with their intervals"):
+    for words in ("Worst answers", "Gates", "turn 0", "Figures with their intervals", "Wanted and answered"):
         assert words in page and words in text
     assert Finding.from_json(Path("out/results.json").read_text()) == found == earlier("out")
     assert [row.values["right"] for row in found.worst()] == [0.0] * 10

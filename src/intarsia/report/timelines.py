@@ -63,7 +63,7 @@ def draw_timeline(block: Timeline) -> str:
             f"<h4>{escape(clean(title))}</h4><pre>{escape(clean(words))}</pre>" for title, words in bar.details
         )
         lines.append(f'<li><details><summary class="line">{line}</summary>{inside}</details></li>')
-    return f'<ul class="keys">{keys}</ul><ol class="timeline">{"".join(lines)}</ol>'
+    return f'<ul class="keys">{keys}</ul><ol class="steps">{"".join(lines)}</ol>'
 
 
 def timeline(block: Timeline, width: int) -> Iterator[RenderableType]:

@@ -36,7 +36,9 @@ class TraceFinding(Finding):
             Column(name="cached tokens", format=",d", help="of the prompts', not computed again"),
             Column(name="cost", format=".4g"),
         ]  # fmt: skip
-        return [Table(title="By kind", columns=columns, rows=self.totals)]
+        used = [i for i in range(len(columns)) if any(row[i] is not None for row in self.totals)]
+        rows = [[row[i] for i in used] for row in self.totals]
+        return [Table(title="By kind", columns=[columns[i] for i in used], rows=rows)]
 
 
 def trace_finding(trace: Trace) -> TraceFinding:

@@ -18,6 +18,7 @@ _NAMES = re.compile(rf"(^|[_.-])({_SECRET}|authorization|cookie|credentials?)$",
 _LOOKS = re.compile(
     r"""-----BEGIN\ [A-Z\ ]*PRIVATE\ KEY-----.*?(-----END\ [A-Z\ ]*PRIVATE\ KEY-----|\Z)
       | \b(sk|pk|rk)[-_](?:[A-Za-z0-9]+[-_])*[A-Za-z0-9]{16,}[A-Za-z0-9_-]*   # model and payment services
+      | \bia-[A-Za-z0-9_-]{20,}                                               # a server of this house
       | \b(AKIA|ASIA)[A-Z0-9]{16}\b                                           # AWS
       | \bgh[pousr]_[A-Za-z0-9]{20,} | \bgithub_pat_[A-Za-z0-9_]{20,}         # GitHub
       | \bglpat-[A-Za-z0-9_-]{16,} | \bhf_[A-Za-z0-9]{20,}                    # GitLab, Hugging Face

@@ -14,13 +14,14 @@ from intarsia.prompting.execute.evaluating.figures import change, earlier, figur
 from intarsia.prompting.execute.evaluating.finding import EvalFinding, Row, cut
 from intarsia.prompting.execute.evaluating.gates import Gate, gates_of, kept, results
 from intarsia.prompting.execute.evaluating.judging import Judge
-from intarsia.prompting.execute.evaluating.metrics import Metric, as_class, metric_of
+from intarsia.prompting.execute.evaluating.metrics import Metric, as_class, confusion, metric_of
 from intarsia.prompting.tracing import hash_of, pack
 
 if TYPE_CHECKING:
     from intarsia.prompting.base import Backend, Sampling
     from intarsia.prompting.execute.prompt import Prompt
 
+MOST_CLASSES = 30  # that a drawing of who is taken for whom has
 RESULTS, ROWS, PAGE = "results.json", "rows.jsonl", "report.html"
 
 
@@ -142,6 +143,7 @@ class Evaluation:
         metrics = {m.name: figure(m, rows, self.seed) for m in self.metrics}
         changes, common = self._changes(rows)
         gates = results(self.gates, metrics, changes, self.gate_on)
+        classes, counts = self._confusion(rows)
         usage = sum((one.usage for one in given), Usage(calls=0))
         notes = [f"{answers.taken} answers were taken from the record"] if answers.taken else []
         if wrong := sum(bool(row.error) for row in rows):
@@ -159,10 +161,17 @@ class Evaluation:
                 sampling=repr(self.sampling or self.prompt.sampling),
             ),
             metrics=metrics, changes=changes, common=common, against=self.against, gates=gates, gate_on=self.gate_on,
-            rows=rows, labels=self.labels, prompt=self.prompt.name, prompt_version=self.prompt.version,
+            rows=rows, labels=self.labels, classes=classes, confusion=counts,
+            prompt=self.prompt.name, prompt_version=self.prompt.version,
             model=backend.name, model_fingerprint=backend.fingerprint, tokens=usage.prompt + usage.completion,
             cost=usage.cost, differing=answers.differing, notes=notes,
         )  # fmt: skip
+
+    def _confusion(self, rows: Sequence[Row]) -> tuple[list[str], list[list[int]]]:
+        if not any(metric.statistic for metric in self.metrics):
+            return [], []
+        parts, classes = confusion([row.gold or "" for row in rows], [row.answer for row in rows])
+        return (classes, parts.sum(0).astype(int).tolist()) if len(classes) <= MOST_CLASSES else ([], [])
 
     def _changes(self, rows: Sequence[Row]) -> tuple[dict[str, Any], int]:
         if self.old is None:

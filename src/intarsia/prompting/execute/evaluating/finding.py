@@ -41,7 +41,8 @@ class GateResult(pydantic.BaseModel):
 
 class EvalFinding(Finding):
     """- metrics: each figure with its 95 % interval; changes: against an earlier result, paired, on `common` records.
-    - rows: every record. differing: keys of those whose answer is another one than was kept."""
+    - rows: every record. differing: keys of those whose answer is another one than was kept.
+    - confusion: [wanted, answered] counts of `classes`, where a metric is of classes."""
 
     volatile = frozenset({"tokens", "cost", "notes"})
 
@@ -53,6 +54,8 @@ class EvalFinding(Finding):
     gate_on: str = "point"
     rows: list[Row]
     labels: list[str] = Field(default_factory=list)
+    classes: list[str] = Field(default_factory=list)
+    confusion: list[list[int]] = Field(default_factory=list)
     prompt: str = ""
     prompt_version: str = ""
     model: str = ""
@@ -103,11 +106,20 @@ class EvalFinding(Finding):
         series = Series(name="value", x=names, y=[v[0] for v in values], low=[v[1] for v in values],
                         high=[v[2] for v in values])  # fmt: skip
         marks = [Mark(value=g.limit, text=g.gate) for g in self.gates if g.name in names]
-        return [
+        out = [
             Figure(
                 title="Figures with their intervals", kind="bar", y="value", series=[series], format=".3f", marks=marks
             )
         ]
+        if self.confusion:
+            out.append(
+                Figure(
+                    title="Wanted and answered", kind="heatmap", x="answered", y="wanted", format=",.0f",
+                    matrix=[[float(n) for n in row] for row in self.confusion], row_names=self.classes,
+                    column_names=self.classes,
+                )
+            )  # fmt: skip
+        return out
 
     def worst(self) -> list[Row]:
         """Rows of the lowest values, of those the surest answers first."""
