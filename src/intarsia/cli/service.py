@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from concurrent.futures import Future
@@ -90,6 +92,10 @@ def serve(models: tuple[str, ...], **given: Any) -> None:
     run(app, serving, listener, grace=given["grace"], log_level="debug" if settings_of().debug else "warning")
     if serving.failed is not None:
         raise serving.failed
+    if not all(future.done() for future in loading.values()):
+        # A library that is being loaded in a thread cannot be ended in order: it would abort the process.
+        sys.stdout.flush()
+        os._exit(0)
 
 
 def _names(models: tuple[str, ...], given: tuple[str, ...]) -> list[str]:

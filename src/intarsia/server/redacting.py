@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import logging
-import re
 from typing import Any
 
-_SECRETS = re.compile(r"(?i)\bia-[A-Za-z0-9_-]{8,}|(?<=bearer )\s*\S+|\bsk-[A-Za-z0-9_-]{8,}")
-HIDDEN = "[key]"
+from intarsia.prompting.tracing.redacting import redact_secrets
 
 
 def redact(text: str) -> str:
-    """A text without keys of this house, or whatever follows `Bearer`."""
-    return _SECRETS.sub(HIDDEN, text)
+    """A text without what looks like a key, a token or a password."""
+    return redact_secrets(text)
 
 
 def redacted(value: Any) -> Any:
     """The same of all texts in a JSON value."""
     if isinstance(value, str):
-        return redact(value)
+        return redact_secrets(value)
     if isinstance(value, dict):
-        return {redact(str(key)): redacted(inner) for key, inner in value.items()}
+        # Names that a log itself gives ("key": whose it is) are no secrets: values are judged by their look alone.
+        return {redact_secrets(str(key)): redacted(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [redacted(inner) for inner in value]
     return value

@@ -13,7 +13,7 @@ from typing import Any
 
 from intarsia.errors import BadInput, did_you_mean
 from intarsia.prompting.base import Backend
-from intarsia.server.errors import ApiError
+from intarsia.server.errors import ApiError, Stopping
 
 
 @dataclass
@@ -100,6 +100,10 @@ class Registry:
         if name not in self.current and name in self.loading:
             try:
                 await asyncio.shield(self.loading[name])
+            except asyncio.CancelledError:
+                if not self.loading[name].cancelled():
+                    raise
+                raise Stopping from None
             except Exception as error:
                 raise ApiError(503, f"'{name}' could not be loaded: {error}", code="model_failed") from None
         if name not in self.current:

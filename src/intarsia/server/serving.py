@@ -6,14 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
 
+from intarsia.server.errors import Stopping
 from intarsia.server.record import Record, record_of
 from intarsia.server.registry import Lease, Registry
 from intarsia.server.streaming import STALL, EventStream
 
+T = TypeVar("T")
 Ended = Callable[[BaseException | None], Awaitable[None]]
 CALLER = "intarsia.caller"
 """Where a request's scope says whose it is."""
@@ -48,9 +50,22 @@ class Serving:
         caller = request.scope.get(CALLER)
         if caller is not None:
             caller.check_model(model)
-        lease = await self.registry.take(model)
+        lease = await self.until_cut(self.registry.take(model))
         record.model = model
         return lease
+
+    async def until_cut(self, work: Awaitable[T]) -> T:
+        """What `work` gives. Raises `Stopping` where the server must end before."""
+        task, cut = asyncio.ensure_future(work), asyncio.ensure_future(self.cut.wait())
+        try:
+            await asyncio.wait({task, cut}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise Stopping
+            return task.result()
+        finally:
+            for one in (task, cut):
+                one.cancel()
+            await asyncio.gather(task, cut, return_exceptions=True)
 
     def events(self, events: AsyncIterator[bytes], ended: Ended | None = None) -> EventStream:
         """A response of events that ends when the server must."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -59,7 +58,7 @@ async def reply(
 
         return serving.events(_chained(first, events), ended)
     try:
-        replies = await or_gone(request, _cut(serving, whole(lease.backend, asked)))
+        replies = await or_gone(request, serving.until_cut(whole(lease.backend, asked)))
     finally:
         lease.release()
     record.usage = total([r.usage for r in replies], form.n)
@@ -68,22 +67,6 @@ async def reply(
         record.answered = [r.text for r in replies]
     rows = [form.choice(i, r) for i, r in enumerate(replies)]
     return JSONResponse({**form.head, "choices": rows, "usage": usage_of(record.usage)})
-
-
-async def _cut(serving: Serving, work: Any) -> Any:
-    """What `work` gives, unless the server must stop before."""
-    task, cut = asyncio.ensure_future(work), asyncio.ensure_future(serving.cut.wait())
-    try:
-        await asyncio.wait({task, cut}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            from intarsia.server.errors import Stopping
-
-            raise Stopping
-        return task.result()
-    finally:
-        for one in (task, cut):
-            one.cancel()
-        await asyncio.gather(task, cut, return_exceptions=True)
 
 
 def total(usages: Sequence[Usage], n: int) -> Usage:
