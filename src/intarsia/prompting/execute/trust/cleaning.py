@@ -6,6 +6,7 @@ al. 2022, "Bad Characters", §IV."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass, field
 
@@ -19,6 +20,13 @@ BIDI = {*"\u061c\u200e\u200f", *map(chr, range(0x202A, 0x202F)), *map(chr, range
 # Scripts whose letters change shape beside each other, where a joiner is spelling.
 JOINING = ("ARABIC", "SYRIAC", "MONGOLIAN", "DEVANAGARI", "BENGALI", "GURMUKHI", "GUJARATI", "ORIYA", "TAMIL", "TELUGU",
            "KANNADA", "MALAYALAM", "SINHALA", "KHMER", "MYANMAR", "TIBETAN")  # fmt: skip
+
+# All that may have to go, so that only these are looked at one by one.
+_SUSPECTS = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufe00-\ufe0f\U000e0000-\U000e0fff"
+    + "".join(sorted({*ZERO_WIDTH, *BIDI, *JOINERS}))
+    + "]"
+)
 
 
 @dataclass(frozen=True)
@@ -44,11 +52,10 @@ def clean(text: str) -> Cleaned:
 
 def hidden_in(text: str) -> list[tuple[int, str]]:
     """Place and kind of each character that `clean` takes out."""
-    if text.isascii() and text.isprintable():
-        return []
     found = []
-    for at, character in enumerate(text):
-        kind = _kind(character)
+    for match in _SUSPECTS.finditer(text):
+        at = match.start()
+        kind = _kind(text[at])
         if kind is not None and not (kind in ("joiner", "variation") and _needed(text, at, kind)):
             found.append((at, "zero-width" if kind == "joiner" else kind))
     return found

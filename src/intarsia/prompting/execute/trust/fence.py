@@ -132,27 +132,33 @@ def _stands_fenced(text: str, start: int, end: int, trusted_from: int, trusted_t
 def _defused(text: str, nonce: str) -> tuple[str, int]:
     """The text without brackets before what reads as a mark's name, and without the nonce."""
     letters = shadow(text)
-    places = [match.start() for match in _MARK.finditer(letters)]
+    places = {match.start(): "[" for match in _MARK.finditer(letters)}
+    places |= {match.start(): "…" for match in re.finditer(nonce, letters)}
+    if not places:
+        return text, 0
     characters = list(text)
-    for place in places:
-        characters[place] = "["
-    count = len(places)
-    for match in re.finditer(nonce, letters):
-        characters[match.start()] = "…"
-        count += 1
-    return "".join(characters), count
+    for place, mark in places.items():
+        characters[place] = mark
+    return "".join(characters), len(places)
 
 
 def shadow(text: str) -> str:
     """The text in plain small letters, look-alikes and compatibility forms replaced, character by character: each place
     is the same place in both."""
-    if text.isascii():
-        return text.lower()
-    return "".join(map(_folded, text))
+    return text.lower() if text.isascii() else text.translate(_FOLDED)
 
 
-def _folded(character: str) -> str:
-    if character.isascii():
-        return character.lower()
-    plainer = unicodedata.normalize("NFKD", character)[:1].casefold().translate(_ALIKE)
-    return plainer if len(plainer) == 1 else character
+class _Folded(dict[int, str]):
+    """Made as characters come; each is one character."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        if code < 128:
+            plainer = character.lower()
+        else:
+            plainer = unicodedata.normalize("NFKD", character)[:1].casefold().translate(_ALIKE)
+        self[code] = plainer if len(plainer) == 1 else character
+        return self[code]
+
+
+_FOLDED = _Folded()
