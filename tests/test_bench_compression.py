@@ -24,7 +24,7 @@ def row(
     return {"texts": texts, "bytes": size, "decode_a_cpu_second": speed, "ours": ours, "bits": bits}
 
 
-OURS = {"a": row(0.1, 100, 50, True), "4 bits in the mean": row(0.01, 150, 40, True)}
+OURS = {"a": row(0.1, 100, 50, True), "4.1 bits in the mean": row(0.01, 150, 40, True)}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_point_is_beyond_our_front_where_none_of_ours_is_as_good(theirs, count
 
 def test_figures_are_of_the_quickest_and_the_best():
     theirs = {"c": row(0.3, 100, 25), "d": row(0.2, 110, 20), "e": row(0.001, 500, 5, bits=32)}
-    seconds = {"a": 1.0, "4 bits in the mean": 1.25, "c": 2.0, "d": 2.5, "e": 10.0}
+    seconds = {"a": 1.0, "4.1 bits in the mean": 1.25, "c": 2.0, "d": 2.5, "e": 10.0}
     decode = {name: Timing((s, 3 * s)) for name, s in seconds.items()}
     assert peers.figures({**OURS, **theirs}, decode) == {
         "kl_int4_mixed": 0.01, "kl_int4_best_peer": 0.2, "decode_over_fastest_peer": 2.0, "peer_points_beyond_front": 1,

@@ -191,3 +191,7 @@ def test_bits_go_where_they_are_heard(tmp_path):
     torch.testing.assert_close(logits(again), logits(small), rtol=0, atol=0)
     with pytest.raises(ia.errors.BadInput, match="average_bits"):
         quantize(model, average_bits=2, method="gptq", calibration=WORDS)
+    with pytest.raises(ia.errors.BadInput, match="average_bits: between 5 and 8 is possible"):
+        quantize(model, average_bits=4, among=(8, 5), method="gptq", calibration=WORDS)
+    few = quantize(model, average_bits=5.5, among=(4, 8), method="gptq", calibration=WORDS, group_size=16)
+    assert set(few.extras["compression.quantize"]["bits_of"].values()) == {4, 8}

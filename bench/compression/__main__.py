@@ -1,13 +1,14 @@
 """What rounding and factoring cost a language model: perplexity and divergence from the model as it was.
 
-    python -m bench.compression [--quick] [--json FILE] [--parts rounding encoders peers] [--only NAME ...]
+    python -m bench.compression [--quick] [--json FILE] [--parts rounding encoders peers elastic] [--only NAME ...]
                                 [--points WORD ...] [--windows N] [--tokens 4096] [--keep DIR]
 
 SmolLM2-135M off its 4-bit grid, on test scripts of MELD (INTARSIA_DATA) and on Python's documentation, calibrated on
 MELD's train; embedding and head as they are, groups of 64; factors have 80 % of the blocks' weights. --windows: of 512
 tokens, evenly spread over the first 40,000 tokens of each (default 4; quick 1). --parts encoders: sentence vectors of
 MiniLM in 8 bits instead (`encoders`); peers: ours in their engines beside what other packages make, in quality, bytes
-and speed (`peers`): those that are there."""
+and speed (`peers`): those that are there; elastic: blocks, neurons and width that go, and searches over them
+(`elastic`)."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.common import parser, show, start, write
-from bench.compression import encoders, peers
+from bench.compression import elastic, encoders, peers
 from bench.compression.quality import Judge
 from bench.compression.texts import WINDOW, domains, off_grid, records, scripts, spread
 from bench.kept import Kept
@@ -51,10 +52,12 @@ def main() -> None:
     """Measure and print."""
     arguments = parser(__doc__)
     names = [*METHODS, *FACTORED]
-    arguments.add_argument("--parts", nargs="+", choices=["rounding", "encoders", "peers"], default=["rounding"])
+    arguments.add_argument(
+        "--parts", nargs="+", choices=["rounding", "encoders", "peers", "elastic"], default=["rounding"]
+    )
     arguments.add_argument("--only", nargs="+", metavar="NAME", choices=names, help="only these methods")
     arguments.add_argument(
-        "--points", nargs="+", metavar="WORD", help="only peers' points with such a word in the name"
+        "--points", nargs="+", metavar="WORD", help="only peers' and elastic points with such a word in the name"
     )
     arguments.add_argument("--windows", type=int, metavar="N")
     arguments.add_argument("--tokens", type=int, default=4096, help="of calibration text")
@@ -66,6 +69,8 @@ def main() -> None:
         figures |= rounding(options, names)
     if "encoders" in options.parts:
         figures |= encoders.measure(options)
+    if "elastic" in options.parts:
+        figures |= elastic.measure(options)
     if "peers" in options.parts:
         figures |= peers.measure(options)
     write(figures, options.json)

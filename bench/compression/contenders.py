@@ -99,11 +99,11 @@ def contenders() -> list[Contender]:
         "Q4_0, head too": (4, {"bits": 4, **SYMMETRIC, **TABLE}),
         "Q4_0": (4, {"bits": 4, **SYMMETRIC}),
         "4 bits": (4, ASYMMETRIC),
-        "4 bits in the mean": (4, {"average_bits": 4, **SYMMETRIC}),
-        "4.6 bits in the mean": (4.6, {"average_bits": 4.6, **SYMMETRIC}),
         "Q5_0": (5, {"bits": 5, **SYMMETRIC}),
-        "5.5 bits in the mean": (5.5, {"average_bits": 5.5, **SYMMETRIC}),
-        "7 bits in the mean": (7, {"average_bits": 7, **SYMMETRIC}),
+        **{
+            f"{bits} bits in the mean": (bits, {"average_bits": bits, "among": (4, 5, 8), **SYMMETRIC})
+            for bits in (4.1, 4.6, 5.3, 6.5, 7.5)
+        },
     }
     eight = {"bits": 8, "method": "gptq", "scheme": "symmetric", **BLOCKS}
     own = [

@@ -140,7 +140,7 @@ def figures(found: Mapping[str, Mapping[str, Any]], decode: Mapping[str, Timing]
     ours = {name: row for name, row in found.items() if row["ours"]}
     theirs = {name: row for name, row in found.items() if not row["ours"]}
     out: dict[str, float] = {}
-    if mixed := [divergences(row)[0] for name, row in ours.items() if "4 bits in the mean" in name]:
+    if mixed := [divergences(row)[0] for name, row in ours.items() if "4.1 bits in the mean" in name]:
         out["kl_int4_mixed"] = mixed[0]
     if four := [divergences(row)[0] for row in theirs.values() if row["bits"] == 4]:
         out["kl_int4_best_peer"] = min(four)

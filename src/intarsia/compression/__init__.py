@@ -119,6 +119,9 @@ class QuantizeConfig(Config):
         None, ge=3, le=8, description="bits of a weight in the mean, in place of `bits`: layers get 3 to 8 each, by "
         "how much the predictions hear of their error"
     )  # fmt: skip
+    among: tuple[Literal[3, 4, 5, 6, 8], ...] = Field(
+        (3, 4, 5, 6, 8), min_length=1, description="bits that average_bits chooses among; (4, 5, 8) are what GGUF has"
+    )
     values: Literal["whole", "ternary", "binary", "power"] = Field(
         "whole", description="whole numbers in a row of `bits`, or, in their place, the survey's extremes: ternary (2 "
         "bits), binary (1), powers of two (4)"

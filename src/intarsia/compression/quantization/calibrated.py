@@ -18,7 +18,7 @@ from intarsia.compression.linears import Linear
 from intarsia.compression.quantization.folding import folds
 from intarsia.compression.quantization.gptq import DAMPING, gptq
 from intarsia.compression.quantization.grids import ROW, Grid, from_grid, round_to
-from intarsia.compression.quantization.mixed import Mixed, mixed
+from intarsia.compression.quantization.mixed import BITS, Mixed, mixed
 from intarsia.compression.quantization.scaling import awq
 from intarsia.compression.statistics import LayerStats, collect, relative_error, told
 from intarsia.compression.walking import Walk
@@ -47,13 +47,13 @@ class Rounded:
 def calibrated(
     model: Model, layers: Sequence[Linear], grids: Mapping[str, Grid], windows: Sequence[Sequence[int]], *,
     scale: bool = True, feedback: bool = True, sequential: bool = True, damping: float = DAMPING,
-    average: float | None = None, rank: int = 0, heads: Sequence[Linear] = (),
+    average: float | None = None, among: Sequence[int] = BITS, rank: int = 0, heads: Sequence[Linear] = (),
 ) -> Rounded:  # fmt: skip
     """Round layers of a network, in place: their weights become the rounded ones.
 
     - grids: by name. scale: AWQ. feedback: GPTQ, else the nearest point. sequential: a block's inputs are those that
       the rounded blocks before it give; else those of the network as it was (one pass over the text). average: bits a
-      weight in the mean, chosen layer by layer, in place of the grids' (see `mixed`). rank: of the factors that make
+      weight in the mean, chosen layer by layer `among` so many, in place of the grids' (see `mixed`). rank: of the factors that make
       good what rounding did; none where they would have as many weights as the layer. heads: output heads that are
       rounded last, on what the rounded network gives them; their inputs are not scaled, they have no factors and the
       bits of their grids."""
@@ -61,7 +61,7 @@ def calibrated(
     if scale:
         _fold(model, layers, grids, collect(model, layers, windows), out)
     if average is not None:
-        out.mix = mixed(model, layers, grids, windows, average, feedback=feedback, damping=damping)
+        out.mix = mixed(model, layers, grids, windows, average, among=among, feedback=feedback, damping=damping)
         grids = out.mix.grids
     walked = [layer for layer in layers if sequential and layer.block is not None]
     if at_once := [layer for layer in layers if layer not in walked]:

@@ -39,25 +39,32 @@ class Mixed:
 
 def mixed(
     model: Model, layers: Sequence[Linear], grids: Mapping[str, Grid], windows: Sequence[Sequence[int]],
-    average: float, *, feedback: bool = True, damping: float = DAMPING, seed: int = 0,
+    average: float, *, among: Sequence[int] = BITS, feedback: bool = True, damping: float = DAMPING, seed: int = 0,
 ) -> Mixed:  # fmt: skip
     """Choose the bits of each layer: `average` bits a weight over all of them, scales not counted.
 
     - grids: by name; their groups are kept. Layers that have a grid of 8 bits with one scale a row keep that group.
+    - among: numbers of bits that a layer may have.
 
-    Raises `BadInput` for an average outside 3 to 8."""
-    if not BITS[0] <= average <= BITS[-1]:
-        raise BadInput(f"average_bits: between {BITS[0]} and {BITS[-1]} is possible (given: {average:g})")
+    Raises `BadInput` for an average outside of these."""
+    among = sorted(set(among))
+    check_average(average, among)
     heard = sensitivity(model, layers, some_windows(windows), seed)
-    harms = harms_of(layers, grids, heard, feedback, damping)
-    costs = [[bits * layer.weight.numel() for bits in BITS] for layer in layers]
+    harms = harms_of(layers, grids, heard, feedback, damping, among)
+    costs = [[bits * layer.weight.numel() for bits in among] for layer in layers]
     weights = sum(layer.weight.numel() for layer in layers)
     found = allocate(harms, costs, average * weights)
-    near = min(range(len(BITS)), key=lambda i: abs(BITS[i] - average))
+    near = min(range(len(among)), key=lambda i: abs(among[i] - average))
     chosen = {
-        layer.name: replace(grids[layer.name], bits=BITS[i]) for layer, i in zip(layers, found.chosen, strict=True)
+        layer.name: replace(grids[layer.name], bits=among[i]) for layer, i in zip(layers, found.chosen, strict=True)
     }
     return Mixed(chosen, found.harm, float(sum(row[near] for row in harms)))
+
+
+def check_average(average: float, among: Sequence[int]) -> None:
+    """Raise `BadInput` for an average that no choice among these has."""
+    if not min(among) <= average <= max(among):
+        raise BadInput(f"average_bits: between {min(among)} and {max(among)} is possible (given: {average:g})")
 
 
 @torch.no_grad()

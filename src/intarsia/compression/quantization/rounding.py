@@ -20,7 +20,7 @@ from intarsia.compression.linears import EXPERTS, Linear, expert_tensors, linear
 from intarsia.compression.quantization.calibrated import Codes, Rounded, calibrated
 from intarsia.compression.quantization.grids import ROW, Grid, legal_group
 from intarsia.compression.quantization.hf import IntarsiaQuantizationConfig, factors_of, mark, shapes_of
-from intarsia.compression.quantization.mixed import BITS
+from intarsia.compression.quantization.mixed import check_average
 from intarsia.compression.quantization.modules import (
     QuantConv1D,
     QuantEmbedding,
@@ -51,8 +51,9 @@ def quantize(model: Model, config: QuantizeConfig, calibration: Sequence[Text] |
     if config.values != "whole" and config.average_bits is not None:
         raise BadInput(f"average_bits chooses among whole numbers of bits: not with values '{config.values}'")
     if config.average_bits is not None:
+        check_average(config.average_bits, config.among)
         # Groups, scheme and input scales are those of the nearest whole number of bits.
-        config = config.model_copy(update={"bits": min(BITS, key=lambda bits: abs(bits - config.average_bits))})
+        config = config.model_copy(update={"bits": min(config.among, key=lambda bits: abs(bits - config.average_bits))})
     model = model.copy()
     network = model.network
     plan, kept = plan_for(network, config)
@@ -119,7 +120,7 @@ def _calibrated(
     out = calibrated(
         model, layers, grids | {head.name: grids[owner] for owner, head in heads.items()}, windows,
         scale="awq" in config.method, feedback="gptq" in config.method, sequential=config.sequential,
-        damping=config.damping, average=config.average_bits, rank=config.rank, heads=list(heads.values()),
+        damping=config.damping, average=config.average_bits, among=config.among, rank=config.rank, heads=list(heads.values()),
     )  # fmt: skip
     for owner, head in heads.items():
         out.codes[owner] = out.codes.pop(head.name)
