@@ -53,10 +53,10 @@ def calibrated(
 
     - grids: by name. scale: AWQ. feedback: GPTQ, else the nearest point. sequential: a block's inputs are those that
       the rounded blocks before it give; else those of the network as it was (one pass over the text). average: bits a
-      weight in the mean, chosen layer by layer `among` so many, in place of the grids' (see `mixed`). rank: of the factors that make
-      good what rounding did; none where they would have as many weights as the layer. heads: output heads that are
-      rounded last, on what the rounded network gives them; their inputs are not scaled, they have no factors and the
-      bits of their grids."""
+      weight in the mean, chosen layer by layer `among` so many, in place of the grids' (see `mixed`). rank: of the
+      factors that make good what rounding did; none where they would have as many weights as the layer. heads: output
+      heads that are rounded last, on what the rounded network gives them; their inputs are not scaled, they have no
+      factors and the bits of their grids."""
     out, given = Rounded(), grids
     if scale:
         _fold(model, layers, grids, collect(model, layers, windows), out)

@@ -120,7 +120,8 @@ def _calibrated(
     out = calibrated(
         model, layers, grids | {head.name: grids[owner] for owner, head in heads.items()}, windows,
         scale="awq" in config.method, feedback="gptq" in config.method, sequential=config.sequential,
-        damping=config.damping, average=config.average_bits, among=config.among, rank=config.rank, heads=list(heads.values()),
+        damping=config.damping, average=config.average_bits, among=config.among, rank=config.rank,
+        heads=list(heads.values()),
     )  # fmt: skip
     for owner, head in heads.items():
         out.codes[owner] = out.codes.pop(head.name)
