@@ -13,10 +13,11 @@ RESET = object()  # in a stream: cut the connection
 class Server:
     """`answer(path, body)` gives a status and what to say (bytes, JSON, or an iterator of pieces, each sent by itself;
     `RESET` cuts the connection), and more fields of the head if it likes. asked: (path, body, head) of each request;
-    gone: is set when a client left before a stream had ended."""
+    ports: of the connections that they came by; gone: is set when a client left before a stream had ended."""
 
     def __init__(self, answer):
         self.asked = []
+        self.ports = set()
         self.gone = threading.Event()
         outer = self
 
@@ -27,6 +28,7 @@ class Server:
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"] or 0)) or "null")
                 outer.asked.append((self.path, body, dict(self.headers)))
+                outer.ports.add(self.client_address[1])
                 status, said, *head = answer(self.path, body)
                 self.send_response(status)
                 for name, value in (head[0] if head else {}).items():

@@ -104,6 +104,25 @@ def test_both_ways_of_asking_keep_the_same_rules(monkeypatch):
             ask(server, way, pause=100)
 
 
+def test_no_proxy_comes_between_us_and_this_machine(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with serving(lambda *_: (200, {"fine": True})) as server:
+        address = Address.read(server.url)
+        assert Caller(address).post("/x", {}) == asyncio.run(Client(address).post("/x", {})) == {"fine": True}
+    urls = [
+        "http://localhost",
+        "http://127.3.0.1:1",
+        "http://[::1]/v1",
+        "http://host",
+        "http://10.0.0.1",
+        "http://localhost.org",
+    ]
+    assert [Address.read(url).here for url in urls] == [True, True, True, False, False, False]
+
+
 def test_closing_waits_for_what_is_under_way():
     async def whole(server):
         client = Client(Address.read(server.url))

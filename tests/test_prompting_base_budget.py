@@ -167,6 +167,23 @@ def test_a_stream_notes_what_came():
     assert asyncio.run(whole()).text == "a b c d e"
 
 
+def test_a_stream_that_breaks_off_notes_what_came():
+    class Breaks(FakeBackend):
+        async def stream(self, *given, **more):
+            yield await anext(super().stream(*given, **more))
+            raise BackendError("cut", retryable=True)
+
+    budget = Budget()
+
+    async def whole():
+        with pytest.raises(BackendError):
+            async for _ in Metered(Breaks({"": "a b"}), budget).stream("x y z", TEN):
+                pass
+
+    asyncio.run(whole())
+    assert used(budget) == (4, 1)
+
+
 def test_a_cancelled_request_counts_whole_and_a_refused_one_not_at_all():
     budget = Budget()
     model = Metered(FakeBackend(seconds=1, errors={2: BackendError("busy"), 3: BadInput("no")}), budget)

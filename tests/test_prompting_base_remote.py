@@ -253,6 +253,20 @@ def test_a_stream_comes_in_pieces_and_ends_with_what_was_used():
         assert server.asked[0][1]["stream_options"] == {"include_usage": True}
 
 
+def test_streams_one_after_the_other_share_a_connection():
+    pieces = [event(piece("a")), event(END), event("[DONE]")]
+
+    async def thrice(server):
+        model = backend(server)
+        for _ in range(3):
+            assert [delta.text async for delta in model.stream(ASK)] == ["a", ""]
+        await model.close()
+
+    with serving(lambda *_: (200, iter(pieces))) as server:
+        asyncio.run(thrice(server))
+        assert len(server.asked) == 3 and len(server.ports) == 1
+
+
 EVENTS = [
     event(piece("Größe ")), b": a comment\n\n", event(piece("🌊 and\n")),
     b"event: message\r\nid: 4\r\n" + event(piece("ü")),

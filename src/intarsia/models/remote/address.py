@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
@@ -34,6 +35,15 @@ class Address:
     @property
     def server(self) -> str:
         return f"{self.parts.scheme}://{self.parts.netloc}"
+
+    @property
+    def here(self) -> bool:
+        """Whether it is on this machine: no proxy has to do with it, whatever the environment says."""
+        host = self.parts.hostname or ""
+        try:
+            return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
 
     def at(self, end: str) -> str:
         """The whole address of what lies at `end`, `/chat/completions` say."""

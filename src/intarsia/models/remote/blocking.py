@@ -32,7 +32,8 @@ class Caller:
         self.address, self.key_variable = address, key_variable
         self.timeout, self.tries, self.pause = timeout, max(1, tries), pause
         self.fields = Fields(may_be)
-        self._opener = urllib.request.build_opener(_StayHere)
+        direct = [urllib.request.ProxyHandler({})] if address.here else []
+        self._opener = urllib.request.build_opener(_StayHere, *direct)
 
     def post(self, end: str, body: Mapping[str, Any]) -> Any:
         """The answer to a request, as JSON. A field the server does not know is left out, or called as it wants.

@@ -131,7 +131,7 @@ class Client:
     def _line(self) -> _Line:
         loop = asyncio.get_running_loop()
         if (line := self._lines.get(loop)) is None:
-            line = self._lines[loop] = _Line(self.timeout, self.at_once, self._transport)
+            line = self._lines[loop] = _Line(self.timeout, self.at_once, self._transport, not self.address.here)
         return line
 
     @contextlib.contextmanager
@@ -158,12 +158,12 @@ class Client:
 class _Line:
     """The connections of one event loop."""
 
-    def __init__(self, timeout: float, at_once: int, transport: httpx2.AsyncBaseTransport | None):
+    def __init__(self, timeout: float, at_once: int, transport: httpx2.AsyncBaseTransport | None, proxies: bool):
         import httpx2
 
         # A redirected request would take the key to a server that nobody named.
         self.http = httpx2.AsyncClient(
-            timeout=httpx2.Timeout(timeout, pool=None), follow_redirects=False, transport=transport,
+            timeout=httpx2.Timeout(timeout, pool=None), follow_redirects=False, transport=transport, trust_env=proxies,
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=at_once),
         )  # fmt: skip
         self.free = asyncio.Semaphore(at_once)

@@ -29,7 +29,7 @@ class Metered(Wrapper):
 
     Before a request, its prompt and `max_tokens` are set aside; after it, what it really took is noted. Where nobody
     can tell (it was cancelled, or its time ran out), all that was set aside counts; of a stream that is closed early,
-    the prompt and what came. A budget of seconds cancels a request that is under way.
+    or that breaks off, the prompt and what came. A budget of seconds cancels a request that is under way.
 
     Raises `BudgetExceeded`; `BadInput` for a budget of cost without a price."""
 
@@ -76,8 +76,9 @@ class Metered(Wrapper):
                             delta = replace(delta, usage=self._priced(delta.usage))
                             hold.settle(delta.usage)
                         yield delta
-                except GeneratorExit:
-                    hold.settle(self._priced(Usage(used, came)))
+                except (GeneratorExit, BackendError):
+                    if came:
+                        hold.settle(self._priced(Usage(used, came)))
                     raise
             hold.settle(self._priced(Usage(used, came)))
 

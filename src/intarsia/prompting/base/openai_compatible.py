@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -101,6 +102,11 @@ class OpenAICompatible:
             async with aclosing(self._asking.events(end, body, constraint)) as events:
                 async for data in events:
                     if data.strip() == "[DONE]":
+                        # Read to its end, so that the connection can be used again.
+                        with suppress(TimeoutError):
+                            async with asyncio.timeout(1):
+                                async for _ in events:
+                                    pass
                         break
                     if (delta := answer.take(data)) is not None:
                         yield delta
@@ -122,7 +128,7 @@ class OpenAICompatible:
         async with self._told():
             for start in range(0, len(texts), AT_ONCE):
                 some = list(texts[start : start + AT_ONCE])
-                body = {"model": self.model, "input": some, "encoding_format": "float"}
+                body = {"model": self.model, "input": some}
                 said = await self.client.post("/embeddings", body)
                 data = said.get("data") if isinstance(said, dict) else None
                 if not isinstance(data, list) or len(data) != len(some):
