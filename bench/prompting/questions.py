@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
@@ -37,10 +38,18 @@ class Question:
     group: str
 
 
-def python_docs(most: int, seed: int = 0) -> tuple[list[SourceDocument], list[Question]]:
+def python_docs(most: int, sections: int = 0, seed: int = 0) -> tuple[list[SourceDocument], list[Question]]:
     """(the documentation of the running interpreter without what is asked, the questions): `most` objects are asked
-    about, each in three ways."""
+    about, each in three ways.
+
+    - sections: take modules, drawn by the seed, until there are so many sections; 0: all modules, and the topics of the
+      language reference."""
     documents = list(python_manual())
+    if sections:
+        documents = [document for document in documents if document.metadata["kind"] == "module"]
+        random.Random(seed).shuffle(documents)
+        sizes = itertools.accumulate(len(document.sections) for document in documents)
+        documents = [document for document, size in zip(documents, sizes, strict=True) if size <= sections]
     sentences = Counter(
         _plain(found[0]) for document, section in _entries(documents) if (found := _first(document, section))
     )

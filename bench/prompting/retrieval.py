@@ -1,11 +1,12 @@
 """Search in a store: vectors, words, and both together, on questions whose answers' places are known.
 
-    python -m bench.prompting.retrieval [--quick] [--json FILE] [--keep DIR] [--sets python boolq]
+    python -m bench.prompting.retrieval [--quick] [--json FILE] [--keep DIR] [--sets python boolq] [--sections N]
 
 Recall@5: the share of questions whose section is among the first five chunks; MRR: the mean of 1 / the rank of its
 first chunk, 0 beyond 20. Half of the groups (modules, articles) was for choosing weights; figures are of the other
 half, with 95 % intervals by the bootstrap over groups. BoolQ comes from the data set `continual` (INTARSIA_DATA).
---keep: the folder that stores are built in, and found again."""
+--keep: the folder that stores are built in, and found again. --sections: of Python's documentation, modules of so
+many sections, drawn by a seed (0: all; --quick: 500)."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from intarsia.prompting.data import SourceDocument, Store
 from intarsia.prompting.data.store.searching import MODES
 
 DEPTH, TOP = 20, 5
-ASKED = 800  # objects of Python's documentation; 200 with --quick
+ASKED, QUICK = 800, 500  # objects of Python's documentation; sections of it with --quick
 Array = np.ndarray[Any, Any]
 
 
@@ -92,22 +93,24 @@ def build(place: Path, documents: Sequence[SourceDocument]) -> tuple[Store, floa
     begun = time.perf_counter()
     added = store.add(documents)
     seconds = time.perf_counter() - begun
+    wanted = {document.source for document in documents}
+    for row in store.documents():
+        if row.source not in wanted:  # of another run
+            store.remove(row.source)
     print(f"{place.name}: {added}")
     return store, seconds, sum(file.stat().st_size for file in place.iterdir())
 
 
-def run(sets: Sequence[str], *, quick: bool = False, keep: Path | None = None, seed: int = 0) -> dict[str, float]:
+def run(
+    sets: Sequence[str], *, quick: bool = False, keep: Path | None = None, sections: int = 0, seed: int = 0
+) -> dict[str, float]:  # fmt: skip
     """Build, search, print; the figures."""
     figures: dict[str, float] = {}
     gains: list[float] = []
     with tempfile.TemporaryDirectory() as temporary:
         for name in sets:
             if name == "python":
-                documents, questions = python_docs(ASKED // 4 if quick else ASKED, seed)
-                if quick:
-                    wanted = {question.source for question in questions}
-                    documents = [document for document in documents if document.source in wanted][:40]
-                    questions = [q for q in questions if q.source in {document.source for document in documents}]
+                documents, questions = python_docs(ASKED, sections or (QUICK if quick else 0), seed)
             elif (folder := shared_data("continual")) is not None:
                 documents, questions = boolq(folder)
             else:
@@ -143,9 +146,10 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--sets", nargs="+", choices=("python", "boolq"), default=("python", "boolq"))
     arguments.add_argument("--keep", type=Path, metavar="DIR", help="where stores are built, and found again")
+    arguments.add_argument("--sections", type=int, default=0, help="sections of Python's documentation (0: all)")
     options = arguments.parse_args()
     start(options)
-    write(run(options.sets, quick=options.quick, keep=options.keep), options.json)
+    write(run(options.sets, quick=options.quick, keep=options.keep, sections=options.sections), options.json)
 
 
 if __name__ == "__main__":

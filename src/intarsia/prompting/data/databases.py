@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode
+from urllib.parse import parse_qsl, unquote, unquote_plus, urlencode
 
 from intarsia.data.files import must_exist
 from intarsia.errors import BadInput, MissingExtra, did_you_mean, first_line
@@ -15,6 +15,7 @@ from intarsia.prompting.data.documents import SourceDocument
 from intarsia.prompting.data.rows import Columns, documents_of
 
 MEDIA = "application/sql"
+_QUERY = re.compile(r"[?&]query=(.*)", re.DOTALL)
 _READS = re.compile(r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*)*(?:select|with|values)\b", re.IGNORECASE | re.DOTALL)
 _ALLOWED = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
 
@@ -23,19 +24,30 @@ def rows_of_database(source: str, columns: Columns) -> Iterator[SourceDocument]:
     """The rows of a table or of a query; `sqlite:FILE?table=NAME`, `URL?query=SELECT ...`.
 
     Raises `BadInput` for a source without either, a query that does more than read, and what the database says."""
-    url, _, options = source.partition("?")
-    given = parse_qsl(options, keep_blank_values=True)
-    own = {name: value for name, value in given if name in ("table", "query")}
-    rest = [(name, value) for name, value in given if name not in own]
+    url, own, rest = _parts(source)
     if len(own) != 1 or not next(iter(own.values())).strip():
         raise BadInput(f"{source}: name its rows: {url}?table=NAME, or {url}?query=SELECT ...")
     if "query" in own and not _READS.match(own["query"]):
         raise BadInput(f"{source}: the query must be a SELECT: nothing is written here")
     # A password is no part of a citation.
-    name = re.sub(r"(://[^/@:]*):[^/@]*@", r"\1@", url) + f"?{urlencode(own, safe=' *(),=')}"
+    kind, asked = next(iter(own.items()))
+    name = re.sub(r"(://[^/@:]*):[^/@]*@", r"\1@", url) + f"?{kind}={asked}"
     file = url.startswith("sqlite:") and not url.startswith("sqlite:///")
     rows = _sqlite(url, own, source) if file else _sqlalchemy(url, rest, own, source)
     yield from documents_of(rows, name, columns, MEDIA)
+
+
+def _parts(source: str) -> tuple[str, dict[str, str], list[tuple[str, str]]]:
+    """(the URL, `table` or `query`, the other options). A query comes last, and is taken as it stands: it has signs
+    that mean something in a URL too."""
+    found = _QUERY.search(source)
+    before, query = (source[: found.start()], found[1]) if found else (source, "")
+    url, _, options = before.partition("?")
+    given = parse_qsl(options, keep_blank_values=True)
+    own = {name: value for name, value in given if name == "table"}
+    if found:
+        own["query"] = query if " " in query.strip() else unquote_plus(query)
+    return url, own, [(name, value) for name, value in given if name != "table"]
 
 
 def _sqlite(url: str, own: dict[str, str], source: str) -> Iterator[tuple[str, dict[str, Any]]]:

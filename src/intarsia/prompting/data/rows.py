@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ def _document(
     own_title = columns.title or find(row, TITLE) or ""
     own_id = columns.id or find(row, ID) or ""
     told = [column for column in texts if _written(row[column])]
-    if columns.text or told:
+    if texts:
         text = "\n\n".join(_written(row[column]) for column in told)
     else:
         texts = ()  # no column is the text: all of them are
@@ -84,10 +85,19 @@ def _document(
     source = f"{name}#{mark}" if f"{name}#{mark}" not in seen else f"{name}#row-{number}"
     metadata = {
         column: plain for column, value in row.items()
-        if column not in (*texts, own_title) and (plain := plain_value(value)) is not None
+        if column not in (*texts, own_title) and (plain := plain_value(_number(value, media))) is not None
     }  # fmt: skip
     title = " ".join(_written(row.get(own_title)).split())
     return SourceDocument(text, source, title, metadata, media=media, hidden=hidden)
+
+
+def _number(value: Any, media: str) -> Any:
+    """A cell of a table that knows texts alone: a number where it is written as numbers are (`7`, `9.5`; not `007`)."""
+    if not isinstance(value, str) or media not in (MEDIA[".csv"], MEDIA[".tsv"]):
+        return value
+    if re.fullmatch(r"-?(0|[1-9]\d{0,14})", value):
+        return int(value)
+    return float(value) if re.fullmatch(r"-?(0|[1-9]\d{0,14})\.\d{1,15}", value) else value
 
 
 def _written(value: Any) -> str:
