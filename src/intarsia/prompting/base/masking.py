@@ -67,12 +67,12 @@ class Matcher:
             words = np.zeros((self._lexicon.vocab_size + 31) // 32, np.int32)
             self._at.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
             self._check()
-            bits = np.unpackbits(words.view(np.uint8), bitorder="little")[: self._lexicon.vocab_size].view(bool)
-            mask = np.zeros(self.vocabulary, bool)
-            width = min(len(bits), self.vocabulary)
-            mask[:width] = bits[:width]
+            mask = np.unpackbits(words.view(np.uint8), bitorder="little")[: self._lexicon.vocab_size].view(bool)
+            if len(mask) < self.vocabulary:
+                mask = np.concatenate([mask, np.zeros(self.vocabulary - len(mask), bool)])
+            mask = mask[: self.vocabulary]
             for i in self._doubtful:
-                if i < width and mask[i] and not self._at.validate_tokens([i]):
+                if i < len(mask) and mask[i] and not self._at.validate_tokens([i]):
                     mask[i] = False
             if not mask.any():
                 raise PromptingError("the form leaves no token to go on with: the vocabulary cannot spell it")
@@ -81,13 +81,27 @@ class Matcher:
 
     def apply(self, logits: Any) -> None:
         """Set what is not allowed to minus infinity, in place. logits: [vocabulary], torch (any device) or numpy."""
-        banned = ~self.allowed()
+        import numpy as np
+
+        allowed = self.allowed()
+        places: Any = np.flatnonzero(allowed)
+        few = len(places) * 8 < len(allowed)  # most often: then it is faster to put back what may stay
         if hasattr(logits, "masked_fill_"):
             import torch
 
-            logits.masked_fill_(torch.from_numpy(banned).to(logits.device), float("-inf"))
+            if few:
+                places = torch.from_numpy(places).to(logits.device)
+                kept = logits[places]
+                logits.fill_(float("-inf"))
+                logits[places] = kept
+            else:
+                logits.masked_fill_(torch.from_numpy(~allowed).to(logits.device), float("-inf"))
+        elif few:
+            kept = logits[places]
+            logits.fill(float("-inf"))
+            logits[places] = kept
         else:
-            logits[banned] = float("-inf")
+            logits[~allowed] = float("-inf")
 
     def forced(self) -> list[int]:
         """The tokens that come next whatever the model would say; none where there is a choice, ends left out. They are
