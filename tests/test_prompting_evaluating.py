@@ -528,3 +528,12 @@ def test_sampling_is_part_of_what_is_asked(place):
     for sampling in (None, Sampling(max_tokens=3), Sampling(temperature=1.0, seed=1)):
         keys.append([row.key for row in measured(emotion("contains", sampling=sampling), backend).rows])
     assert len({key for some in keys for key in some}) == 120
+
+
+def test_evaluation_imports_no_heavy_library():
+    code = (
+        "import sys, intarsia.prompting.execute.evaluating, intarsia.cli.evaluation;"
+        "print({'torch', 'transformers', 'numpy', 'sklearn'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -12,7 +12,6 @@ from intarsia.errors import Note
 from intarsia.prompting.base import InvalidOutput, Sampling, Usage
 from intarsia.prompting.execute.evaluating.cases import Case
 from intarsia.prompting.execute.flows import map_many
-from intarsia.prompting.execute.optimising.journal import Journal
 from intarsia.prompting.execute.trust import plain
 from intarsia.prompting.tracing import hash_of, pack
 
@@ -44,6 +43,8 @@ class Answers:
     - check: ask all again; `differing` holds the keys of those whose answer is another one now."""
 
     def __init__(self, path: Path | None, check: bool = False):
+        from intarsia.prompting.execute.optimising.journal import Journal
+
         self.journal = Journal(path, {"of": "evaluation"})
         self.check = check
         self.asked = self.taken = 0
