@@ -186,11 +186,13 @@ def test_examples_and_metrics() -> None:
         "'text' is missing",
     )
     fails(lambda: examples_of(prompt, [{"text": "a"}]), "row 1: has no answer")
-    assert metric_of("accuracy")("The Joy!", "the joy") == 1 == metric_of("contains")("It is joy.", "Joy")
-    assert metric_of("contains")("joyful", "joy") == 0 and metric_of("f1")("a b", "b c d") == pytest.approx(0.4)
+    assert metric_of("accuracy")("The Joy!", "the joy", {}) == 1 == metric_of("contains")("It is joy.", "Joy", {})
+    assert metric_of("contains")("joyful", "joy", {}) == 0 == metric_of("accuracy")("sad", "joy", {})
+    assert metric_of(lambda answer, wanted: 0.5)("a", "b", {}) == 0.5
+    fails(lambda: metric_of("wf1"), "says nothing of a single answer")
     fails(lambda: metric_of("acuracy"), "did you mean accuracy")
     fails(lambda: asyncio.run(optimise(prompt, ROWS[:4], "accuracy", FakeBackend())), "too few for")
-    fails(lambda: asyncio.run(optimise(prompt, ROWS, "f1", FakeBackend(), shots="s")), "no input 's'")
+    fails(lambda: asyncio.run(optimise(prompt, ROWS, "exact", FakeBackend(), shots="s")), "no input 's'")
 
 
 def test_the_command(tmp_path, monkeypatch, capsys) -> None:

@@ -157,7 +157,12 @@ def diff(old: str, new: str, inputs: str | None, given: tuple[str, ...]) -> None
 @click.option(
     "--data", required=True, metavar="FILE", help="Rows with the prompt's inputs and an answer (JSONL, CSV...)."
 )
-@click.option("--metric", default="accuracy", show_default=True, help="accuracy, contains or f1.")
+@click.option(
+    "--metric",
+    default="accuracy",
+    show_default=True,
+    help="accuracy, exact, contains, rouge, regex:... or python:FILE:NAME.",
+)
 @click.option("--model", required=True, metavar="MODEL", help="Who answers: a model here, or openai:URL#NAME.")
 @click.option("--proposer", metavar="MODEL", help="Who proposes other words; default: the same.")
 @click.option("--propose", metavar="FILE", help="How it is asked to; default: `prompt show intarsia:propose`.")

@@ -11,12 +11,15 @@ from typing import Any
 from intarsia.data import LabelledText
 from intarsia.data.columns import GROUP, LABEL, TARGET, value_of
 from intarsia.data.readers import rows
-from intarsia.data.splits import normalised_text, split
+from intarsia.data.splits import split
 from intarsia.errors import BadInput, did_you_mean
+from intarsia.prompting.execute.evaluating import metrics
 from intarsia.prompting.execute.prompt import Prompt
 
 SHARES = {"train": 0.3, "dev": 0.35, "test": 0.35}
 Metric = Callable[[str, str], float]
+Value = Callable[[str, str, Mapping[str, Any]], float]
+"""Of an answer, the wanted one, and the row: 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -69,30 +72,18 @@ def divided(examples: Sequence[Example], seed: int) -> dict[str, list[Example]]:
     return parts
 
 
-def metric_of(metric: str | Metric) -> Metric:
-    """A metric of an answer and the wanted one, 0 to 1.
+def metric_of(metric: str | Metric) -> Value:
+    """What a metric makes of one answer.
 
-    - accuracy: 1 where both are the same but for case, marks and space; contains: where the answer has the wanted one
-      in it; f1: of their words (Rajpurkar et al. 2016)."""
+    - metric: a function of the answer and the wanted one, or a name of evaluation's (`accuracy`, `exact`, `contains`,
+      `rouge`, `regex:...`, `python:module:function`).
+
+    Raises `BadInput` for a name that is none, and for figures that single answers have no part in (F1 of classes)."""
     if callable(metric):
-        return metric
-    known: dict[str, Metric] = {"accuracy": _same, "contains": _contains, "f1": _word_f1}
-    if metric not in known:
-        raise BadInput(f"no metric '{metric}'{did_you_mean(metric, known)}; there are {', '.join(known)}")
-    return known[metric]
-
-
-def _same(answer: str, wanted: str) -> float:
-    return float(normalised_text(answer) == normalised_text(wanted))
-
-
-def _contains(answer: str, wanted: str) -> float:
-    return float(f" {normalised_text(wanted)} " in f" {normalised_text(answer)} ")
-
-
-def _word_f1(answer: str, wanted: str) -> float:
-    from collections import Counter
-
-    one, two = Counter(normalised_text(answer).split()), Counter(normalised_text(wanted).split())
-    common = (one & two).total()
-    return 2 * common / (one.total() + two.total()) if common else 0.0
+        return lambda answer, wanted, row: float(metric(answer, wanted))
+    found = metrics.metric_of(metric)
+    if metric == "accuracy":
+        return lambda answer, wanted, row: float(metrics.as_class(answer, [wanted]) == wanted)
+    if found.each is None:
+        raise BadInput(f"{metric}: says nothing of a single answer, which is what decides here: take accuracy")
+    return found.each

@@ -53,7 +53,7 @@ async def optimise(
 
     - data: rows with the prompt's inputs and an answer (`examples_of`). They are divided: failures and demonstrations
       come from train, dev decides, test says what it is worth.
-    - metric: accuracy, contains, f1, or a function of the answer and the wanted one (0 to 1).
+    - metric: accuracy, exact, contains, ... (`metric_of`), or a function of the answer and the wanted one (0 to 1).
     - calls: of models, all together; what test needs is set aside. It ends when they are spent.
     - choices: where the answer is one of them: default the prompt's `shape`, where that is a list. The likeliest is
       taken, nothing is generated.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from intarsia.prompting.base import Backend, Sampling
-from intarsia.prompting.execute.optimising.examples import Example, Metric
+from intarsia.prompting.execute.optimising.examples import Example, Value
 from intarsia.prompting.execute.optimising.journal import Journal
 from intarsia.prompting.execute.prompt import Prompt, Rendered
 from intarsia.prompting.execute.trust import plain
@@ -35,7 +35,7 @@ class Trier:
       is the run that it would have been."""
 
     def __init__(
-        self, backend: Backend, metric: Metric, journal: Journal, *, calls: int, choices: Sequence[str] | None,
+        self, backend: Backend, metric: Value, journal: Journal, *, calls: int, choices: Sequence[str] | None,
         sampling: Sampling | None, shots: str, at_once: int,
     ):  # fmt: skip
         self.backend, self.metric, self.journal, self.choices = backend, metric, journal, choices
@@ -65,7 +65,7 @@ class Trier:
             for task in tasks:  # where one failed, the others need not go on
                 task.cancel()
         for (key, one), answer in zip(new.items(), answers, strict=True):
-            self._known[key] = Tried(answer, float(self.metric(answer, one.label)))
+            self._known[key] = Tried(answer, self.metric(answer, one.label, one.row))
         return [self._known[_key(prompt, one)] for one in examples]
 
     async def generated(self, backend: Backend, made: Rendered, sampling: Sampling, key: str, reserve: int) -> str:
