@@ -12,7 +12,7 @@ from jsonschema import validate
 from transformers import AddedToken
 
 from intarsia.errors import BadInput
-from intarsia.prompting.base import Call, ToolSpec
+from intarsia.prompting.base import Call, Constraint, ToolSpec
 from intarsia.prompting.base.call_forms import calls_constraint
 from intarsia.prompting.base.calling import CallReader, call_format, malformed_in, read_calls, special_id
 from intarsia.prompting.base.masking import Matcher
@@ -224,3 +224,29 @@ def test_what_cannot_be_called():
         calls_constraint([], form=FORMS["hermes"])
     with pytest.raises(BadInput, match=r"did you mean look"):
         calls_constraint(TOOLS, "lok", form=FORMS["hermes"])
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_an_answer_in_place_of_calls_may_have_a_form(name):
+    tokenizer, form = byte_level(), FORMS[name]
+    schema = {"type": "object", "properties": {"total": {"type": "integer"}}, "required": ["total"]}
+    call = {
+        "hermes": '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>',
+        "mistral": '[TOOL_CALLS] [{"name": "now", "arguments": {}}]',
+        "mistral-args": "[TOOL_CALLS]now[ARGS]{}",
+        "llama": '{"name": "now", "parameters": {}}',
+        "pythonic": "[now()]",
+    }[name]
+    for answer, good, bad in (
+        (Constraint("json", json.dumps(schema)), '{"total": 3}', "three"),
+        (Constraint("choice", '["yes", "no"]'), "yes", "perhaps"),
+        (Constraint("regex", r"\d+/\d+"), "1/2", "1-2"),
+    ):
+        form_ = calls_constraint(TOOLS, "auto", tokenizer=tokenizer, form=form, answer=answer)
+        matcher = Matcher(tokenizer, form_)
+        for text in (good, call):
+            at, ids = matcher.fork(), tokenizer.encode(text)
+            assert at.accept_many(ids) == len(ids) and at.may_end, text
+        assert matcher.fork().accept_many(tokenizer.encode(bad)) < len(tokenizer.encode(bad))
+    with pytest.raises(BadInput, match="grammar of one's own"):
+        calls_constraint(TOOLS, "auto", form=form, answer=Constraint("grammar", "start: /a/"))

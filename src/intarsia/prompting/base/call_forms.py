@@ -98,8 +98,9 @@ class _Rules:
         arguments = self.value(f"arguments_{i}", _object(tool.parameters))
         if self.form.name == "mistral-args":
             return self.rule(f"call_{i}", f"{name} {self.mark('[ARGS]')} {arguments}")
-        before = f'{{"name": {name}, "{self.form.argument}": '
-        return self.rule(f"call_{i}", f'{json.dumps(before)} {arguments} "}}"')
+        # In the pieces that JSON's own form is made of: the lexer would not go back from a longer one to an answer.
+        pieces = ["{", '"name"', ": ", name, ", ", f'"{self.form.argument}"', ": "]
+        return self.rule(f"call_{i}", f'{" ".join(map(json.dumps, pieces))} {arguments} "}}"')
 
     def keywords(self, i: int, tool: ToolSpec) -> str:
         """`x=1, y="a"`, those that must be there first."""
