@@ -1,11 +1,14 @@
 """A small OpenAI-compatible server on this machine that answers as a test says, also badly."""
 
+import asyncio
 import json
 import socket
 import struct
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from intarsia.prompting.base import Message, OpenAICompatible, Sampling
 
 RESET = object()  # in a stream: cut the connection
 
@@ -104,3 +107,41 @@ def piece(text, **more):
 
 END = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
 USED = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}}
+
+ASK = [Message("system", "Be short."), Message("user", "Hello?")]
+
+
+def backend(server, **more):
+    """The model `m` of a server."""
+    return OpenAICompatible(server.url, "m", **({"pause": 0.001} | more))
+
+
+def ask(server, prompt=ASK, sampling=Sampling(), constraint=None, tools=(), **more):
+    """One whole answer."""
+
+    async def whole():
+        model = backend(server, **more)
+        try:
+            return await model.generate(prompt, sampling, constraint=constraint, tools=tools)
+        finally:
+            await model.close()
+
+    return asyncio.run(whole())
+
+
+def stream(server, prompt=ASK, sampling=Sampling(), constraint=None, tools=(), **more):
+    """The pieces of one."""
+
+    async def whole():
+        model = backend(server, **more)
+        try:
+            return [delta async for delta in model.stream(prompt, sampling, constraint=constraint, tools=tools)]
+        finally:
+            await model.close()
+
+    return asyncio.run(whole())
+
+
+def said(text, finish="stop", **more):
+    """An answer that says how it ended."""
+    return {**choice(text, finish_reason=finish), **more}

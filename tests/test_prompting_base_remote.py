@@ -1,69 +1,32 @@
-"""A model behind a server: what is sent, what is read, and what happens when the server behaves badly."""
+"""A model behind a server: what is sent, and what is read."""
 
 import asyncio
 import json
-import threading
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from intarsia.errors import BadInput
 from intarsia.prompting.base import (
     BackendError,
     Call,
     Constraint,
-    ContextOverflow,
     InvalidOutput,
     Message,
     OpenAICompatible,
     Sampling,
     ToolSpec,
     Usage,
-    assembled,
 )
-from tests.remote_help import END, RESET, USED, choice, event, piece, serving
+from tests.remote_help import ASK, USED, ask, backend, said, serving, stream
 
 KEY = "sk-a-key-nobody-sees"
-ASK = [Message("system", "Be short."), Message("user", "Hello?")]
 WEATHER = ToolSpec("weather", "Tells it.", {"type": "object", "properties": {"town": {"type": "string"}}})
 
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "OPENAI_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-
-
-def backend(server, **more):
-    return OpenAICompatible(server.url, "m", **({"pause": 0.001} | more))
-
-
-def ask(server, prompt=ASK, sampling=Sampling(), constraint=None, tools=(), **more):
-    async def whole():
-        model = backend(server, **more)
-        try:
-            return await model.generate(prompt, sampling, constraint=constraint, tools=tools)
-        finally:
-            await model.close()
-
-    return asyncio.run(whole())
-
-
-def stream(server, prompt=ASK, sampling=Sampling(), constraint=None, tools=(), **more):
-    async def whole():
-        model = backend(server, **more)
-        try:
-            return [delta async for delta in model.stream(prompt, sampling, constraint=constraint, tools=tools)]
-        finally:
-            await model.close()
-
-    return asyncio.run(whole())
-
-
-def said(text, finish="stop", **more):
-    return {**choice(text, finish_reason=finish), **more}
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 
 # --- what is sent ----------------------------------------------------------------------------------------------------
@@ -239,291 +202,6 @@ def test_a_form_that_is_refused_for_itself_is_told():
         with pytest.raises(BackendError, match="Invalid schema"):
             ask(server, constraint=JSON)
         assert len(server.asked) == 1
-
-
-# --- streams ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_stream_comes_in_pieces_and_ends_with_what_was_used():
-    pieces = [event(piece("Hel")), b": still here\n\n", event(piece("lo")), event(END), event(USED), event("[DONE]")]
-    with serving(lambda *_: (200, iter(pieces))) as server:
-        deltas = stream(server)
-        assert [delta.text for delta in deltas] == ["Hel", "lo", ""]
-        assert (deltas[-1].finish, deltas[-1].usage) == ("stop", Usage(7, 2))
-        assert server.asked[0][1]["stream_options"] == {"include_usage": True}
-
-
-def test_streams_one_after_the_other_share_a_connection():
-    pieces = [event(piece("a")), event(END), event("[DONE]")]
-
-    async def thrice(server):
-        model = backend(server)
-        for _ in range(3):
-            assert [delta.text async for delta in model.stream(ASK)] == ["a", ""]
-        await model.close()
-
-    with serving(lambda *_: (200, iter(pieces))) as server:
-        asyncio.run(thrice(server))
-        assert len(server.asked) == 3 and len(server.ports) == 1
-
-
-EVENTS = [
-    event(piece("Größe ")), b": a comment\n\n", event(piece("🌊 and\n")),
-    b"event: message\r\nid: 4\r\n" + event(piece("ü")),
-    event({"choices": [{"delta": {"tool_calls": [
-        {"index": 0, "id": "c1", "function": {"name": "weather", "arguments": '{"to'}}]}}]}),
-    event({"choices": [{"delta": {"tool_calls": [{"index": 0, "function": {"arguments": 'wn": "Köln"}'}}]}}]}),
-    b'data: {"choices": [{"delta": {},\ndata:  "finish_reason": "tool_calls"}]}\n\n', event(USED), event("[DONE]"),
-]  # fmt: skip
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=60))
-def test_any_cut_of_a_stream_gives_the_same_answer(sizes):
-    raw, parts = b"".join(EVENTS), []
-    at = 0
-    while at < len(raw):
-        size = sizes[len(parts) % len(sizes)]
-        parts.append(raw[at : at + size])
-        at += size
-    import httpx2
-
-    class Parts(httpx2.AsyncByteStream):
-        async def __aiter__(self):
-            for part in parts:
-                yield part
-
-    def answer(_):
-        return httpx2.Response(200, headers={"content-type": "text/event-stream; charset=utf-8"}, stream=Parts())
-
-    async def whole():
-        model = OpenAICompatible("http://127.0.0.1:9", "m", transport=httpx2.MockTransport(answer))
-        return [delta async for delta in model.stream(ASK, tools=[WEATHER])]
-
-    deltas = asyncio.run(whole())
-    assert [delta.text for delta in deltas] == ["Größe ", "🌊 and\n", "ü", ""]
-    reply = assembled(deltas)
-    assert reply.calls == (Call("weather", {"town": "Köln"}, "c1"),)
-    assert (reply.finish, reply.usage) == ("tool_calls", Usage(7, 2))
-
-
-def test_a_server_that_does_not_stream_is_understood():
-    with serving(lambda *_: (200, said("whole", usage=USED["usage"]))) as server:
-        deltas = stream(server)
-        assert [delta.text for delta in deltas] == ["whole", ""]
-        assert deltas[-1].usage == Usage(7, 2)
-
-
-def test_a_server_that_does_not_say_what_was_used():
-    def no_options(_, body):
-        if "stream_options" in body:
-            return 400, {"error": {"message": "Unrecognized request argument supplied: stream_options"}}
-        return 200, iter([event(piece("abcdef")), event(END), event("[DONE]")])
-
-    with serving(no_options) as server:
-        deltas = stream(server)
-        assert assembled(deltas).text == "abcdef"
-        assert deltas[-1].usage.completion == 2 and deltas[-1].usage.prompt >= 5  # the estimate: 3 bytes a token
-
-
-@pytest.mark.parametrize(
-    ("pieces", "match"),
-    [
-        ([event(piece("Hel")), RESET], "broke off"),
-        ([event(piece("Hel"))], "ended before the answer did"),
-        ([event(piece("Hel")), event({"error": {"message": "out of memory", "code": 500}})], "out of memory"),
-        ([event(piece("Hel")), event("nonsense{")], "no JSON"),
-    ],
-)
-def test_half_a_stream(pieces, match):
-    with serving(lambda *_: (200, iter(pieces))) as server:
-
-        async def whole():
-            model, came = backend(server), []
-            with pytest.raises(BackendError, match=match) as error:
-                async for delta in model.stream(ASK):
-                    came.append(delta.text)
-            await model.close()
-            return came, error.value.retryable
-
-        came, retryable = asyncio.run(whole())
-        assert came == ["Hel"] and retryable is (match != "no JSON")
-        assert len(server.asked) == 1  # a stream that began is not begun again
-
-
-def test_closing_a_stream_leaves_the_server():
-    with serving(lambda *_: (200, iter(lambda: event(piece("a")), None))) as server:
-
-        async def whole():
-            model = backend(server)
-            deltas = model.stream(ASK)
-            assert (await anext(deltas)).text == "a"
-            await deltas.aclose()
-            assert await asyncio.to_thread(server.gone.wait, 5)
-            await model.close()
-
-        asyncio.run(whole())
-
-
-# --- a server that behaves badly -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("asking", [ask, stream])
-def test_a_busy_server_is_asked_again(asking):
-    answers = iter([(429, {}, {"Retry-After": "0.01"}), (500, {}), (200, said("well"))])
-    with serving(lambda *_: next(answers)) as server:
-        reply = asking(server)
-        assert (reply if asking is ask else assembled(reply)).text == "well"
-        assert len(server.asked) == 3
-
-
-def test_what_a_server_asks_for_is_waited_for(monkeypatch):
-    waits, sleep = [], asyncio.sleep
-
-    async def no_sleep(seconds, *result):
-        if seconds < 1:
-            return await sleep(seconds, *result)
-        waits.append(seconds)
-
-    monkeypatch.setattr(asyncio, "sleep", no_sleep)
-    busy = iter([{"Retry-After": "7"}, {"Retry-After": "999"}, {}])
-    with serving(lambda *_: (429, {"error": {"message": "slow down"}}, next(busy, {}))) as server:
-        with pytest.raises(BackendError, match="429 slow down") as error:
-            ask(server, tries=4, pause=0.5)
-        assert error.value.retryable and error.value.status == 429
-        assert len(server.asked) == 4
-    assert 7 <= waits[0] <= 7.5 and 60 <= waits[1] <= 60.5 and 2 <= waits[2] <= 2.5
-
-
-@pytest.mark.parametrize("status", [400, 404, 501])
-def test_what_will_not_pass_is_not_asked_again(status):
-    with serving(lambda *_: (status, {"error": {"message": "no such thing"}})) as server:
-        with pytest.raises(BackendError, match=f"{status} no such thing") as error:
-            ask(server)
-        assert not error.value.retryable
-        assert [path for path, *_ in server.asked if path != "/v1/models"] == ["/v1/chat/completions"]
-
-
-def test_an_account_that_is_empty_is_not_asked_again():
-    error = {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}
-    with serving(lambda *_: (429, error)) as server:
-        with pytest.raises(BackendError, match="quota") as told:
-            ask(server)
-        assert not told.value.retryable and len(server.asked) == 1
-
-
-def test_refusals_are_one_line_without_the_key(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    for status, body in [(400, f"bad\nkey {KEY}" + "x" * 999), (401, f"Incorrect key {KEY[:9]}***")]:
-        with serving(lambda *_, s=status, b=body: (s, {"error": {"message": b}})) as server:
-            with pytest.raises(BackendError) as error:
-                ask(server)
-            assert "\n" not in str(error.value) and KEY[:9] not in str(error.value) and len(str(error.value)) < 300
-    broken = [event(piece("a")), event({"error": {"message": f"wrong {KEY}"}})]
-    with serving(lambda *_: (200, iter(broken))) as server:
-        with pytest.raises(BackendError, match=r"wrong \.\.\."):
-            stream(server)
-
-
-def test_a_key_does_not_follow_a_redirect(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with serving(lambda *_: (200, said("a"))) as other:
-        with serving(lambda *_: (307, {}, {"Location": f"{other.url}/v1/chat/completions"})) as server:
-            with pytest.raises(BackendError, match="sends elsewhere"):
-                ask(server)
-        assert other.asked == []
-
-
-@pytest.mark.parametrize(
-    ("body", "match"), [(b"<html>", "no JSON"), ({}, "without a choice"), ([], "no object"), ({"choices": 3}, "choice")]
-)
-def test_nonsense(body, match):
-    with serving(lambda *_: (200, body)) as server, pytest.raises(BackendError, match=match):
-        ask(server)
-
-
-def test_a_server_that_is_not_there_or_sleeps():
-    with serving(lambda *_: (200, {})) as server:
-        pass
-    with pytest.raises(BackendError, match="cannot be reached") as error:
-        ask(server, pause=100)  # not worth waiting for
-    assert not error.value.retryable
-    awake = threading.Event()
-    with serving(lambda *_: (awake.wait(10), (200, said("late")))[1]) as server:
-        with pytest.raises(BackendError, match=r"no answer in 0\.05 s") as error:
-            ask(server, timeout=0.05, tries=2)
-        assert error.value.retryable and len(server.asked) == 2
-        awake.set()
-
-
-def test_a_connection_that_is_cut_is_made_again():
-    answers = iter([(200, iter([RESET])), (200, said("well"))])
-    with serving(lambda *_: next(answers)) as server:
-        assert ask(server).text == "well"
-
-
-def test_fields_that_a_server_calls_otherwise_are_learned_once():
-    def picky(_, body):
-        if "max_tokens" in body:
-            return 400, {"error": {"message": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens'."}}
-        return 200, said(str(body["max_completion_tokens"]))
-
-    async def twice(server):
-        model = backend(server)
-        texts = [(await model.generate(ASK, Sampling(max_tokens=n))).text for n in (3, 4)]
-        await model.close()
-        return texts
-
-    with serving(picky) as server:
-        assert asyncio.run(twice(server)) == ["3", "4"]
-        assert len(server.asked) == 3
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        "This model's maximum context length is 4096 tokens; you requested 5000 tokens (4744 of them messages)",
-        "the prompt and the tokens that are to be made need 5000, the model takes 4096: shorten the prompt",
-        "request (5000 tokens) exceeds the available context size (4096 tokens), try increasing it",
-    ],
-)
-def test_too_long_a_prompt_is_told_as_such(message):
-    with serving(lambda *_: (400, {"error": {"message": message}})) as server:
-        with pytest.raises(ContextOverflow) as error:
-            ask(server)
-    assert (error.value.needed, error.value.limit) == (5000, 4096)
-
-
-def test_so_many_at_once():
-    now, most, lock = 0, 0, threading.Lock()
-    release = threading.Semaphore(0)
-
-    def counting(*_):
-        nonlocal now, most
-        with lock:
-            now += 1
-            most = max(most, now)
-        release.acquire(timeout=0.05)
-        with lock:
-            now -= 1
-        return 200, said("a")
-
-    async def many(server):
-        model = backend(server, at_once=2)
-        await asyncio.gather(*(model.generate(ASK) for _ in range(6)))
-        await model.close()
-
-    with serving(counting) as server:
-        asyncio.run(many(server))
-        assert most == 2 and len(server.asked) == 6
-
-
-def test_one_backend_in_several_event_loops():
-    with serving(lambda *_: (200, said("a"))) as server:
-        model = backend(server)
-        for _ in range(2):
-            assert asyncio.run(model.generate(ASK)).text == "a"
-        asyncio.run(model.close())
 
 
 # --- models, embeddings, scores --------------------------------------------------------------------------------------

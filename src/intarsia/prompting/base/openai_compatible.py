@@ -17,7 +17,7 @@ from intarsia.prompting.base.errors import BackendError, ContextOverflow
 from intarsia.prompting.base.estimating import estimated_tokens
 from intarsia.prompting.base.messages import Input, ToolSpec
 from intarsia.prompting.base.openai_asking import Asking, told
-from intarsia.prompting.base.openai_form import Answer
+from intarsia.prompting.base.openai_form import Answer, of_the_api
 from intarsia.prompting.base.openai_scores import Scorer
 from intarsia.prompting.base.replies import Delta, Reply, Sampling, Usage
 from intarsia.prompting.base.validating import check, check_form
@@ -88,6 +88,8 @@ class OpenAICompatible:
         answer = Answer(self.server, read_key(self.client.key_variable))
         async with self._told():
             delta = answer.take(json.dumps(await self._asking.whole(end, body, constraint)))
+            if not answer.begun:
+                raise BackendError(f"{self.server} answered without a choice: is OpenAI's API there?")
         return assembled([*([delta] if delta else []), self._last(answer, prompt, tools, constraint)])
 
     async def stream(
@@ -133,8 +135,10 @@ class OpenAICompatible:
                 data = said.get("data") if isinstance(said, dict) else None
                 if not isinstance(data, list) or len(data) != len(some):
                     raise BackendError(f"{self.server} answered without an embedding for each text")
-                rows += [each["embedding"] for each in sorted(data, key=lambda each: each.get("index", 0))]
-        out = np.asarray(rows, np.float32).reshape(len(rows), -1 if rows else 0)
+                with of_the_api(self.server):
+                    rows += [each["embedding"] for each in sorted(data, key=lambda each: each.get("index", 0))]
+        with of_the_api(self.server):
+            out = np.asarray(rows, np.float32).reshape(len(rows), -1 if rows else 0)
         return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
 
     def count(self, prompt: Input, tools: Sequence[ToolSpec] = ()) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from intarsia.errors import first_line
@@ -18,6 +19,15 @@ _FINISHES: dict[str, Finish] = {
     "stop": "stop", "length": "length", "tool_calls": "tool_calls", "function_call": "tool_calls", "eos": "stop",
 }  # fmt: skip
 _OWN = {"temperature": 1, "top_p": 1, "presence_penalty": 0, "frequency_penalty": 0, "top_k": 0}
+
+
+@contextmanager
+def of_the_api(server: str) -> Iterator[None]:
+    """Turn what goes wrong when an answer is read that has another form into one line."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
+        raise BackendError(f"{server} sends an answer of another form than OpenAI's API has") from None
 
 
 def message_body(message: Message) -> dict[str, Any]:
@@ -76,6 +86,7 @@ class Answer:
         self.finish: Finish | None = None
         self.usage: Usage | None = None
         self.tokens = 0  # that came with a logprob
+        self.begun = False  # whether there was a choice
         self._calls: dict[Any, dict[str, str]] = {}
 
     def take(self, data: str) -> Delta | None:
@@ -92,13 +103,15 @@ class Answer:
             code = chunk["error"].get("code") if isinstance(chunk["error"], dict) else None
             passing = may_pass(code) if isinstance(code, int) else True
             raise BackendError(f"{self.server} breaks off: {said}", retryable=passing)
-        self.usage = usage_of(chunk.get("usage")) or self.usage
         choices = chunk.get("choices")
         if not isinstance(choices, list):
             raise BackendError(f"{self.server} answered without a choice: is OpenAI's API there?")
-        return self._choice(choices[0]) if choices else None
+        with of_the_api(self.server):
+            self.usage = usage_of(chunk.get("usage")) or self.usage
+            return self._choice(choices[0]) if choices else None
 
     def _choice(self, choice: Mapping[str, Any]) -> Delta | None:
+        self.begun = True
         said = choice.get("delta") or choice.get("message") or {}
         text = text_of(said.get("content")) if said else text_of(choice.get("text"))
         if said.get("refusal") and not text:
@@ -117,8 +130,8 @@ class Answer:
     def _call(self, index: Any, call: Mapping[str, Any]) -> None:
         known = self._calls.setdefault(index, {"id": "", "name": "", "arguments": ""})
         function = call.get("function") or {}
-        known["id"] = call.get("id") or known["id"]
-        known["name"] = function.get("name") or known["name"]
+        known["id"] = str(call.get("id") or known["id"])
+        known["name"] = str(function.get("name") or known["name"])
         given = function.get("arguments") or ""
         known["arguments"] += given if isinstance(given, str) else json.dumps(given)
 

@@ -10,6 +10,7 @@ from intarsia.errors import BadInput
 from intarsia.models.remote import Client, Refused
 from intarsia.prompting.base.messages import Input
 from intarsia.prompting.base.openai_asking import prompt_body
+from intarsia.prompting.base.openai_form import of_the_api
 
 _NOT_THERE = (404, 405, 501)
 
@@ -55,19 +56,25 @@ class Scorer:
         if not isinstance(scores, list) or len(scores) != len(choices):
             self._own = False
             return None
-        return [float(score) for score in scores]
+        with of_the_api(self.client.address.server):
+            return [float(score) for score in scores]
 
     async def _by_echo(self, prompt: Input, choice: str) -> float:
         if self.tokenizer is None:
             assert isinstance(prompt, str)
             said = await self._completion(prompt + choice)
-            return _after(said, len(prompt), len(prompt) + len(choice), self._cannot)
+            with of_the_api(self.client.address.server):
+                return _after(said, len(prompt), len(prompt) + len(choice), self._cannot)
         from intarsia.prompting.base.local.asking import choice_ids, prompt_ids
 
         ids = prompt_ids(self.tokenizer, prompt, vocabulary=1 << 62, name=self.model)
         [wanted] = choice_ids(self.tokenizer, prompt, ids, [choice])
         said = await self._completion([*ids, *wanted])
-        start, end = len(ids), len(ids) + len(wanted)
+        with of_the_api(self.client.address.server):
+            return self._of_tokens(said, len(ids), wanted)
+
+    def _of_tokens(self, said: Mapping[str, Any], start: int, wanted: Sequence[int]) -> float:
+        end = start + len(wanted)
         if (known := said.get("prompt_logprobs")) is not None:
             return sum(float(known[at][str(id)]["logprob"]) for at, id in zip(range(start, end), wanted, strict=True))
         logprobs = (said.get("logprobs") or {}).get("token_logprobs") or ()
