@@ -5,7 +5,16 @@ import asyncio
 import pytest
 import torch
 
-from intarsia.prompting.base import Cached, ContextOverflow, Message, OpenAICompatible, Sampling, Traced
+from intarsia.prompting.base import (
+    Budget,
+    Cached,
+    ContextOverflow,
+    Message,
+    Metered,
+    OpenAICompatible,
+    Sampling,
+    Traced,
+)
 from intarsia.prompting.base.chat import chat
 from intarsia.prompting.base.local import open_local
 from intarsia.prompting.base.traced import sha256_of_ids
@@ -61,6 +70,12 @@ def test_the_cache_goes_by_tokens(local, tmp_path):
         assert not talk.cached and (await model.generate(list(chat(local.tokenizer, TALK).ids), SHORT)).cached
 
     asyncio.run(whole())
+
+
+def test_texts_of_no_words_can_be_metered(local):
+    budget = Budget()
+    assert asyncio.run(Metered(local, budget).embed(["", "a river"])).shape[0] == 2
+    assert budget.spent.tokens == local.count("a river")
 
 
 def scoring(model, vllm):

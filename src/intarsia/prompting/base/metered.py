@@ -84,7 +84,7 @@ class Metered(Wrapper):
 
     async def score(self, prompt: Input, choices: Sequence[str]) -> list[float]:
         """As `Backend.score`. The tokens of the prompt and of all choices count."""
-        most = Usage(self.inner.count(prompt) + sum(self.inner.count(choice) for choice in choices))
+        most = Usage(self.inner.count(prompt) + sum(map(self._tokens, choices)))
         async with self._paid(most) as hold, self._in_time():
             scores = await self.inner.score(prompt, choices)
             hold.settle(self._priced(most))
@@ -92,11 +92,14 @@ class Metered(Wrapper):
 
     async def embed(self, texts: Sequence[str]) -> np.ndarray:
         """As `Backend.embed`. The tokens of the texts count."""
-        most = Usage(sum(self.inner.count(text) for text in texts))
+        most = Usage(sum(map(self._tokens, texts)))
         async with self._paid(most) as hold, self._in_time():
             vectors = await self.inner.embed(texts)
             hold.settle(self._priced(most))
             return vectors
+
+    def _tokens(self, text: str) -> int:
+        return self.inner.count(text) if text else 0
 
     def _priced(self, usage: Usage) -> Usage:
         return usage if self.price is None or not usage.calls else replace(usage, cost=self.price.of(usage))
@@ -109,7 +112,7 @@ class Metered(Wrapper):
         try:
             yield hold
         except InvalidOutput as error:
-            hold.settle(self._priced(Usage(most.prompt, self.inner.count(error.raw))))
+            hold.settle(self._priced(Usage(most.prompt, self._tokens(error.raw))))
             raise
         except BackendError:
             hold.settle(Usage())
