@@ -7,13 +7,17 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from intarsia.errors import IntarsiaError, MissingExtra
 from intarsia.models.runtime.asking import checked_ids, threads_for
 
+if TYPE_CHECKING:
+    from intarsia.models.runtime.llama_session import LlamaSession
+
+FEW = 31  # tokens that every CPU reads right at once
 CONTEXT = 2048  # tokens, whatever the file allows: memory for all of them is taken at once
 
 
@@ -28,7 +32,7 @@ def check() -> None:
 class LlamaCpp:
     """A GGUF file, run on the CPU.
 
-    - context_length: the most tokens, prompt and answer together."""
+    - context_length: the most tokens, prompt and answer together. stretch: tokens that are read at once."""
 
     name = "gguf"
 
@@ -42,7 +46,7 @@ class LlamaCpp:
         self.bytes = self.path.stat().st_size
         self.context_length = context_length
         try:
-            with _silent():
+            with silent():
                 self._model = _internals.IkModel(str(self.path))
                 # Its flash attention fails on long prompts where the CPU has no VNNI.
                 self._context = _internals.IkContext(
@@ -51,6 +55,23 @@ class LlamaCpp:
         except RuntimeError as error:
             raise IntarsiaError(f"{self.path} does not open in ik_llama.cpp: {error}") from None
         self.vocabulary: int = self._model.n_vocab
+        self.stretch: int = self._context._n_ubatch
+        self.stretch = self._proved_stretch()
+
+    def _proved_stretch(self) -> int:
+        """Tokens that may be read at once. From 32 on the engine multiplies by other code, wrong for some kinds of
+        weights (Q4_1) on some CPUs: it is tried, and left out where the numbers differ."""
+        ids = [(7 * i + 1) % self.vocabulary for i in range(FEW + 1)]
+        if len(ids) > self.context_length:
+            return FEW
+        self._context.kv_cache_clear()
+        at_once = self._run(ids, 0, False)[0]
+        self._context.kv_cache_clear()
+        self._run(ids[: FEW // 2], 0, False)
+        parted = self._run(ids[FEW // 2 :], FEW // 2, False)[0]
+        self._context.kv_cache_clear()
+        apart = float(np.abs(at_once - parted).max())
+        return self.stretch if apart <= 0.1 * float(np.abs(parted).max()) else FEW
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Logits of every position, float32 [token, vocabulary]."""
@@ -71,6 +92,12 @@ class LlamaCpp:
             row = self._run([out[-1]], len(ids) + len(out) - 1, False)
         return out
 
+    def session(self, rows: int = 1, context_length: int | None = None) -> LlamaSession:
+        """The file asked step by step: `rows` at once, each up to `context_length` tokens (None: as the file has)."""
+        from intarsia.models.runtime.llama_session import LlamaSession
+
+        return LlamaSession(self, rows, context_length)
+
     def _begun(self, ids: Sequence[int], room: int) -> list[int]:
         """Token ids that may be read, with nothing left of what was read before."""
         ids = checked_ids(ids, room, self.vocabulary, self.context_length)
@@ -78,11 +105,11 @@ class LlamaCpp:
         return ids
 
     def _starts(self, ids: list[int]) -> range:
-        """Where each stretch begins that the engine's buffers hold."""
-        return range(0, len(ids), self._context._n_ubatch)
+        """Where each stretch begins that is read at once."""
+        return range(0, len(ids), self.stretch)
 
     def _read(self, ids: list[int], start: int, every: bool) -> np.ndarray:
-        return self._run(ids[start : start + self._context._n_ubatch], start, every)
+        return self._run(ids[start : start + self.stretch], start, every)
 
     def _run(self, ids: list[int], position: int, every: bool) -> np.ndarray:
         """Logits [token, vocabulary] of `every` token, or of the last alone."""
@@ -104,7 +131,7 @@ class LlamaCpp:
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """The engine tells its life to the standard error; it is not asked."""
     logging.getLogger("ik_llama_cpp").setLevel(logging.ERROR)
     saved, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from intarsia.errors import BadInput, IntarsiaError, MissingExtra, first_line
 from intarsia.models.runtime.asking import checked_ids, threads_for
+
+if TYPE_CHECKING:
+    from intarsia.models.runtime.onnx_session import OnnxSession
 
 
 class OnnxGenAI:
@@ -31,6 +35,8 @@ class OnnxGenAI:
         settings = json.loads((self.path / "genai_config.json").read_text(encoding="utf-8"))["model"]
         self.context_length: int = settings["context_length"]
         self.vocabulary: int = settings["vocab_size"]
+        end = settings.get("eos_token_id", ())
+        self.ends: tuple[int, ...] = tuple(end) if isinstance(end, list) else (end,) if isinstance(end, int) else ()
         config = genai.Config(str(self.path))
         config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": self.threads}}}}))
         try:
@@ -38,11 +44,21 @@ class OnnxGenAI:
         except Exception as error:
             raise IntarsiaError(f"{self.path} does not open in ONNX Runtime GenAI: {first_line(error)}") from None
 
+    def generator(self, length: int) -> Any:
+        """The engine's own generator, for so many tokens at most."""
+        parameters = self._genai.GeneratorParams(self._model)
+        parameters.set_search_options(max_length=length, do_sample=False, min_length=0)
+        return self._genai.Generator(self._model, parameters)
+
+    def session(self, rows: int = 1, context_length: int | None = None) -> OnnxSession:
+        """The model asked step by step; one row, whatever is asked for."""
+        from intarsia.models.runtime.onnx_session import OnnxSession
+
+        return OnnxSession(self, context_length)
+
     def _start(self, ids: list[int], room: int):  # type: ignore[no-untyped-def]
         ids = checked_ids(ids, room, self.vocabulary, self.context_length)
-        parameters = self._genai.GeneratorParams(self._model)
-        parameters.set_search_options(max_length=len(ids) + room, do_sample=False, min_length=0)
-        generator = self._genai.Generator(self._model, parameters)
+        generator = self.generator(len(ids) + room)
         generator.append_tokens(np.asarray(ids, dtype=np.int32))
         return generator
 
