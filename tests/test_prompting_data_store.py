@@ -131,16 +131,42 @@ def test_blocks_and_mapped_vectors_are_the_same(tmp_path, monkeypatch):
         assert places.tolist() == sorted(live.tolist(), key=lambda i: -naive[i])[:20]
 
 
-def test_hybrid_is_the_sum_of_reciprocal_ranks(tmp_path, store):
-    from intarsia.prompting.data.store.ranking import CONSTANT
+def test_hybrid_by_ranks_is_the_sum_of_reciprocal_ranks(tmp_path, store):
+    store.add(folder(tmp_path))
+    found = store.search("what do cats eat?", k=5, fusion="ranks")
+    assert len(found) == 5 and [hit.score for hit in found] == sorted((hit.score for hit in found), reverse=True)
+    for hit in found:
+        ranks = (hit.scores.dense_rank, hit.scores.words_rank)
+        assert hit.score == pytest.approx(sum(1 / (60 + rank) for rank in ranks if rank))
+
+
+def test_hybrid_by_scores_is_their_weighted_mean(tmp_path, store):
     from intarsia.prompting.data.store.searching import WEIGHTS
 
-    assert CONSTANT == 60
+    weights = WEIGHTS["scores"]
+    assert sum(weights.values()) == sum(WEIGHTS["name"].values()) == pytest.approx(1)
     store.add(folder(tmp_path))
-    for hit in store.search("what do cats eat?", k=5):
-        ranks = {"dense": hit.scores.dense_rank, "words": hit.scores.words_rank}
-        wanted = sum(WEIGHTS[name] / (60 + rank) for name, rank in ranks.items() if rank)
+    found = store.search("what do cats eat?", k=5)
+    ends = {}
+    for name in weights:
+        values = [getattr(hit.scores, name) for hit in found if getattr(hit.scores, name) is not None]
+        ends[name] = min(values), max(values)
+    assert len(found) == 5 and [hit.score for hit in found] == sorted((hit.score for hit in found), reverse=True)
+    for hit in found:
+        wanted = 0.0
+        for name, (low, high) in ends.items():
+            if (score := getattr(hit.scores, name)) is not None:
+                wanted += weights[name] * (score - low) / (high - low)
         assert hit.score == pytest.approx(wanted)
+
+
+def test_one_ranking_that_is_empty_or_flat():
+    from intarsia.prompting.data.store.ranking import combined
+
+    weights = {"dense": 0.5, "words": 0.5}
+    assert combined({"dense": {1: 0.3, 2: 0.1}, "words": {}}, weights) == {1: 0.5, 2: 0.0}
+    assert combined({"dense": {1: 0.3}, "words": {1: 2.0}}, weights) == {1: 1.0}
+    assert combined({"dense": {}, "words": {}}, weights) == {}
 
 
 def test_a_store_of_words_alone(tmp_path):
@@ -358,7 +384,7 @@ def test_where_of_another_form(store, where, said):
 def test_settings_that_make_no_sense(store):
     for given, said in (
         ({"k": 0}, "k: 0"), ({"mode": "wordz"}, "no 'wordz' .did you mean words"), ({"diversity": 2}, "diversity: 2"),
-        ({"hops": 3}, "hops: 3"),
+        ({"hops": 3}, "hops: 3"), ({"fusion": "x"}, "fusion: no 'x'"),
     ):  # fmt: skip
         with pytest.raises(BadInput, match=said):
             store.search("x", **given)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from intarsia.prompting.data import SourceDocument, Store
 from intarsia.prompting.data.store.database import TOKENIZE
-from intarsia.prompting.data.store.words import asked, indexed, words_of
+from intarsia.prompting.data.store.words import asked, indexed, is_name, words_of
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,10 @@ def test_headings_count_more(tmp_path):
             [SourceDocument("A word on kettles.", "a"), SourceDocument("A word on it all.", "b", title="Kettles")]
         )
         assert [hit.source for hit in store.search("kettle")] == ["b", "a"]
+
+
+def test_what_is_a_name():
+    for name in ("os.path.join", "json.loads()", "read_text", "HTTPServer", "`a.b`"):
+        assert is_name(name)
+    for text in ("join", "what is os.path.join", "Join", "a.b c.d", "", "東京"):
+        assert not is_name(text)

@@ -1,7 +1,8 @@
-"""Rankings into one: fused, spread out, and judged anew.
+"""Rankings into one, by ranks or by scores; and spread out.
 
-Sources: Cormack, Clarke & Buettcher 2009, "Reciprocal Rank Fusion" (the sum, and 60); Carbonell & Goldstein 1998
-(maximal marginal relevance)."""
+Sources: Cormack, Clarke & Buettcher 2009, "Reciprocal Rank Fusion" (the sum, and 60); Bruch, Gai & Ingber 2023, "An
+Analysis of Fusion Functions for Hybrid Retrieval" (the convex combination of scores brought to 0..1); Carbonell &
+Goldstein 1998 (maximal marginal relevance)."""
 
 from __future__ import annotations
 
@@ -21,6 +22,21 @@ def fused(rankings: Mapping[str, Sequence[int]], weights: Mapping[str, float]) -
     for name, ranking in rankings.items():
         for rank, item in enumerate(ranking, 1):
             out[item] = out.get(item, 0.0) + weights.get(name, 1.0) / (CONSTANT + rank)
+    return dict(sorted(out.items(), key=lambda pair: -pair[1]))
+
+
+def combined(rankings: Mapping[str, Mapping[int, float]], weights: Mapping[str, float]) -> dict[int, float]:
+    """Each item's mean, by weight, of its scores in the rankings, the best first. In each ranking the best item has 1,
+    the last one 0, and one that it does not hold 0 too."""
+    out: dict[int, float] = {}
+    total = sum(weights[name] for name in rankings)
+    for name, scores in rankings.items():
+        if not scores:
+            continue
+        low, high = min(scores.values()), max(scores.values())
+        for item, score in scores.items():
+            share = (score - low) / (high - low) if high > low else 1.0
+            out[item] = out.get(item, 0.0) + weights[name] / total * share
     return dict(sorted(out.items(), key=lambda pair: -pair[1]))
 
 

@@ -49,6 +49,8 @@ def compact(store: Store) -> None:
     for start in range(0, len(keys), BATCH):
         vectors.append(new, matrix.take(np.array([place for _, place in keys[start : start + BATCH]])), start)
     _switch(store, [key for key, _ in keys], {})
+    connection.execute("VACUUM")  # rows that are gone take room as well
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def reembed(store: Store, encoder: Encoder | None) -> int:

@@ -20,7 +20,7 @@ from intarsia.prompting.data.store.filters import Where, documents_where
 from intarsia.prompting.data.store.folder import StoreFolder, begin, checked_encoder
 from intarsia.prompting.data.store.found import Edge, Found
 from intarsia.prompting.data.store.found import Path as FactPath
-from intarsia.prompting.data.store.searching import CANDIDATES, Mode, Rerank, Search, search_many
+from intarsia.prompting.data.store.searching import CANDIDATES, Fusion, Mode, Rerank, Search, search_many
 from intarsia.prompting.data.store.words import storable
 
 if TYPE_CHECKING:
@@ -178,29 +178,33 @@ class Store(StoreFolder):
 
     def search(
         self, query: str, k: int = 5, *, mode: Mode = "hybrid", where: Where | None = None, hops: int = 0,
-        diversity: float = 0.0, rerank: Rerank | None = None, candidates: int = CANDIDATES, facts: int = 10,
+        diversity: float = 0.0, rerank: Rerank | None = None, candidates: int = CANDIDATES,
+        fusion: Fusion = "scores", facts: int = 10,
     ) -> Found:  # fmt: skip
         """The k chunks that fit a question best; see `search_many`."""
         return self.search_many(
             [query], k, mode=mode, where=where, hops=hops, diversity=diversity, rerank=rerank, candidates=candidates,
-            facts=facts,
+            fusion=fusion, facts=facts,
         )[0]  # fmt: skip
 
     def search_many(
         self, queries: Sequence[str], k: int = 5, *, mode: Mode = "hybrid", where: Where | None = None, hops: int = 0,
-        diversity: float = 0.0, rerank: Rerank | None = None, candidates: int = CANDIDATES, facts: int = 10,
+        diversity: float = 0.0, rerank: Rerank | None = None, candidates: int = CANDIDATES,
+        fusion: Fusion = "scores", facts: int = 10,
     ) -> list[Found]:  # fmt: skip
         """The k chunks that fit each question best, in one pass over the vectors.
 
         - mode: `dense`: by the cosine of vectors, all of them; `words`: by BM25, words of headings counting more;
-          `hybrid`: both, by the sum of 1 / (60 + rank). A store without vectors is searched by words.
+          `hybrid`: both. A store without vectors is searched by words.
+        - fusion: how hybrid makes one ranking of two: `scores`: their weighted mean, each brought to 0..1 over the best
+          `candidates`; `ranks`: the sum of 1 / (60 + rank), reciprocal rank fusion.
         - where: which documents are meant, before anything is ranked (`intarsia.prompting.data.store.filters`).
         - hops: 1 or 2: also facts that many steps around what the question names; facts: so many at most.
         - diversity: 0 to 1: how much a hit that is like a better one counts less (maximal marginal relevance).
         - rerank: a function that scores the best `candidates` texts for the question anew (a cross-encoder, say).
 
         Raises `BadInput` for settings that make no sense."""
-        how = Search(k, mode, where, diversity, rerank, candidates)
+        how = Search(k, mode, where, diversity, rerank, candidates, fusion)
         if hops not in (0, 1, 2):
             raise BadInput(f"hops: {hops}: give 0 (no facts), 1 or 2")
         asked = [storable(query) for query in queries]

@@ -67,6 +67,12 @@ def _latin(word: str) -> Iterator[str]:
             yield part.casefold()
 
 
+def is_name(text: str) -> bool:
+    """Whether a text is one name of a program and nothing else: `json.loads()`, `read_text`, `HTTPServer`."""
+    words = _pattern().findall(text)
+    return len(words) == 1 and next(words_of(words[0]), "").endswith("_")
+
+
 def indexed(text: str) -> str:
     """A text as the index takes it."""
     return " ".join(words_of(storable(text)))
