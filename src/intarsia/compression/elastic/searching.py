@@ -115,16 +115,19 @@ def slice_width(model: Model, config: SliceWidthConfig, calibration: Sequence[Te
 
     check_plain(model, SLICE)
     full = int(model.network.get_input_embeddings().weight.shape[1])
-    width = max(1, round((1 - config.share) * full / config.multiple)) * config.multiple
-    if width >= full:
+    wanted = max(1, round((1 - config.share) * full / config.multiple)) * config.multiple
+    if wanted >= full:
         raise BadInput(
-            f"{SLICE}: {1 - config.share:.0%} of a width of {full}, as a multiple of {config.multiple}, is {width}: "
+            f"{SLICE}: {1 - config.share:.0%} of a width of {full}, as a multiple of {config.multiple}, is {wanted}: "
             "nothing would go; give a smaller multiple or a larger share"
         )
     windows = calibration_windows(model, calibration, config.tokens)
     check_reads_text(model, windows, SLICE)
     supernet = Supernet(model, windows, narrower=True, who=SLICE)
     assert supernet.energy is not None
+    if (width := supernet.near_width(wanted)) != wanted:
+        name = type(model.network).__name__
+        warnings.warn(f"{SLICE}: the config of {name} takes no width of {wanted}: {width} is the nearest", Note, 3)
     small = sliced_width(supernet, width, config.ridge if config.refit else None)
     before, after = count_parameters(model.network)[0], count_parameters(small.network)[0]
     if after >= before:
@@ -151,7 +154,10 @@ def space_of(supernet: Supernet, config: SearchArchitectureConfig) -> Space:
 
     some = steps(neurons, config.multiple, config.least) if config.neurons else (neurons,)
     groups = tuple(h for h in range(1, heads + 1) if h >= config.least * heads) if config.heads else (heads,)
-    wide = steps(width, config.width_multiple, config.least_width) if config.width else (width,)
+    wide: tuple[int, ...] = (width,)
+    if config.width:
+        every = steps(width, config.width_multiple, config.least_width)
+        wide = tuple(sorted({supernet.near_width(w, groups) for w in every} | {width}))
     fewest = max(1, count - int(config.most_blocks * count))
     space = Space(some, groups, wide, fewest, config.uneven)
     if len(some) == len(groups) == len(wide) == 1 and fewest == count:

@@ -26,14 +26,14 @@ from intarsia.compression.elastic.sorting import Block, blocks_of, sort_parts
 from intarsia.compression.elastic.uneven import lay_shapes, mark_shapes
 from intarsia.compression.pruning.dropping import fewer
 from intarsia.compression.pruning.parts import width_key
-from intarsia.compression.pruning.rebuilding import filled, prove_blocks, skeleton, text_config
+from intarsia.compression.pruning.rebuilding import changed, filled, prove, prove_blocks, said, skeleton, text_config
 from intarsia.compression.statistics import LayerStats, collect
 from intarsia.errors import BadInput
 
 if TYPE_CHECKING:
     from intarsia.models import Model
 
-SHELLS = 8  # forms of networks that are kept at hand
+SHELLS = 64  # forms of networks that are kept at hand
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,26 @@ class Supernet:
             raise BadInput(
                 f"{self.who}: width {choice.width}: the stream of this supernet is not sorted (narrower=True)"
             )
+
+    @lru_cache(maxsize=10_000)  # noqa: B019
+    def allows(self, heads: int, width: int) -> bool:
+        """Whether the config takes these together: Llama's wants a width that its query heads divide."""
+        fields = self.changes(Choice((0,), (self.full[1],), heads, width))
+        fields = {key: value for key, value in fields.items() if key in ("hidden_size", "head_dim") or "heads" in key}
+        try:
+            changed(self.base.network.config, fields)
+        except Exception:  # every config refuses in a way of its own
+            return False
+        return 1 <= width <= self.full[3]
+
+    def near_width(self, width: int, heads: Sequence[int] = ()) -> int:
+        """The nearest width that the config takes with each of these numbers of heads (default: all there are)."""
+        heads = heads or (self.full[2],)
+        for far in range(self.full[3]):
+            for some in (width - far, width + far):
+                if 1 <= some <= self.full[3] and all(self.allows(h, some) for h in heads):
+                    return some
+        return self.full[3]
 
     def drawn(self, space: Space, chance: random.Random) -> Choice:
         """One by chance."""
@@ -392,11 +412,10 @@ class Supernet:
     @lru_cache(maxsize=4)  # noqa: B019
     def _probe(self, width: int) -> Any:
         """A network of one block and eight words of that width, for what its class derives from the width."""
-        from intarsia.compression.pruning.rebuilding import changed
-
         part = self.plain.blocks[0].attention
         fields = fewer(self.config, [0], self.full[0]) | {
             "vocab_size": 8, "pad_token_id": None, self.key: 8, "hidden_size": width, "head_dim": part.width,
+            "num_attention_heads": 1, "num_key_value_heads": 1,
         }  # fmt: skip
         network: Any = self.plain.model.network
         state = torch.get_rng_state()
@@ -427,10 +446,8 @@ class Supernet:
 
     def _prove_width(self) -> None:
         """Raise `BadInput` unless a narrower network says what the full one says whose minor directions are silent."""
-        from intarsia.compression.pruning.rebuilding import prove, said
-
         assert self.narrow is not None
-        width = max(1, self.full[3] * 3 // 4)
+        width = self.near_width(self.full[3] * 3 // 4)
         silent = self.narrow.model.copy()
         with torch.no_grad():
             for name, tensor in silent.network.named_parameters():
