@@ -121,7 +121,8 @@ def _mark(mark, x_axis, y_axis, named: bool, labels: Labels) -> list[str]:
     left, right, top, bottom = labels.left, labels.right, labels.top, labels.bottom
     if mark.axis == "y" and finite(mark.value):
         y = y_axis(mark.value)
-        return [line(left, y, right, y, "mark"), *labels.at(right, y - 5, mark.text, "end")]
+        words = labels.at(right, y - 5, mark.text, "end") or labels.at(left + 4, y - 5, mark.text, "start")
+        return [line(left, y, right, y, "mark"), *words]
     if mark.axis == "x" and (str(mark.value) in x_axis.places if named else finite(mark.value)):
         x = x_axis(str(mark.value) if named else mark.value)
         anchor = "start" if x < (left + right) / 2 else "end"
