@@ -352,7 +352,8 @@ WHERE = [
         ({"year": {">=": 2021}}, "bc"), ({"year": {">": 2020, "<": 2024}}, "b"), ({"year": {"!=": 2020}}, "bc"),
         ({"tags": "tea"}, "ab"), ({"tags": ["hot", "cold"]}, "a"), ({"price": {"<": 10}}, "a"), ({"sold": True}, "a"),
         ({"sold": False}, "b"), ({"maker": "Ö'Brien \"x\""}, "c"), ({"maker": "x' OR 1=1 --"}, ""),
-        ({"none": 1}, ""), ({"source": "b.md"}, "b"), ({"source": ["a.md", "c.md"]}, "ac"),
+        ({"none": 1}, ""), ({"none": "\ud800"}, ""), ({"\ud800": 1}, ""), ({"source": "b.md"}, "b"),
+        ({"source": ["a.md", "c.md"]}, "ac"),
         ({"media": "text/plain"}, "abc"),
         ({"year": {"<": "3"}}, ""), ({"tags": "tea", "year": {"<=": 2020}}, "a"),
         (lambda m: m.get("year", 0) > 2020 and "maker" not in m, "b"), (lambda m: m["source"] == "c.md", "c"),
@@ -372,7 +373,8 @@ def test_where(store, where, wanted):
     ("where", "said"),
     [
         ({"year": {"~": 1}}, "no comparisons"), ({"year": None}, "a text, a number"), ({'a"b': 1}, "cannot be a name"),
-        ({"year": {"<": [1]}}, "a text, a number"), ("year", "neither a mapping"), ({"year": {}}, "no comparisons"),
+        ({"year": {"<": [1]}}, "a text, a number"), ("year", "neither a mapping"), ({"year": 2**70}, "64 bits"),
+        ({"year": [0] * 10_001}, "10,001 values"), ({"year": {}}, "no comparisons"),
     ],
 )  # fmt: skip
 def test_where_of_another_form(store, where, said):

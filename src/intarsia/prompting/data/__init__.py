@@ -4,10 +4,24 @@
 - `split`: documents into chunks of so many tokens, with exact offsets.
 - `Store`: one folder with documents, vectors, words and facts, and the search over them (`store/`)."""
 
+from typing import TYPE_CHECKING, Any
+
 from intarsia.prompting.data.documents import Chunk, Section, SourceDocument
-from intarsia.prompting.data.loading import load_documents
 from intarsia.prompting.data.splitting import count_about, split
-from intarsia.prompting.data.store import Context, Edge, Found, Hit, Passage, Store
+
+if TYPE_CHECKING:
+    from intarsia.prompting.data.loading import load_documents
+    from intarsia.prompting.data.store import Context, Edge, Found, Hit, Passage, Store
+
+_LATER = {
+    "Context": "intarsia.prompting.data.store",
+    "Edge": "intarsia.prompting.data.store",
+    "Found": "intarsia.prompting.data.store",
+    "Hit": "intarsia.prompting.data.store",
+    "Passage": "intarsia.prompting.data.store",
+    "Store": "intarsia.prompting.data.store",
+    "load_documents": "intarsia.prompting.data.loading",
+}
 
 __all__ = [
     "Chunk",
@@ -23,3 +37,12 @@ __all__ = [
     "load_documents",
     "split",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # These need numpy, which nobody should wait for who only counts tokens.
+    if name in _LATER:
+        import importlib
+
+        return getattr(importlib.import_module(_LATER[name]), name)
+    raise AttributeError(f"module 'intarsia.prompting.data' has no attribute '{name}'")

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from intarsia.errors import BadInput
+from intarsia.prompting.data.store.words import storable
 
 Where = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
 COMPARED = {"=": "=", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+MOST = 10_000  # values in a list
 OWN = ("source", "title", "media")
 """Names that every document has, beside those of its metadata."""
 
@@ -47,6 +49,7 @@ def _condition(name: str, wanted: Any) -> tuple[str, list[Any]]:
     if name in OWN:
         clause, values = _compared(name, "value", wanted)
         return f"EXISTS (SELECT 1 FROM (SELECT {name} AS value) WHERE {clause})", values
+    name = storable(name)
     if '"' in name or not name:
         raise BadInput(f"where: {name!r} cannot be a name of metadata")
     clause, values = _compared(name, "value", wanted)
@@ -65,6 +68,8 @@ def _compared(name: str, column: str, wanted: Any) -> tuple[str, list[Any]]:
         return kind, values
     if isinstance(wanted, list | tuple | set | frozenset):
         values = [_plain(name, value) for value in wanted]
+        if len(values) > MOST:
+            raise BadInput(f"where: {name}: {len(values):,} values, at most {MOST:,} are taken")
         return (f"{column} IN ({', '.join('?' * len(values))})" if values else "0"), values
     return f"{column} = ?", [_plain(name, wanted)]
 
@@ -77,6 +82,10 @@ def _sort(value: Any) -> str:
 def _plain(name: str, value: Any) -> Any:
     if isinstance(value, bool):
         return int(value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise BadInput(f"where: {name}: a number of more than 64 bits: {value}")
+    if isinstance(value, str):
+        return storable(value)
     if value is None or not isinstance(value, str | int | float):
         raise BadInput(f"where: {name}: a text, a number or a truth value is wanted, given: {value!r}")
     return value
