@@ -16,6 +16,8 @@ _HOMES = {
     "ask_now": "asking",
     "ask_person": "flows",
     "catalog_tool": "tool_catalog",
+    "Copied": "copying",
+    "copied": "copying",
     "code_tool": "sandbox",
     "described": "prompt",
     "Finished": "agents",
