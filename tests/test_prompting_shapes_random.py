@@ -104,3 +104,14 @@ def test_a_form_without_an_end_is_told():
     with pytest.raises(PromptingError, match="too large to follow"):
         for _ in range(1000):
             matcher.accept_many(matcher.forced())
+
+
+def test_the_benchmark_counts_valid_answers():
+    from bench.prompting.shapes import Ours, forcing, measure, untrained, valid
+
+    tokenizer = byte_level()
+    found = measure(Ours(tokenizer, 330), tokenizer, untrained(330), 4, 1)
+    assert found["valid_share"] == 1.0 and found["refused_share"] == found["endless_share"] == 0.0
+    assert found["tokens"] > 4 and found["mask_us"] > 0
+    assert 0 < forcing(tokenizer, 4) < 1
+    assert valid('{"a": 1}', {"required": ["a"]}) and not valid("{}", {"required": ["a"]}) and not valid("{", {})
