@@ -98,6 +98,43 @@ def serve(models: tuple[str, ...], **given: Any) -> None:
         os._exit(0)
 
 
+@click.command(
+    "mcp",
+    cls=Command,
+    example="intarsia mcp --store handbook --graph runs/facts",
+    help="""Give tools to another program over standard input (the Model Context Protocol).
+
+    Which tools there are depends on what is given: `generate` and `explain` with a model, `search` with a store,
+    `ask_graph` and `retrieve_facts` with a graph, `detect` with a detector. The same tools over HTTP: `intarsia serve`.
+
+    MODEL: as for `intarsia serve`.""",
+)
+@click.argument("models", nargs=-1, metavar="MODEL...")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; unset: torch's choice.")
+@click.option("--detector", help="A detector: a folder, or one that comes along (english).")
+@click.option("--store", type=click.Path(path_type=Path), help="A store of documents.")
+@click.option("--graph", type=click.Path(path_type=Path), help="A knowledge graph's folder.")
+def mcp(models: tuple[str, ...], **given: Any) -> None:
+    if not models and not any(given[what] for what in ("detector", "store", "graph")):
+        raise BadInput("no tools: give a model, --detector, --store or --graph")
+    from intarsia.recipes.extras import lacking
+
+    if missing := lacking("server"):
+        raise MissingExtra(f"mcp ({', '.join(missing)})", "server")
+    import asyncio
+
+    from intarsia.server.setting_up import Wanted, over_stdio
+
+    names = _names(models, ())
+    given |= {"max_batch": 8, "engine": None}
+    loading = {name: _begun(source, name, given, {}) for source, name in zip(models, names, strict=True)}
+    wanted = Wanted(
+        loading=loading, sources=dict(zip(names, models, strict=True)), threads=given["threads"],
+        detector=given["detector"], store=given["store"], graph=given["graph"],
+    )  # fmt: skip
+    asyncio.run(over_stdio(wanted))
+
+
 def _names(models: tuple[str, ...], given: tuple[str, ...]) -> list[str]:
     if given and len(given) != len(models):
         raise BadInput(f"{len(models)} models and {len(given)} names: give --name once for each, or never")

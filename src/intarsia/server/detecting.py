@@ -17,7 +17,7 @@ import html
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import pydantic
@@ -26,7 +26,7 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 
 from intarsia.data import Document
 from intarsia.detection import Detector
-from intarsia.detection.calibration.calibrating import add
+from intarsia.detection.calibration import calibrating
 from intarsia.detection.checking.checker import Checker
 from intarsia.detection.checking.references import check_beside
 from intarsia.detection.checking.verdicts import STATEMENT, Checked, Verdicts
@@ -100,18 +100,34 @@ class ReferencesRequest(pydantic.BaseModel):
 
 
 def app(detector: Detector, name: str, embedder: str = "minilm", writer: str | Writer | None = None) -> FastAPI:
-    """The application. Requests are answered one after the other: each uses all cores.
-
-    - embedder: compares texts with references. writer: writes references, as in `detection.references`; default: the
-      detector's own language model."""
+    """The application; settings as for `add`, and a page."""
     api = application(name)
+    add(api, lambda: detector, name, embedder, writer)
+
+    @api.get("/", response_class=HTMLResponse)
+    def page() -> str:
+        choices = "".join(f"<option>{html.escape(domain)}</option>" for domain in detector.banks)
+        filled = PAGE.replace("{{name}}", html.escape(name)).replace("{{style}}", STYLE)
+        return filled.replace("{{domains}}", choices).replace("{{statement}}", html.escape(STATEMENT))
+
+    return api
+
+
+def add(
+    api: FastAPI, opened: Callable[[], Detector], name: str, embedder: str = "minilm",
+    writer: str | Writer | None = None,
+) -> None:  # fmt: skip
+    """Add the routes. Requests are answered one after the other: each uses all cores.
+
+    - opened: gives the detector, once it is there. embedder: compares texts with references.
+    - writer: writes references, as in `detection.references`; default: the detector's own language model."""
     one_at_a_time = threading.Lock()
     reports: OrderedDict[str, Verdicts] = OrderedDict()
     writers: list[Writer] = []
 
     def judged(request: Asked, text: str, references: list[str]) -> Checked:
-        bank = detector.bank(request.domain) if request.domain is not None else None
-        checker = Checker(detector, bank, request.alpha, triage=request.triage, passages=request.passages)
+        bank = opened().bank(request.domain) if request.domain is not None else None
+        checker = Checker(opened(), bank, request.alpha, triage=request.triage, passages=request.passages)
         document = Document(text, name="text", language=request.language)
         others = [Document(r, "machine", name=f"reference {i}") for i, r in enumerate(references, 1)]
         with one_at_a_time:
@@ -138,7 +154,7 @@ def app(detector: Detector, name: str, embedder: str = "minilm", writer: str | W
     @api.post("/v1/detect/batch")
     def batch(request: BatchRequest) -> StreamingResponse:
         if request.domain is not None:
-            detector.bank(request.domain)  # refused before the first line is sent
+            opened().bank(request.domain)  # refused before the first line is sent
 
         def lines() -> Iterator[str]:
             for number, text in enumerate(request.texts):
@@ -156,9 +172,9 @@ def app(detector: Detector, name: str, embedder: str = "minilm", writer: str | W
                 "texts": bank.texts,
                 "smallest_alpha": 1 / (bank.texts + 1),
             }
-            for bank in detector.banks.values()
+            for bank in opened().banks.values()
         ]
-        return {"model": name, "scorer": detector.scorer, "banks": banks, "trained_on": detector.facts}
+        return {"model": name, "scorer": opened().scorer, "banks": banks, "trained_on": opened().facts}
 
     def page_of(found: Checked, alpha: float) -> Verdicts:
         return Verdicts(title="Whose text?", documents=[found], rate=alpha, detector=name)
@@ -184,14 +200,14 @@ def app(detector: Detector, name: str, embedder: str = "minilm", writer: str | W
     def calibrate(request: CalibrateRequest) -> dict[str, Any]:
         groups = request.writers or [""] * len(request.texts)
         documents = [Document(t, "human", writers=w) for t, w in zip(request.texts, groups, strict=True)]
-        lasting = detector.folder is not None and not detector.folder.absolute().is_relative_to(PROFILES_FOLDER)
+        lasting = opened().folder is not None and not opened().folder.absolute().is_relative_to(PROFILES_FOLDER)
         with one_at_a_time:
-            found = add(
-                detector, documents, request.domain, language=request.language, replace=request.replace,
+            found = calibrating.add(
+                opened(), documents, request.domain, language=request.language, replace=request.replace,
                 accept_group_risk=request.accept_group_risk,
             )  # fmt: skip
             if lasting:
-                detector.save(detector.folder, force=True)  # type: ignore[arg-type]
+                opened().save(opened().folder, force=True)  # type: ignore[arg-type]
         # A detector that comes along stays as it is on the disk: there the bank is gone with the server.
         return {**found.model_dump(include=set(BANK)), "lasting": lasting}
 
@@ -199,20 +215,12 @@ def app(detector: Detector, name: str, embedder: str = "minilm", writer: str | W
     def references(request: ReferencesRequest) -> dict[str, Any]:
         with one_at_a_time:
             if not writers:
-                chosen = LocalWriter(detector.kept.model) if writer is None else writer
+                chosen = LocalWriter(opened().kept.model) if writer is None else writer
                 writers.append(open_writer(chosen) if isinstance(chosen, str) else chosen)
             made = make_references(
                 request.task, writers[0], k=request.count, words=request.words, seed=request.seed
             )  # fmt: skip
         return {"references": [{"text": d.text, "generator": d.generator, "prompt": d.prompt} for d in made]}
-
-    @api.get("/", response_class=HTMLResponse)
-    def page() -> str:
-        choices = "".join(f"<option>{html.escape(domain)}</option>" for domain in detector.banks)
-        filled = PAGE.replace("{{name}}", html.escape(name)).replace("{{style}}", STYLE)
-        return filled.replace("{{domains}}", choices).replace("{{statement}}", html.escape(STATEMENT))
-
-    return api
 
 
 BANK = ("domain", "texts", "language", "words", "reach", "groups", "budget")

@@ -6,6 +6,7 @@ it. It serves any model that labels: one that `adaptation.dialogue` or `adaptati
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pydantic
@@ -76,26 +77,10 @@ def scores_of(model: Model, request: LabelRequest) -> LabelScores:
 
 
 def app(model: Model, name: str) -> FastAPI:
-    """The application. Requests are answered one after the other: each uses all cores. Raises `BadInput` for a model
-    that has no labels."""
-    if own_way(model) is None and LabelTask.of(model) is None:
-        raise BadInput(f"{name} has no labels: tune a model with `intarsia adaptation dialogue` or `adaptation label`")
+    """The application, with a page. Raises `BadInput` for a model that has no labels."""
+    check_labels(model, name)
     api = application(name)
-    one_at_a_time = threading.Lock()
-
-    @api.post("/v1/label")
-    def label(request: LabelRequest) -> dict[str, Any]:
-        with one_at_a_time:
-            found = scores_of(model, request)
-        places = [len(found.best) - 1] if request.last else range(len(found.best))
-        rows = [
-            {
-                "label": found.labels[found.best[i]],
-                "probabilities": dict(zip(found.labels, map(float, found.probabilities[i]), strict=True)),
-            }
-            for i in places
-        ]
-        return {"model": name, "labels": list(found.labels), "turns" if request.turns is not None else "texts": rows}
+    add(api, lambda: model, name)
 
     @api.get("/v1/models")
     def models() -> dict[str, Any]:
@@ -108,6 +93,32 @@ def app(model: Model, name: str) -> FastAPI:
         return PAGE.replace("{{name}}", html.escape(name)).replace("{{style}}", STYLE)
 
     return api
+
+
+def check_labels(model: Model, name: str) -> None:
+    """Raise `BadInput` for a model that has no labels."""
+    if own_way(model) is None and LabelTask.of(model) is None:
+        raise BadInput(f"{name} has no labels: tune a model with `intarsia adaptation dialogue` or `adaptation label`")
+
+
+def add(api: FastAPI, opened: Callable[[], Model], name: str) -> None:
+    """Add the route. Requests are answered one after the other: each uses all cores. opened: gives the model, once it
+    is there."""
+    one_at_a_time = threading.Lock()
+
+    @api.post("/v1/label")
+    def label(request: LabelRequest) -> dict[str, Any]:
+        with one_at_a_time:
+            found = scores_of(opened(), request)
+        places = [len(found.best) - 1] if request.last else range(len(found.best))
+        rows = [
+            {
+                "label": found.labels[found.best[i]],
+                "probabilities": dict(zip(found.labels, map(float, found.probabilities[i]), strict=True)),
+            }
+            for i in places
+        ]
+        return {"model": name, "labels": list(found.labels), "turns" if request.turns is not None else "texts": rows}
 
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">

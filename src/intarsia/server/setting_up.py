@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 
-from intarsia.server import administering, redacting, spans
+from intarsia.server import administering, jobs, redacting, spans, techniques
 from intarsia.server.guarding import is_loopback
 from intarsia.server.keys import Keys
+from intarsia.server.late import Late
 from intarsia.server.log import RequestLog
 from intarsia.server.registry import Version
 from intarsia.server.service import service
@@ -65,12 +67,101 @@ def set_up(wanted: Wanted) -> tuple[FastAPI, Serving]:
 
     versions = Versions(serving, opened)
     administering.add(api, serving, versions)
+    if wanted.sources:
+        techniques.add(api, serving, jobs.add(api, serving))
+    _wings(api, wanted, serving)
     serving.parts.append(lambda: _arriving(wanted, serving))
     for name, source in wanted.sources.items():
         folder = Path(source).expanduser()
         if (folder / CURRENT).is_symlink():
             serving.parts.append(versions.watching(name, folder))
     return api, serving
+
+
+def _wings(api: FastAPI, wanted: Wanted, serving: Serving) -> None:
+    """Routes of what is served beside models. What is slow to open is opened meanwhile."""
+    from intarsia.server.mcp import Served
+
+    served = served_of(wanted, serving if wanted.sources else None)
+    if served.detector is not None:
+        from intarsia.server import detecting
+
+        detecting.add(api, served.detector, Path(wanted.detector or "").name)
+    if wanted.labeller is not None:
+        from intarsia.server import labelling
+
+        labelling.add(api, Late(lambda: _labeller(wanted.labeller or ""), "labeller"), Path(wanted.labeller).name)
+    if served.store is not None:
+        from intarsia.server import documents
+
+        documents.add(api, served.store)
+    if served.graph is not None:
+        from intarsia.server import knowing
+
+        knowing.add(api, served.graph)
+    if wanted.flows is not None:
+        from intarsia.server import flowing
+
+        given: dict[str, Any] = {}
+        if wanted.sources:
+            given["backend"] = _first(serving, next(iter(wanted.sources)))
+        if served.store is not None:
+            given["store"] = served.store.get
+        flowing.add(api, flowing.flows_of(wanted.flows), given)
+    if wanted.mcp and served != Served():
+        from intarsia.server import mcp
+
+        mcp.add(api, serving, mcp.server(served))
+
+
+def _first(serving: Serving, name: str) -> Any:
+    async def backend() -> Any:
+        lease = await serving.registry.take(name)
+        lease.release()
+        return lease.backend
+
+    return backend
+
+
+def served_of(wanted: Wanted, serving: Serving | None) -> Any:
+    """What tools can be made of; it is being opened."""
+    from intarsia.server.mcp import Served
+
+    return Served(
+        serving=serving,
+        store=Late(lambda: _store(wanted.store), "store") if wanted.store is not None else None,
+        graph=Late(lambda: _graph(wanted.graph), "graph") if wanted.graph is not None else None,
+        detector=Late(lambda: _detector(wanted.detector or ""), "detector") if wanted.detector is not None else None,
+    )
+
+
+def _store(path: Any) -> Any:
+    from intarsia.prompting.data.store import Store
+
+    return Store.open(path, create=False)
+
+
+def _graph(path: Any) -> Any:
+    from intarsia.knowledge import KnowledgeGraph
+
+    return KnowledgeGraph.open(path)
+
+
+def _detector(source: str) -> Any:
+    from intarsia.detection import Detector
+
+    opened = Detector.open(source)
+    _ = opened.kept  # what is wrong with it is told now
+    return opened
+
+
+def _labeller(source: str) -> Any:
+    from intarsia.models import load
+    from intarsia.server.labelling import check_labels
+
+    model = load(source)
+    check_labels(model, source)
+    return model
 
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -99,3 +190,18 @@ async def _arriving(wanted: Wanted, serving: Serving) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def over_stdio(wanted: Wanted) -> None:
+    """The tools alone, for the program at the other end of standard input and output, until that ends. Raises what
+    opening a model raised."""
+    from intarsia.server import mcp
+
+    redacting.install()
+    serving = Serving()
+    made = mcp.server(served_of(wanted, serving if wanted.sources else None))
+    async with _arriving(wanted, serving):
+        await made.run_stdio_async()
+    await serving.registry.close()
+    if serving.failed is not None:
+        raise serving.failed
