@@ -9,10 +9,10 @@ import torch
 
 from intarsia.compression import search_architecture
 from intarsia.compression.elastic.candidates import even, uneven
+from intarsia.compression.elastic.choices import Choice, Space
 from intarsia.compression.elastic.costs import Costs, read_budget
 from intarsia.compression.elastic.evolving import Problem, by_optuna, crowding, evolve, sorted_fronts
 from intarsia.compression.elastic.harms import Harms
-from intarsia.compression.elastic.supernet import Choice, Space
 from intarsia.compression.elastic.timing import Timing
 from intarsia.compression.elastic.training import Sandwich
 from intarsia.compression.pruning.ranking import divergence
@@ -204,7 +204,7 @@ def test_the_shared_weights_learn(adapters):
     space = Space((24, 48), (1, 2), (24, 32), 4)
     smallest = net.smallest(space)
     judged = batches(model, text)
-    net.one = True
+    net.unite()
     before = divergence(net.slice(smallest), model, judged)
     task = Sandwich(net, space, text, lesson(), adapters=adapters, seed=1)
     losses = task.go()

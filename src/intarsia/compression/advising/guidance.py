@@ -70,7 +70,7 @@ FAMILIES = (
         "the search itself is dear",
         "share weights between candidates, predict, and measure few of them",
         "slices of the trained network, judged by one sensitivity: no training of candidates",
-        ("fit --budget 'bytes<90MB, quality>0.95x'",),
+        ("search-architecture --budget 'params<0.85x'", "fit --budget 'bytes<90MB, quality>0.95x'"),
         ("search-filters",),
     ),
     Family(

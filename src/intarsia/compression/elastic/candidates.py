@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from intarsia.compression.elastic.choices import Choice, Space
 from intarsia.compression.elastic.costs import Costs
 from intarsia.compression.elastic.harms import Harms
-from intarsia.compression.elastic.supernet import Choice, Space, Supernet
+from intarsia.compression.elastic.supernet import Supernet
 from intarsia.compression.searching.allocation import allocate
 from intarsia.errors import BadInput
 from intarsia.measure.scores import front

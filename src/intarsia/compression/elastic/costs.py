@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from intarsia.compression.elastic.supernet import Choice, Supernet
+from intarsia.compression.elastic.choices import Choice
+from intarsia.compression.elastic.supernet import Supernet
 from intarsia.compression.searching.budgets import Budget, parse_budget
 from intarsia.errors import BadInput
 from intarsia.measure.scores import estimated_joules

@@ -12,9 +12,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
+from intarsia.compression.elastic.choices import Choice, Space
 from intarsia.compression.elastic.costs import Costs
 from intarsia.compression.elastic.harms import Harms
-from intarsia.compression.elastic.supernet import Choice, Space, Supernet
+from intarsia.compression.elastic.supernet import Supernet
 from intarsia.errors import MissingExtra
 from intarsia.progress import track
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from intarsia.compression.elastic.choices import Choice, Space
 from intarsia.compression.elastic.refitting import refit_readers
-from intarsia.compression.elastic.supernet import Choice, Space, Supernet
+from intarsia.compression.elastic.supernet import Supernet
 from intarsia.compression.pruning.dropping import shorter
 from intarsia.compression.pruning.ranking import divergence, worth
 from intarsia.compression.refitting import refit
@@ -68,7 +69,7 @@ def _depths(supernet: Supernet, space: Space, text: Sequence[Batch]) -> tuple[li
     count = supernet.full[0]
     if space.fewest == count:
         return [0.0] * count, [], [0.0]
-    model = supernet.plain.model
+    model = supernet.form(supernet.largest).model
     left, order, steps = list(range(count)), list[int](), [0.0]
     found = worth(model, supernet.base, text, divergence=True).divergence
     assert found is not None
@@ -86,13 +87,14 @@ def _depths(supernet: Supernet, space: Space, text: Sequence[Batch]) -> tuple[li
 def _parts(
     supernet: Supernet, space: Space, windows: Sequence[Sequence[int]], ridge: float, refits: bool, seed: int
 ) -> tuple[list[dict[int, float]], list[dict[int, float]]]:
-    blocks = supernet.plain.blocks
+    form = supernet.form(supernet.largest)
+    blocks = form.blocks
     neurons: list[dict[int, float]] = [{blocks[0].mlp.size: 0.0} for _ in blocks]
     heads: list[dict[int, float]] = [{blocks[0].attention.size: 0.0} for _ in blocks]
     if len(space.neurons) == len(space.heads) == 1:
         return neurons, heads
     layers = [layer for block in blocks for layer in block.last]
-    heard = sensitivity(supernet.plain.model, layers, windows, seed)
+    heard = sensitivity(form.model, layers, windows, seed)
     for block, mine, other in track(list(zip(blocks, neurons, heads, strict=True)), "predicting harms"):
         for part, layer, values, found in (
             (block.mlp, block.mlp.down, space.neurons, mine), (block.attention, block.attention.out, space.heads, other)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from intarsia.compression.elastic.choices import Choice
 from intarsia.compression.elastic.sorting import blocks_of
-from intarsia.compression.elastic.supernet import Choice, Supernet
+from intarsia.compression.elastic.supernet import Supernet
 from intarsia.compression.linears import Linear, linears
 from intarsia.compression.refitting import refit
 from intarsia.compression.walking import Walk

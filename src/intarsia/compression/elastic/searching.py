@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from intarsia.compression.calibration import embedded
 from intarsia.compression.checking import check_plain, check_reads_text
 from intarsia.compression.elastic.candidates import seeds, within
+from intarsia.compression.elastic.choices import Choice, Space
 from intarsia.compression.elastic.costs import Costs, read_budget
 from intarsia.compression.elastic.evolving import Problem, by_optuna, evolve
 from intarsia.compression.elastic.finding import Architectures, Tested
 from intarsia.compression.elastic.harms import Harms, sliced_width
 from intarsia.compression.elastic.refitting import refitted
-from intarsia.compression.elastic.supernet import Choice, Space, Supernet
+from intarsia.compression.elastic.supernet import Supernet
 from intarsia.compression.elastic.timing import HOLDS, Timing
 from intarsia.compression.elastic.training import Sandwich
 from intarsia.compression.pruning.ranking import divergence

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from intarsia.compression.linears import Linear, linears
 from intarsia.compression.pruning.parts import Attention, Mlp, attention_of, mlp_of
@@ -67,9 +66,3 @@ def sort_parts(model: Model, blocks: Sequence[Block], stats: Mapping[str, LayerS
             columns = part.columns(order).to(moment.device)
             stats[layer.name].moment = moment[columns][:, columns]
     prove(wanted, model.network, who)
-
-
-def share_of(part: Mlp | Attention, moment: Tensor) -> Tensor:
-    """[part] the share of the sum of scores that each holds."""
-    scores = part.scores(moment)
-    return scores / scores.sum().clamp(min=1e-30)

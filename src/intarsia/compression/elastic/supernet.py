@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from intarsia.compression.elastic import sizes
+from intarsia.compression.elastic.choices import Choice, Space
 from intarsia.compression.elastic.rotating import Stream, lengths, turned
 from intarsia.compression.elastic.sorting import Block, blocks_of, sort_parts
 from intarsia.compression.elastic.uneven import lay_shapes, mark_shapes
@@ -36,50 +38,17 @@ if TYPE_CHECKING:
 SHELLS = 64  # forms of networks that are kept at hand
 
 
-@dataclass(frozen=True)
-class Choice:
-    """One of the networks. blocks: numbers of those that stay. neurons: of each of these. heads: key-value heads of
-    every block. width: of the stream."""
-
-    blocks: tuple[int, ...]
-    neurons: tuple[int, ...]
-    heads: int
-    width: int
-
-    @property
-    def uniform(self) -> bool:
-        """Whether all blocks have the same number of neurons, which is what a plain config can say."""
-        return len(set(self.neurons)) < 2
-
-    def said(self) -> str:
-        """In a few words."""
-        low, high = min(self.neurons), max(self.neurons)
-        some = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-        return f"{len(self.blocks)} blocks, {some} neurons, {self.heads} key-value heads, width {self.width:,}"
-
-
-@dataclass(frozen=True)
-class Space:
-    """What may be chosen: the values of each, the smallest first, the last is the full network's. fewest: blocks that
-    stay at least. uneven: whether blocks may have different numbers of neurons."""
-
-    neurons: tuple[int, ...]
-    heads: tuple[int, ...]
-    widths: tuple[int, ...]
-    fewest: int
-    uneven: bool = False
-
-
 @dataclass
 class Form:
     """A full network and how its tensors shrink. axes: tensor -> its dimension along the stream, those whose values the
-    stream's length scales in `longer`; gains: the norms' (None: it keeps its width)."""
+    stream's length scales in `longer`, the embedding `table` among them; gains: the norms'. Empty: its width stays."""
 
     model: Model
     blocks: list[Block]
     longer: Mapping[str, int] = field(default_factory=dict)
     other: Mapping[str, int] = field(default_factory=dict)
     gains: Mapping[str, float] = field(default_factory=dict)
+    table: str = ""
 
 
 class Supernet:
@@ -116,11 +85,21 @@ class Supernet:
         self.moments: dict[str, Tensor] = {}
         self.one = False
         self._shells: OrderedDict[Choice, Any] = OrderedDict()
+        # Remembered here, not in the class, which would keep every network that was ever searched.
+        self.allows = lru_cache(maxsize=10_000)(self._allows)
+        self._probe = lru_cache(maxsize=4)(self._probe_of)
+        self._prove_depth = lru_cache(maxsize=1000)(self._prove_blocks)
+        self.sizes: dict[tuple[int | bool, ...], int] = {}
         if narrower:
             found = turned(sorted_, windows, who)
             self.narrow = _form(found.model, found.stream, who)
             self.energy, self.moments = found.energy, found.moments
             self._prove_width()
+
+    def unite(self) -> None:
+        """From now on the turned weights serve at full width, too (`one`)."""
+        self.one = self.narrow is not None
+        self._shells.clear()
 
     # ---- choices ------------------------------------------------------------------------------------------------
 
@@ -164,8 +143,7 @@ class Supernet:
                 f"{self.who}: width {choice.width}: the stream of this supernet is not sorted (narrower=True)"
             )
 
-    @lru_cache(maxsize=10_000)  # noqa: B019
-    def allows(self, heads: int, width: int) -> bool:
+    def _allows(self, heads: int, width: int) -> bool:
         """Whether the config takes these together: Llama's wants a width that its query heads divide."""
         fields = self.changes(Choice((0,), (self.full[1],), heads, width))
         fields = {key: value for key, value in fields.items() if key in ("hidden_size", "head_dim") or "heads" in key}
@@ -203,59 +181,11 @@ class Supernet:
 
     def parameters(self, choice: Choice) -> int:
         """How many a network has, shared ones once."""
-        form = self.form(choice)
-        narrow = form is self.narrow
-        return self._rest(narrow, choice.width) + sum(
-            self._block(narrow, b, n, choice.heads, choice.width)
-            for b, n in zip(choice.blocks, choice.neurons, strict=True)
-        )
+        return sizes.parameters(self, choice)
 
     def body(self, choice: Choice) -> int:
         """The same without embedding and head."""
-        form = self.form(choice)
-        network: Any = form.model.network
-        tables = {
-            id(m.weight): m.weight for m in (network.get_input_embeddings(), network.get_output_embeddings()) if m
-        }
-        each = sum(t.shape[0] for t in tables.values())
-        return self.parameters(choice) - each * choice.width
-
-    @lru_cache(maxsize=100_000)  # noqa: B019 (as long-lived as the supernet)
-    def _block(self, narrow: bool, block: int, neurons: int, heads: int, width: int) -> int:
-        form = self.narrow if narrow else self.plain
-        assert form is not None
-        stem = f"{form.model.sites.main.path}.{block}."
-        part = form.blocks[block]
-        cut = {name: (dim, neurons, part.mlp.size) for name, (dim, _) in part.mlp.cuts(torch.arange(1)).items()}
-        cut |= {
-            name: (dim, heads, part.attention.size) for name, (dim, _) in part.attention.cuts(torch.arange(1)).items()
-        }
-        axes = {**form.longer, **form.other}
-        total = 0
-        for name, tensor in form.model.network.named_parameters():
-            if name.startswith(stem):
-                shape = list(tensor.shape)
-                if name in cut:
-                    dim, left, full = cut[name]
-                    shape[dim] = shape[dim] * left // full
-                if name in axes:
-                    shape[axes[name]] = width
-                count = 1
-                for size in shape:
-                    count *= size
-                total += count
-        return total
-
-    @lru_cache(maxsize=1000)  # noqa: B019
-    def _rest(self, narrow: bool, width: int) -> int:
-        form = self.narrow if narrow else self.plain
-        assert form is not None
-        stem = f"{form.model.sites.main.path}."
-        axes = {**form.longer, **form.other}
-        return sum(
-            p.numel() * (width if name in axes else 1) // (p.shape[axes[name]] if name in axes else 1)
-            for name, p in form.model.network.named_parameters() if not name.startswith(stem)
-        )  # fmt: skip
+        return sizes.body(self, choice)
 
     # ---- networks -------------------------------------------------------------------------------------------------
 
@@ -409,8 +339,7 @@ class Supernet:
                 elif buffer.is_meta and name in mine:
                     module._buffers[leaf] = mine[name]
 
-    @lru_cache(maxsize=4)  # noqa: B019
-    def _probe(self, width: int) -> Any:
+    def _probe_of(self, width: int) -> Any:
         """A network of one block and eight words of that width, for what its class derives from the width."""
         part = self.plain.blocks[0].attention
         fields = fewer(self.config, [0], self.full[0]) | {
@@ -428,14 +357,12 @@ class Supernet:
     def _scale(self, choice: Choice, name: str) -> float:
         """What the embedding's rows are multiplied by to make up for a factor that follows from the width (Gemma)."""
         assert self.narrow is not None
-        network: Any = self.narrow.model.network
-        table = network.get_input_embeddings()
-        if table.weight is not dict(network.named_parameters())[name]:
+        if name != self.narrow.table:
             return 1.0
+        table = self.narrow.model.network.get_input_embeddings()
         return _factor(table) / _factor(self._probe(choice.width).get_input_embeddings())
 
-    @lru_cache(maxsize=1000)  # noqa: B019
-    def _prove_depth(self, blocks: tuple[int, ...]) -> None:
+    def _prove_blocks(self, blocks: tuple[int, ...]) -> None:
         """Raise `BadInput` where the class makes something else of a block that gets another number."""
         if len(blocks) == self.full[0]:
             return
@@ -459,7 +386,8 @@ class Supernet:
 
 def _form(model: Model, stream: Stream, who: str) -> Form:
     longer, other = stream.axes(model.network)
-    return Form(model, blocks_of(model, who), longer, other, stream.gains(model.network))
+    table = next(name for name, module in model.network.named_modules() if module is stream.table)
+    return Form(model, blocks_of(model, who), longer, other, stream.gains(model.network), f"{table}.weight")
 
 
 def _taken(tensor: Tensor, dimension: int, numbers: Tensor) -> Tensor:

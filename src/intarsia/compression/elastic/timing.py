@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from intarsia.compression.elastic.supernet import Choice, Space, Supernet
+from intarsia.compression.elastic.choices import Choice, Space
+from intarsia.compression.elastic.supernet import Supernet
 from intarsia.measure.speed import Lap, torch_lap
 from intarsia.progress import track
 

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from intarsia.compression.distillation.losses import LogitLoss, forward_kl
-from intarsia.compression.elastic.supernet import Choice, Space, Supernet
+from intarsia.compression.elastic.choices import Choice, Space
+from intarsia.compression.elastic.supernet import Supernet
 from intarsia.compression.linears import linears
 from intarsia.training.loop import Training, seeded
 from intarsia.training.lora import LoraConfig
@@ -41,7 +42,7 @@ class Sandwich:
         self.supernet, self.space, self.config, self.seed, self.keep = supernet, space, config, seed, keep
         length = min(map(len, windows))
         self.rows = torch.tensor([list(w[:length]) for w in windows], device=supernet.base.device)
-        supernet.one = supernet.narrow is not None
+        supernet.unite()
         self.form = supernet.form(supernet.largest)
         self.ends = (supernet.largest, supernet.smallest(space, order))
         self.loss = LogitLoss(forward_kl)
