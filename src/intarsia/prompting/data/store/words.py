@@ -78,15 +78,20 @@ def indexed(text: str) -> str:
     return " ".join(words_of(storable(text)))
 
 
-def asked(text: str) -> str:
-    """A question in FTS5's language: any of its words. Empty where it has none; never a syntax error, whatever the
-    text holds. Words that are everywhere are left out where there are others."""
+def telling(text: str) -> list[str]:
+    """The different words of a text that say what it is about: those that are everywhere are left out where there are
+    others."""
     found = dict.fromkeys(words_of(storable(text)))
     pairs = [word for word in found if len(word) > 1 or not _IS_RUN.match(word)]
     alone = [word for word in found if word not in pairs and not any(word in pair for pair in pairs)]
     words = [*pairs, *alone]
-    telling = [word for word in words if word not in _COMMON] or words
-    return " OR ".join(f'"{word}"' for word in telling[:MOST])
+    return [word for word in words if word not in _COMMON] or words
+
+
+def asked(text: str) -> str:
+    """A question in FTS5's language: any of its telling words. Empty where it has none; never a syntax error, whatever
+    the text holds."""
+    return " OR ".join(f'"{word}"' for word in telling(text)[:MOST])
 
 
 def storable(text: str) -> str:
