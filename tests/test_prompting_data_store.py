@@ -420,6 +420,8 @@ def test_remove(tmp_path, store):
     assert store.remove(f"{place}/c.txt") == 1
     assert store.remove(place) == 2
     assert store.documents() == [] and store.search("cats").hits == ()
+    store.add(f"{place}/*.md")
+    assert store.remove(f"{place}/*.md") == 2
     with pytest.raises(BadInput, match=r"no document 'x.md'"):
         store.remove("x.md")
 

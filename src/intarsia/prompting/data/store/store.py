@@ -115,16 +115,17 @@ class Store(StoreFolder):
         return total
 
     def remove(self, source: str) -> int:
-        """Take away the document of a source, or all of a file or a folder; how many there were. Raises `BadInput`
-        where there is none."""
+        """Take away the document of a source, all of a file or a folder, or all that `add` was given by this name; how
+        many there were. Raises `BadInput` where there is none."""
         from intarsia.prompting.data.loading import source_name
 
         with self.writing():
             name = source_name(source)
             rows = self.connection.execute(
-                "SELECT source FROM documents WHERE source = ?1 OR substr(source, 1, length(?1) + 1) IN (?1 || '/', "
-                "?1 || '#')", (name,),
-            ).fetchall()  # fmt: skip
+                "SELECT source FROM documents WHERE source = ?1 OR origin = ?1 "
+                "OR substr(source, 1, length(?1) + 1) IN (?1 || '/', ?1 || '#')",
+                (name,),
+            ).fetchall()
             if not rows:
                 raise BadInput(f"{self.path}: no document '{name}'; `intarsia store show {self.path}` lists them")
             count = adding.remove(self, [row[0] for row in rows])
