@@ -34,6 +34,28 @@ def convert(file: Path, digest: str | None = None) -> Path:
     return final
 
 
+def load_tokenizer(file: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer inside a GGUF file: of the folder that it was converted to, if it was; else it is read alone.
+
+    Raises `BadInput` where transformers cannot."""
+    from types import SimpleNamespace
+
+    import transformers as tf
+
+    converted = cache.cache_dir() / f"gguf/{cache.sha256_of(file)[:32]}"
+    if converted.is_dir() and (found := folders.load_tokenizer(converted)) is not None:
+        return found
+    fields = read_header(file).fields
+    length = fields.get(f"{fields.get('general.architecture')}.context_length")
+    with folders.quiet():
+        try:
+            tokenizer = tf.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+        except (ValueError, KeyError, NotImplementedError, RuntimeError, TypeError, ImportError, OSError) as error:
+            raise BadInput(f"transformers cannot read the tokenizer in {file}: {first_line(error, 200)}") from error
+    mend_tokenizer(tokenizer, fields, SimpleNamespace(max_position_embeddings=length and int(length)))
+    return folders.forget_loading(tokenizer)
+
+
 def _convert(file: Path, to: Path, fields: dict[str, Any]) -> None:
     from transformers import modeling_gguf_pytorch_utils as reader
 

@@ -13,7 +13,7 @@ from intarsia.prompting.base.errors import ContextOverflow
 from intarsia.prompting.base.local.answer import Answer
 from intarsia.prompting.base.local.asking import check_sampling, choice_ids, prompt_ids
 from intarsia.prompting.base.local.engine import Engine
-from intarsia.prompting.base.messages import Input, Message, ToolSpec
+from intarsia.prompting.base.messages import Input, ToolSpec
 from intarsia.prompting.base.replies import Delta, Reply, Sampling, Usage
 
 if TYPE_CHECKING:
@@ -181,8 +181,3 @@ class LocalBackend:
     def _check_generates(self) -> None:
         if self.engine.runner is None:
             raise BadInput(f"{self.name} is no causal language model: it can be asked for embeddings alone")
-
-
-def is_conversation(prompt: Input) -> bool:
-    """Whether a prompt is messages."""
-    return not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], Message)

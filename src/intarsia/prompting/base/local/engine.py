@@ -231,7 +231,9 @@ class Engine:
         for answer in answers:
             self._counts["prefilled_tokens"] += answer.pending - 1
             self._counts["decoded_tokens"] += 1
-            answer.known = len(answer.ids)
+            read, answer.known = answer.known, len(answer.ids)
+            if read < answer.prompt - 1:  # another prompt may begin alike, and come before this answer ends
+                self.runner.keep(answer.row, answer.ids[: answer.known])
         likelihoods, draws = [], []
         for answer, row in zip(answers, logits, strict=True):
             likelihoods.append(answer.likelihood(row))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from intarsia.errors import BadInput
 from intarsia.prompting.base.local.backend import LocalBackend
 from intarsia.prompting.base.local.engine import Engine
+from intarsia.prompting.base.local.exports import ends, find_export, over_export
 from intarsia.prompting.base.local.identity import Fingerprint
 
 if TYPE_CHECKING:
@@ -24,16 +25,20 @@ def open_local(
     source: str | Path | Model, *, adapter: str | Path | None = None, adapters: Mapping[str, str | Path] | None = None,
     name: str | None = None, threads: int | None = None, max_batch: int = 32, waiting: int = 256,
     memory: int = MEMORY, dtype: torch.dtype | Literal["auto"] | None = None, device: str | None = None,
-    describe_tools: bool = False, packed: bool | None = None,
+    engine: str = "auto", describe_tools: bool = False, packed: bool | None = None,
 ) -> LocalBackend:  # fmt: skip
     """A backend over a model on this machine.
 
-    - source: as `intarsia.load` takes it, or a `Model`. name: what people call it; default: what was asked for.
+    - source: as `intarsia.load` takes it, the folder of a model exported for another engine, or a `Model`.
+    - name: what people call it; default: what was asked for.
     - adapters: folders of LoRA adapters (as PEFT saves them) by name; `backend.with_adapter(name)` answers with one.
     - adapter: the one that the backend given back answers with: a name of `adapters`, or a folder.
     - threads: CPU threads. max_batch: requests that are worked on at once; waiting: how many more may wait.
     - memory: bytes for keys and values: half for requests under way, half for beginnings of prompts.
     - dtype, device: as `intarsia.load`.
+    - engine: `torch`, or the name of an export (`gguf`, `onnx-genai`); `auto`: the quickest that lies there. A `.gguf`
+      file and the folder of an export run in their engine; beside a saved model, `gguf` is taken before `onnx-genai`
+      before `torch`. With adapters, a dtype or a device: torch.
     - packed: keep a second copy of the linear layers' weights, laid out for the CPU, which is about twice as fast;
       None: where that is possible and there is plenty of memory.
     - describe_tools: where the chat template knows no tools, describe them in the system message (`chat`).
@@ -47,6 +52,9 @@ def open_local(
         folder = _folder(adapter)  # type: ignore[arg-type]
         chosen = folder.name
         folders[chosen] = folder
+    plain = bool(folders) or dtype is not None or device is not None or packed is not None
+    if (place := find_export(source, engine, plain)) is not None:
+        return over_export(place, str(name or source), threads, max_batch, waiting, describe_tools)
     model = _model(source, dtype, device)
     called = name or model.identity.source
     backend = _over_network(model, folders, called, threads, max_batch, waiting, memory, describe_tools, packed)
@@ -113,12 +121,3 @@ def _generates(model: Model) -> bool:
 def ends_of(model: Model) -> frozenset[int]:
     """Tokens that end an answer: the generation config's, and the tokenizer's own."""
     return ends(getattr(model.network, "generation_config", None), model.tokenizer)
-
-
-def ends(generation_config: Any, tokenizer: Any) -> frozenset[int]:
-    """The same of a generation config and a tokenizer, either of which may be missing."""
-    found = getattr(generation_config, "eos_token_id", None)
-    ids = set(found if isinstance(found, list | tuple) else [] if found is None else [found])
-    if tokenizer is not None and tokenizer.eos_token_id is not None:
-        ids.add(tokenizer.eos_token_id)
-    return frozenset(int(i) for i in ids)
