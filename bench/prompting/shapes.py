@@ -30,7 +30,7 @@ from intarsia.prompting.base.masking import Matcher
 from intarsia.prompting.base.token_bytes import lexicon, token_bytes
 
 FORMATS = FormatChecker(["uuid", "ipv4", "email"])
-MOST = 600
+MOST = 1500
 
 
 class Ours:
