@@ -162,7 +162,8 @@ def open_version(
     if _is_local(place):
         from intarsia.prompting.base.local import open_local
 
-        backend = open_local(place, name=name, threads=threads, max_batch=max_batch, adapters=adapters)
+        runs_on = "torch" if engine == "torch" else "auto"
+        backend = open_local(place, name=name, threads=threads, max_batch=max_batch, adapters=adapters, engine=runs_on)
     else:
         if adapters:
             raise BadInput(f"{source} is no model in this process: it takes no --adapter")
