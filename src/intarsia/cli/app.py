@@ -25,6 +25,8 @@ COMMANDS = {
     "prompt": ("intarsia.cli.prompts", "prompt", "See what prompts say, exactly, before anything is sent."),
     "eval": ("intarsia.cli.evaluation", "evaluate", "Measure a prompt and a model on a set, with gates."),
     "flow": ("intarsia.cli.flows", "flow", "Run flows: functions whose steps are recorded, and go on after a stop."),
+    "new": ("intarsia.cli.new", "new", "Begin a project: an assistant over your documents."),
+    "assistant": ("intarsia.cli.assistants", "assistant", "Ask an assistant, keep it up to date, measure it."),
     "traces": ("intarsia.cli.traces", "traces", "What models were asked and answered, step by step."),
     "serve": ("intarsia.cli.service", "serve", "Serve models behind an API that every OpenAI client speaks."),
     "mcp": ("intarsia.cli.service", "mcp", "Give tools to another program (Model Context Protocol)."),
