@@ -2,7 +2,8 @@
 
 `python -m bench.compression --parts elastic`: blocks (`drop_blocks`), neurons (`narrow`), the stream's width
 (`slice_width`), and what `search_architecture` finds with even blocks, with blocks that differ, and after the shared
-weights have learnt. Body: all parameters but the tables of embedding and head, which a narrower stream makes two."""
+weights have learnt (--quick: from fewer choices, one of which is made). Body: all parameters but the tables of embedding
+and head, which a narrower stream makes two."""
 
 from __future__ import annotations
 
@@ -21,8 +22,11 @@ from intarsia.models import Model
 
 SHARES = (0.1, 0.2)
 STEPS = 60  # of the shared weights
-RANKED = 128  # tokens that blocks are ranked on
-SEARCH: dict[str, Any] = {"finalists": 2, "rank_tokens": RANKED, "quality_tokens": 512, "multiple": 128}
+RANKED = 256  # tokens that blocks are ranked on
+SEARCH: dict[str, Any] = {"finalists": 4, "rank_tokens": RANKED, "quality_tokens": 1024}
+QUICK: dict[str, Any] = {
+    "finalists": 1, "rank_tokens": 64, "quality_tokens": 512, "multiple": 256, "most_blocks": 0.1, "least": 0.6,
+}  # fmt: skip
 
 
 def body(model: Model) -> int:
@@ -55,7 +59,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
     found: dict[str, dict[str, Any]] = {}
     for share in SHARES:
-        for name, make in ways(dense, text, share, options.tokens).items():
+        for name, make in ways(dense, text, share, options.tokens, SEARCH | (QUICK if options.quick else {})).items():
             key = f"{name}, -{share:.0%}"
             if options.points is None or any(word in key for word in options.points):
                 found[key] = kept(key, lambda make=make: measured(make))
@@ -71,13 +75,15 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     return {f"kl {name}": f["texts"]["MELD"]["kl"] for name, f in found.items()}
 
 
-def ways(dense: Model, text: Any, share: float, tokens: int) -> dict[str, Callable[[], Model]]:
+def ways(
+    dense: Model, text: Any, share: float, tokens: int, settings: dict[str, Any]
+) -> dict[str, Callable[[], Model]]:
     """Each way to about this share less of the body."""
     reads = {"calibration": text, "tokens": tokens}
     full, blocks = body(dense), len(dense.sites.blocks)
     mlp = 3 * 1536 / (3 * 1536 + 4 * 576 - 2 * 384)  # of a block
     limit = sum(p.numel() for p in dense.network.parameters()) - share * full
-    search = {**SEARCH, **reads, "budget": f"params<{limit:.0f}"}
+    search = {**settings, **reads, "budget": f"params<{limit:.0f}"}
     return {
         "blocks": lambda: drop_blocks(dense, count=round(share * blocks), calibration=text, tokens=RANKED),
         "neurons": lambda: narrow(dense, neurons=share / mlp, multiple=32, **reads),
