@@ -38,6 +38,7 @@ bench: $(VENV)/.ready-bench
 	$(BIN)/python -m bench.detection --quick
 	$(BIN)/python -m bench.compression --quick
 	$(BIN)/python -m bench.compression_cnn --quick
+	$(BIN)/python -m bench.prompting --quick
 
 docs: $(VENV)/.ready-docs
 	$(BIN)/mkdocs build --strict

@@ -239,9 +239,14 @@ def main() -> None:
     made.add_argument("--schemas", type=int, help="how many (default: 200, quick: 40)")
     options = made.parse_args()
     start(options)
-    count = options.schemas or (40 if options.quick else 200)
-    samples = 1 if options.quick else 2
-    model = intarsia.load(options.model)
+    write(run(options.model, quick=options.quick, schemas=options.schemas), options.json)
+
+
+def run(name: str = "smollm2-135m", *, quick: bool = False, schemas: int | None = None) -> dict[str, float]:
+    """Measure and print; the figures."""
+    count = schemas or (40 if quick else 200)
+    samples = 1 if quick else 2
+    model = intarsia.load(name)
     tokenizer, vocabulary = model.tokenizer, model.network.config.vocab_size
     step = untrained(vocabulary)
     figures: dict[str, float] = {}
@@ -270,7 +275,7 @@ def main() -> None:
     passes: list[float] = []
     ours, real = Ours(tokenizer, vocabulary), stepping(model.network)
     prompt = tokenizer.encode("Write JSON: ")
-    for seed in range(3 if options.quick else 8):
+    for seed in range(3 if quick else 8):
         at = ours.open(json.dumps(schema(seed)))
         answer(ours, at, real, prompt, tokenizer.eos_token_id, seed, masks, passes)
     figures["decode_share"] = sum(masks) / (sum(masks) + sum(passes))
@@ -280,10 +285,10 @@ def main() -> None:
         rows,
     )
     print(
-        f"{options.model}: the form takes {figures['decode_share']:.1%} of the time of decoding "
+        f"{name}: the form takes {figures['decode_share']:.1%} of the time of decoding "
         f"({statistics.fmean(passes) * 1e3:.1f} ms a pass); {figures['forced_token_share']:.1%} of tokens are forced"
     )
-    write(figures, options.json)
+    return figures
 
 
 if __name__ == "__main__":
