@@ -2,8 +2,8 @@
 
 `python -m bench.compression --parts elastic`: blocks (`drop_blocks`), neurons (`narrow`), the stream's width
 (`slice_width`), and what `search_architecture` finds with even blocks, with blocks that differ, and after the shared
-weights have learnt (--quick: from fewer choices, one of which is made). Body: all parameters but the tables of embedding
-and head, which a narrower stream makes two."""
+weights have learnt (--quick: from fewer choices, one of which is made). Body: all parameters but the tables of
+embedding and head, which a narrower stream makes two."""
 
 from __future__ import annotations
 
