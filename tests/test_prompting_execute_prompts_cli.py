@@ -103,7 +103,7 @@ def test_diff_is_of_the_files_or_of_what_they_make(cli) -> None:
         (["show", "none.md.j2"], "none.md.j2: no prompt there"),
         (["show", "intarsia:nothing"], "no prompt 'intarsia:nothing' comes with the package"),
         (["show", "old.md.j2", "--set", "trun=a"], "--set trun: no such input (did you mean turn?)"),
-        (["show", "old.md.j2", "--set", "turn"], "write NAME=TEXT"),
+        (["show", "old.md.j2", "--set", "turn"], "give NAME=VALUE"),
         (["show", "old.md.j2", "--set", "turn=a", "--set", "shots=many"], "input 'shots' (used in line 7): wants int"),
         (["render", "old.md.j2"], "input 'turn' is missing, it wants untrusted (used in line 8)"),
         (["render", "old.md.j2", "--inputs", "none.json"], "none.json: cannot be read"),

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from intarsia.cli.base import Command, console, settings_of, told
+from intarsia.cli.inputs import json_of
 from intarsia.cli.progress import shown
-from intarsia.errors import BadInput, OutOfBudget, first_line
+from intarsia.errors import BadInput, OutOfBudget
 
 
 @click.command(
@@ -136,12 +136,7 @@ def _shape(text: str | None) -> Any:
     if text is None:
         return None
     if text.endswith(".json"):
-        try:
-            return json.loads(Path(text).expanduser().read_text("utf-8"))
-        except OSError as error:
-            raise BadInput(f"{text}: {error.strerror}") from None
-        except ValueError as error:
-            raise BadInput(f"{text}: no JSON: {first_line(error)}") from None
+        return json_of(text)
     from intarsia.prompting.execute.flows.loading import module_of
 
     place, _, name = text.rpartition(":")

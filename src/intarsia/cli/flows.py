@@ -12,9 +12,10 @@ from typing import Any
 import click
 
 from intarsia.cli.base import Command, Group, print_json, print_table, settings_of, told
+from intarsia.cli.inputs import inputs_of, named
 from intarsia.cli.progress import shown
 from intarsia.cli.traces import path_option, rows_of, show
-from intarsia.errors import BadInput, first_line
+from intarsia.errors import BadInput
 
 
 @click.group(cls=Group, example="intarsia flow run assistant.py:answer --input question.json\nintarsia flow ls")
@@ -33,7 +34,7 @@ def run(target: str, file: str | None, settings: tuple[str, ...], resume: str | 
     from intarsia.prompting.execute.flows.loading import load_flow
 
     found = load_flow(target)
-    _finish(found, {**_inputs(file), **_settings(settings)}, resume, (), path)
+    _finish(found, {**inputs_of(file), **_settings(settings)}, resume, (), path)
 
 
 @flow.command(cls=Command, example="intarsia flow resume 3f9a --answer yes")
@@ -110,27 +111,10 @@ def _asker() -> Any:
     return lambda question: asyncio.to_thread(click.prompt, question, err=True)
 
 
-def _inputs(file: str | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).expanduser().read_text("utf-8")
-        found = json.loads(text)
-    except OSError as error:
-        raise BadInput(f"{file}: {error.strerror}") from None
-    except ValueError as error:
-        raise BadInput(f"{file}: no JSON: {first_line(error)}") from None
-    if not isinstance(found, dict):
-        raise BadInput(f"{file}: inputs are a JSON object (name: value), not a {type(found).__name__}")
-    return found
-
-
 def _settings(given: tuple[str, ...]) -> dict[str, Any]:
     out: dict[str, Any] = {}
-    for text in given:
-        name, mark, value = text.partition("=")
-        if not mark or not name:
-            raise BadInput(f"--set {text}: give NAME=VALUE")
+    for pair in given:
+        name, value = named("set", pair)
         try:
             out[name] = json.loads(value)
         except ValueError:

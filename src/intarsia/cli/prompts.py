@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from intarsia.cli.base import Command, Group, console, print_json, print_table, settings_of
+from intarsia.cli.inputs import inputs_of, named
 from intarsia.cli.progress import shown
 from intarsia.errors import BadInput, did_you_mean
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 INPUTS = click.option("--inputs", metavar="FILE", help="A JSON object with the inputs; - reads it from stdin.")
 SET = click.option(
-    "--set", "given", metavar="NAME=TEXT", multiple=True, help="An input: a text, or JSON where its type wants it."
+    "--set", "given", metavar="NAME=VALUE", multiple=True, help="An input: a text, or JSON where its type wants it."
 )
 MODEL = click.option(
     "--model", metavar="MODEL", help="Show the exact text and count tokens as this model's tokenizer does."
@@ -252,21 +253,9 @@ def _render(one: Prompt, inputs: str | None, given: tuple[str, ...], model: str 
 
 def _inputs(known: dict[str, Any], file: str | None, given: tuple[str, ...]) -> dict[str, Any]:
     """The inputs, out of a JSON file and of options."""
-    out: dict[str, Any] = {}
-    if file is not None:
-        try:
-            text = click.get_text_stream("stdin").read() if file == "-" else Path(file).expanduser().read_text("utf-8")
-            out = json.loads(text)
-        except OSError as error:
-            raise BadInput(f"{file}: cannot be read ({error.strerror})") from None
-        except ValueError as error:
-            raise BadInput(f"{file}: is no JSON ({error})") from None
-        if not isinstance(out, dict):
-            raise BadInput(f"{file}: must hold one JSON object, an input a key; is {type(out).__name__}")
+    out = inputs_of(file)
     for pair in given:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise BadInput(f"--set {pair}: write NAME=TEXT")
+        name, value = named("set", pair)
         if name not in known:
             raise BadInput(
                 f"--set {name}: no such input{did_you_mean(name, known)}; there are {', '.join(known) or 'none'}"

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from intarsia.cli.base import Command, Group, console, print_json, print_table, settings_of, told
+from intarsia.cli.inputs import named
 from intarsia.errors import BadInput
 
 _AGES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -120,10 +121,8 @@ def export(ids: tuple[str, ...], path: Path | None, url: str | None, headers: tu
 
     if (url is None) == (not settings_of().json):
         raise BadInput("say where the spans go: --otlp URL, or --json for the terminal")
-    wrong = [h for h in headers if "=" not in h]
-    if wrong:
-        raise BadInput(f"--header {wrong[0]}: give NAME=VALUE")
-    exporter = otlp(url, dict(h.split("=", 1) for h in headers)) if url is not None else None
+    given = dict(named("header", pair) for pair in headers)
+    exporter = otlp(url, given) if url is not None else None
     chosen = [Trace.open(path, id) for id in ids or (None,)]
     if exporter is None:
         print_json([json.loads(span.to_json()) for trace in chosen for span in spans(trace, content)])
