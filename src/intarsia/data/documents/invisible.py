@@ -19,14 +19,7 @@ def without_unseen(text: str) -> tuple[str, int]:
     (U+200C, U+200D, U+FE0E, U+FE0F) and soft hyphens stay: they change what is seen."""
     if text.isascii():
         return text, 0
-    count = 0
-
-    def kept(found: re.Match[str]) -> str:
-        nonlocal count
-        count += found[1] is None
-        return found[1] or ""
-
-    return _UNSEEN.sub(kept, text), count
+    return _without(_UNSEEN, text)
 
 
 # Fenced code, code in a line, and what a rendered page of Markdown does not show: HTML's comments, and definitions of
@@ -40,6 +33,11 @@ _COMMENT = re.compile(
 
 def without_comments(text: str) -> tuple[str, int]:
     """A text of Markdown without its comments, and how many there were. What stands in code stays: there it is seen."""
+    return _without(_COMMENT, text)
+
+
+def _without(pattern: re.Pattern[str], text: str) -> tuple[str, int]:
+    """What is found goes, but for a match of the pattern's first group, which stays."""
     count = 0
 
     def kept(found: re.Match[str]) -> str:
@@ -47,4 +45,4 @@ def without_comments(text: str) -> tuple[str, int]:
         count += found[1] is None
         return found[1] or ""
 
-    return _COMMENT.sub(kept, text), count
+    return pattern.sub(kept, text), count
