@@ -34,6 +34,7 @@ class Address:
 
     @property
     def server(self) -> str:
+        """Scheme, host and port."""
         return f"{self.parts.scheme}://{self.parts.netloc}"
 
     @property

@@ -66,6 +66,7 @@ class ByteMatcher:
 
     @property
     def may_end(self) -> bool:
+        """Whether an answer may end here."""
         return self._at.is_accepting()
 
 

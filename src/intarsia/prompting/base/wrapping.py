@@ -22,18 +22,22 @@ class Wrapper:
 
     @property
     def name(self) -> str:
+        """The name of the model inside; so are the three below."""
         return self.inner.name
 
     @property
     def fingerprint(self) -> str:
+        """What tells the model inside from any other."""
         return self.inner.fingerprint
 
     @property
     def context_length(self) -> int | None:
+        """The most tokens it takes, prompt and answer together; None: not known."""
         return self.inner.context_length
 
     @property
     def tokenizer(self) -> Any:
+        """Its tokenizer; None where it has none here."""
         return self.inner.tokenizer
 
     async def generate(

@@ -154,7 +154,9 @@ async def summarised(
 class Searchable(Protocol):
     """What memory asks of a store: `intarsia.prompting.data.Store` is one."""
 
-    def search(self, query: str, k: int = 5) -> Any: ...
+    def search(self, query: str, k: int = 5) -> Any:
+        """What has to do with a question, the best first: `hits`, each with `text` and `citation`."""
+        ...
 
 
 @dataclass(frozen=True)

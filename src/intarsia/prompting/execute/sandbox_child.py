@@ -17,6 +17,7 @@ REFUSED = 97  # exit code: nothing keeps the code from the network
 
 
 def main() -> int:
+    """Shut this process in, then run what standard input asks for; the exit code."""
     settings = json.loads(sys.stdin.read())
     channel = settings["channel"]
     os.environ.clear()

@@ -26,9 +26,11 @@ class TraceFinding(Finding):
     totals: list[list[str | int | float | None]]
 
     def blocks(self) -> list[Block]:
+        """The totals, then the timeline."""
         return [self.tables()[0], self.timeline]
 
     def tables(self) -> list[Table]:
+        """The totals by kind of event."""
         columns = [
             Column(name="kind"), Column(name="events", format=",d"), Column(name="failed", format=",d"),
             Column(name="seconds", format=".3g", help="concurrent ones are added up"),

@@ -103,6 +103,7 @@ class Recording:
         return kept, kept != text
 
     def said(self, text: str) -> str:
+        """A text of the recording's own as it is written: redacted where that is asked for."""
         return self.redact(text, "") if self.redact is not None and text else text
 
 

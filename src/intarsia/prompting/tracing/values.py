@@ -136,10 +136,12 @@ def _pack_numpy(value: Any, path: str) -> Any:
 
 
 def is_pydantic(cls: Any) -> bool:
+    """Whether it is a class of pydantic models, without importing pydantic."""
     return isinstance(cls, type) and hasattr(cls, "model_fields") and hasattr(cls, "model_construct")
 
 
 def name_of(cls: type) -> str:
+    """How a trace names a class: `module:Class`."""
     return f"{cls.__module__}:{cls.__qualname__}"
 
 

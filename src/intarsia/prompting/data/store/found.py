@@ -82,6 +82,7 @@ class Path:
 
     @property
     def line(self) -> str:
+        """The facts in words, from one to the next."""
         return "; ".join(edge.line for edge in self.edges)
 
     @property

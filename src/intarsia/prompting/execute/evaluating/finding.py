@@ -67,15 +67,19 @@ class EvalFinding(Finding):
 
     @property
     def passed(self) -> bool:
+        """Whether every gate was passed."""
         return all(gate.passed for gate in self.gates)
 
     def headline(self) -> dict[str, tuple[Cell | Interval, Column]]:
+        """Every metric; more is better."""
         return {name: (value, Column(name=name, format=".3f", better="higher")) for name, value in self.metrics.items()}
 
     def blocks(self) -> list[Block]:
+        """The figures as a table and a chart, then gates and worst answers."""
         return [*self.tables()[:1], *self.figures(), *self.tables()[1:]]
 
     def tables(self) -> list[Table]:
+        """Figures with their intervals, and where there are some: gates, the worst answers."""
         changed = [Column(name="change", format="+.3f", help="paired: the same records, answered by both")]
         columns = [Column(name="metric"), Column(name="value", format=".3f"), *(changed if self.changes else [])]
         rows: list[list[Cell | Interval]] = [
@@ -99,6 +103,7 @@ class EvalFinding(Finding):
         return tables
 
     def figures(self) -> list[Figure]:
+        """The metrics as bars, and what was taken for what."""
         names = list(self.metrics)
         if not names:
             return []

@@ -36,6 +36,7 @@ class Metric:
 
     @property
     def needs_gold(self) -> bool:
+        """Whether it compares with the set's own answers."""
         return not (self.name in WITHOUT_GOLD or self.name.startswith(("python:", "regex:")))
 
 

@@ -45,6 +45,7 @@ class Trier:
 
     @property
     def left(self) -> int:
+        """Calls that may still be made."""
         return self.calls - self.spent
 
     def needed(self, prompt: Prompt, examples: Sequence[Example]) -> int:
@@ -97,4 +98,5 @@ def _key(prompt: Prompt, example: Example) -> tuple[str, str]:
 
 
 def digest(*parts: Any) -> str:
+    """16 hexadecimal digits that stand for texts."""
     return hashlib.sha256("\0".join(map(str, parts)).encode(errors="surrogatepass")).hexdigest()[:16]

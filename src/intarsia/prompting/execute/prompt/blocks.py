@@ -38,9 +38,12 @@ saying: ContextVar[Conversation] = ContextVar("intarsia_prompt_conversation")
 
 
 class MessageBlocks(Extension):
+    """Jinja2's tags of messages: a block a role, `shot` with its `answer`, and `conversation`."""
+
     tags = {*ROLES, "shot", "conversation"}  # noqa: RUF012 (as the base has it)
 
     def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
+        """One tag as Jinja2's nodes: calls of what says a message."""
         opened = next(parser.stream)
         tag, line = opened.value, opened.lineno
         if tag == "conversation":

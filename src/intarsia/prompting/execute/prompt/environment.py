@@ -56,6 +56,7 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def printed(value: Any) -> str:
+        """What `{{ ... }}` puts into a message: text, marked where it is from outside."""
         if isinstance(value, str):
             return value
         text = str(value)

@@ -26,6 +26,7 @@ class InputSpec:
 
     @property
     def required(self) -> bool:
+        """Whether it has to be given."""
         return self.default is MISSING
 
 

@@ -86,6 +86,7 @@ class Prompt:
 
     @property
     def description(self) -> str:
+        """What the header says it is for."""
         return self.header.description
 
     @property
@@ -95,6 +96,7 @@ class Prompt:
 
     @property
     def sampling(self) -> Sampling:
+        """How its answers are drawn, by the header."""
         return self.header.sampling
 
     def __repr__(self) -> str:

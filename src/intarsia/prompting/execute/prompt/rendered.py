@@ -34,6 +34,7 @@ class Rendered(Sequence[Message]):
 
     @property
     def hash(self) -> str:
+        """What stands for its messages in logs: equal for the same messages alone."""
         return hash_of(self.messages)
 
     @overload

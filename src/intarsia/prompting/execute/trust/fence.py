@@ -45,10 +45,12 @@ class Fence:
 
     @property
     def open(self) -> str:
+        """The mark before data."""
         return f"<{NAME}-{self.nonce}>"
 
     @property
     def close(self) -> str:
+        """The mark after data."""
         return f"</{NAME}-{self.nonce}>"
 
 
