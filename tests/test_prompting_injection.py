@@ -78,26 +78,21 @@ def test_the_suite_is_whole() -> None:
 
 
 @attacks
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_data_never_becomes_special_tokens(parts, name: str) -> None:
-    tok = TOKENIZERS[name]
-    special = {id for id, token in tok.added_tokens_decoder.items()}
-
-    def specials(made) -> list[int]:
-        return [id for id in made.ids if id in special]
-
-    made = PROMPT.render(tokenizer=tok, docs=list(parts), question="?")
-    harmless = PROMPT.render(tokenizer=tok, docs=["x"] * len(parts), question="?")
-    assert specials(made) == specials(harmless) and specials(made)
-    assert tok.decode(list(made.ids)) == made.text
-    assert plain(made.messages[0].content).strip() in made.text
+def test_data_never_becomes_special_tokens(parts) -> None:
+    for name, tok in TOKENIZERS.items():
+        special = set(tok.added_tokens_decoder)
+        made = PROMPT.render(tokenizer=tok, docs=list(parts), question="?")
+        harmless = PROMPT.render(tokenizer=tok, docs=["x"] * len(parts), question="?")
+        found, wanted = ([id for id in one.ids if id in special] for one in (made, harmless))
+        assert found == wanted and found, name
+        assert tok.decode(list(made.ids)) == made.text, name
+        assert plain(made.messages[0].content).strip() in made.text, name
 
 
-@pytest.mark.parametrize("name", ["chatml"])
 @attacks
-def test_nor_do_trusted_inputs_calls_and_results(parts, name: str) -> None:
+def test_nor_do_trusted_inputs_calls_and_results(parts) -> None:
     """Special tokens are made by templates alone, whoever's words they are."""
-    tok = TOKENIZERS[name]
+    tok = TOKENIZERS["chatml"]
     special = set(tok.added_tokens_decoder)
 
     def talk(text: str) -> list[Message]:
@@ -227,14 +222,14 @@ def test_the_model_of_this_suite_does_reach_the_tool() -> None:
 
 
 @attacks
-@pytest.mark.parametrize("form", FORMS)
-def test_a_document_reaches_no_tool_that_writes(parts, form: str) -> None:
+def test_a_document_reaches_no_tool_that_writes(parts) -> None:
     made = PROMPT.render(docs=list(parts), question="Sum this up.")
-    done = agent_now(obeying(FORMS[form]), [send_money], made)
-    assert SENT == [] and [one.call.name for one in done.calls] == ["send_money"]
-    assert done.calls[0].failed and "text from outside" in done.calls[0].result
-    # What it answers goes on as what it is; an answer that looks like a call gone wrong is none.
-    assert is_untrusted(done.answer) if done.why_stopped == "answer" else done.why_stopped == "errors"
+    for name, form in FORMS.items():
+        done = agent_now(obeying(form), [send_money], made)
+        assert SENT == [] and [one.call.name for one in done.calls] == ["send_money"], name
+        assert done.calls[0].failed and "text from outside" in done.calls[0].result, name
+        # What it answers goes on as what it is; an answer that looks like a call gone wrong is none.
+        assert is_untrusted(done.answer) if done.why_stopped == "answer" else done.why_stopped == "errors", name
 
 
 @attacks
