@@ -20,7 +20,7 @@ from intarsia.compression.elastic.supernet import Supernet
 from intarsia.compression.elastic.timing import HOLDS, Timing
 from intarsia.compression.elastic.training import Sandwich
 from intarsia.compression.pruning.ranking import divergence
-from intarsia.compression.statistics import batches, windows_of
+from intarsia.compression.statistics import WINDOW, batches, windows_of
 from intarsia.data import Dataset
 from intarsia.errors import BadInput, MissingExtra, Note, OutOfBudget
 from intarsia.measure import provenance
@@ -180,10 +180,13 @@ def _texts(
             windows_of(model, [t.text for t in texts], config.tokens),
             windows_of(model, [t.text for t in test], config.quality_tokens), data,
         )  # fmt: skip
-    every = windows_of(model, [t.text for t in texts], config.tokens + config.quality_tokens)
-    count = max(1, math.ceil(len(every) * config.quality_tokens / (config.tokens + config.quality_tokens)))
+    total = config.tokens + config.quality_tokens
+    # Of little text windows are shorter, so that there are some to look at and some to judge by.
+    every = windows_of(model, [t.text for t in texts], total, max(2, min(WINDOW, total // 4)))
     if len(every) < 2:
-        raise BadInput(f"{WHO}: one window of text is too little to look at and to judge by: give more, or test")
+        have = sum(map(len, every))
+        raise BadInput(f"{WHO}: {have} tokens are too few to look at and to judge by: give more text, or test")
+    count = min(len(every) - 1, max(1, math.ceil(len(every) * config.quality_tokens / total)))
     return every[:-count], every[-count:], data
 
 
