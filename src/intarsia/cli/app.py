@@ -30,6 +30,7 @@ COMMANDS = {
     "traces": ("intarsia.cli.traces", "traces", "What models were asked and answered, step by step."),
     "serve": ("intarsia.cli.service", "serve", "Serve models behind an API that every OpenAI client speaks."),
     "mcp": ("intarsia.cli.service", "mcp", "Give tools to another program (Model Context Protocol)."),
+    "vllm": ("intarsia.cli.vllm", "vllm", "Write a model for vLLM, and the command that serves it there."),
     "keys": ("intarsia.cli.keys", "keys", "Say who may use a server."),
     "catalog": ("intarsia.cli.listing", "catalog", "List every technique."),
     "models": ("intarsia.cli.listing", "models", "List the models that have a short name."),
