@@ -11,7 +11,8 @@ import importlib.metadata
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,11 +67,22 @@ def looked_at(contender: Contender, source: Source, judges: Mapping[str, Judge],
     with opened(contender, source, threads) as worker:
         # First of all, while nothing else has asked for memory.
         memory = worker.time(next(iter(judges.values())).windows[0][:PREFILL], DECODE)["peak"]
-        texts = {
-            text: judge.of(lambda ids: torch.from_numpy(worker.logits(ids))[:-1].float())
-            for text, judge in judges.items()
-        }
+        texts = {}
+        for text, judge in judges.items():
+            rows = ahead(worker.logits, judge.windows)
+            texts[text] = judge.of(lambda ids, rows=rows: torch.from_numpy(next(rows))[:-1].float())
         return {"texts": texts, "bytes": worker.bytes, "peak": memory}
+
+
+def ahead(give: Callable[[Sequence[int]], Any], windows: Sequence[Sequence[int]]) -> Iterator[Any]:
+    """What an engine gives of each window; it reads the next one while the last is judged."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = [pool.submit(give, windows[0])]
+        for window in windows[1:]:
+            found = coming.pop().result()
+            coming.append(pool.submit(give, window))
+            yield found
+        yield coming.pop().result()
 
 
 def measured(
