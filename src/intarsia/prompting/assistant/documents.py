@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,11 +70,16 @@ def add_facts(store: Store, graph: str, folder: Path) -> int:
     return count
 
 
-def _snapshots(graph: str, given: Path) -> list[FactSnapshot]:
+def known_graphs() -> dict[str, Callable[[], list[FactSnapshot]]]:
+    """Graphs that need no file, by name."""
     from intarsia.knowledge.store.place import KNOWN
 
-    if graph in KNOWN and not given.exists():
-        return KNOWN[graph]()
+    return KNOWN
+
+
+def _snapshots(graph: str, given: Path) -> list[FactSnapshot]:
+    if graph in known_graphs() and not given.exists():
+        return known_graphs()[graph]()
     if not given.exists():
         raise BadInput(f"{graph}: no graph; give the folder of one, a file of facts (head, relation, tail), or python")
     from intarsia.data import read_snapshots

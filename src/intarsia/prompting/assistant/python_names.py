@@ -18,7 +18,8 @@ def describe(name: str) -> str:
     """`json.loads(s, *, ...)` and its docstring. Only modules of the standard library are imported.
 
     Raises `BadInput` for a name that is not there."""
-    found = _found(name.strip().removesuffix("()"))
+    name = name.strip().removesuffix("()")
+    found = _found(name)
     try:
         signature = str(inspect.signature(found))
     except (TypeError, ValueError):

@@ -14,6 +14,7 @@ from intarsia.prompting.data.store.words import telling
 
 MOST, LEAST, LONGEST = 2, 3, 320  # sentences of an answer; words of one at least, and characters at most
 RANK = 0.04  # what a place further back in the search counts less: nearness of whole passages decides first
+NEAR = 0.8  # of the best quote's score, that others have to have
 _END = re.compile(r"\n\s*\n|(?<=[.!?])[\"')\]]*\s+(?=[\"'(`*\[]*[A-Z0-9])")
 
 
@@ -56,7 +57,8 @@ def quotes(store: Store, evidence: Evidence, most: int = MOST) -> list[Quote]:
     best: dict[str, Quote] = {}
     for one in sorted(scored, key=lambda quote: -quote.score):
         best.setdefault(one.text, one)
-    return list(best.values())[:most]
+    near_best = [quote for quote in best.values() if quote.score >= NEAR * next(iter(best.values())).score]
+    return near_best[:most]
 
 
 def quoted(found: Sequence[Quote], evidence: Evidence, quote_words: int = 5) -> Reply:

@@ -30,7 +30,7 @@ class Settings(BaseModel):
     facts: int = Field(8, ge=0, description="facts that are found for a question")
     prompt_tokens: int = Field(1400, ge=100, description="tokens of a prompt, of the conversation before it too")
     answer_tokens: int = Field(160, ge=16, description="tokens of an answer that is written")
-    seconds: float = Field(60, gt=0, description="what writing one answer may take")
+    seconds: float = Field(60.0, gt=0, description="what writing one answer may take")
     least: float = Field(
         0.35, ge=0, le=1, description="how near the nearest passage has to be, else it does not answer"
     )
