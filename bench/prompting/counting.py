@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx2
 
-COUNTS = "/counts"
+COUNTS, FORGET = "/counts", "/forget"
 
 
 @dataclass
@@ -44,15 +44,18 @@ class Counting:
     """An ASGI layer that counts every POST under `/v1/`, and tells at `GET /counts`. A request is counted when it
     comes, its tokens before the last piece of the answer is passed on: whoever has an answer finds it counted.
 
-    tokens: of a text, for choices."""
+    tokens: of a text, for choices. forget: what `GET /forget` does: it empties the cache of beginnings, so that what is
+    measured next begins as the first did."""
 
-    def __init__(self, app: Any, tokens: Callable[[str], int]):
-        self.app, self.tokens, self.counts = app, tokens, Counts()
+    def __init__(self, app: Any, tokens: Callable[[str], int], forget: Callable[[], None] = lambda: None):
+        self.app, self.tokens, self.forget, self.counts = app, tokens, forget, Counts()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-        elif scope["path"] == COUNTS:
+        elif scope["path"] in (COUNTS, FORGET):
+            if scope["path"] == FORGET:
+                self.forget()
             self.counts.seconds = time.process_time()
             await send({"type": "http.response.start", "status": 200,
                         "headers": [(b"content-type", b"application/json")]})  # fmt: skip
@@ -114,7 +117,14 @@ class Server:
     model: str
 
     def counts(self) -> Counts:
-        return Counts(**httpx2.get(self.url.removesuffix("/v1") + COUNTS, timeout=60, trust_env=False).json())
+        return self._told(COUNTS)
+
+    def forget(self) -> Counts:
+        """Its counts, after it has forgotten all beginnings. Nothing may be under way."""
+        return self._told(FORGET)
+
+    def _told(self, end: str) -> Counts:
+        return Counts(**httpx2.get(self.url.removesuffix("/v1") + end, timeout=60, trust_env=False).json())
 
     def warm(self) -> None:
         """One small answer, so that nothing is measured that only the first request has to do."""
@@ -124,7 +134,7 @@ class Server:
 
 @contextlib.contextmanager
 def running(model: str, threads: int = 1) -> Iterator[Server]:
-    """A counted server of a model, warm, with nothing in its caches but the warming; ended afterwards."""
+    """A counted server of a model, warm; ended afterwards."""
     command = [sys.executable, "-m", "bench.prompting.counting", model, "--threads", str(threads)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -155,7 +165,11 @@ def main() -> None:
     backend = open_local(options.model, threads=options.threads, describe_tools=True)
     serving = Serving()
     serving.registry.add(options.model, backend)
-    app = Counting(service(serving), lambda text: len(backend.tokenizer.encode(text, add_special_tokens=False)))
+    app = Counting(
+        service(serving),
+        lambda text: len(backend.tokenizer.encode(text, add_special_tokens=False)),
+        lambda: backend.engine.runner._prefixes.clear(),  # (nobody else needs to, so there is no public way)
+    )
     listener = listening("127.0.0.1", 0)
     print(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", flush=True)
     serve(app, serving, listener)

@@ -2,10 +2,10 @@
 
     python -m bench.prompting --parts langchain [--quick] [--json FILE] [--peer langchain=DIR]
 
-Each contender has a server of its own (`bench.prompting.counting`), fresh, so that no cache of beginnings serves two.
-Everything is asked twice, each side's cache of answers being on and empty at first: the second time is a row of its
-own. LangChain is measured where it can be imported; --peer: the folder that it was installed to
-(`pip install --target DIR langchain langchain-openai langgraph`).
+The server (`bench.prompting.counting`) forgets all beginnings of prompts before each contender, so that none profits
+from what another one asked. Everything is asked twice, each side's cache of answers being on and empty at first: the
+second time is a column of its own. LangChain is measured where it can be imported; --peer: the folder
+that it was installed to (`pip install --target DIR langchain langchain-openai langgraph`).
 
 `calls_ratio_langchain`, `tokens_ratio_langchain`: LangChain's `agent` over the first of ours, the mean of the tasks'
 ratios; `..._best`: of what takes LangChain the fewest, in each task."""
@@ -17,7 +17,7 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +66,7 @@ async def measured(
     server: Server, task: Any, run: Callable[[], Awaitable[list[Any]]]
 ) -> tuple[Counts, float, float, list[Any], Counts]:
     """(counts, wall seconds, this process' CPU seconds, values, counts of the second time)."""
-    before, began, spent = server.counts(), time.perf_counter(), time.process_time()
+    before, began, spent = server.forget(), time.perf_counter(), time.process_time()
     values = await run()
     wall, client, between = time.perf_counter() - began, time.process_time() - spent, server.counts()
     await run()
@@ -75,39 +75,31 @@ async def measured(
 
 def row(name: str, task: Any, ours: bool, contender: str, found: tuple[Counts, float, float, list[Any], Counts]) -> Row:
     counts, wall, client, values, again = found
+    print(f"{name}, {contender}: {counts.calls} calls in {wall:.0f} s", flush=True)
     valid = sum(value is not None for value in values) / len(values)
     return Row(name, contender, ours, counts, wall, client, valid, task.judge(values), again)
 
 
-def of_ours(made: Mapping[str, Any], serve: Callable[[], AbstractContextManager[Server]], folder: Path) -> list[Row]:
-    """Our rows."""
-    rows = []
-    for name, task in made.items():
-        for contender, work in tasks.OURS[name].items():
-            with serve() as server:
+def of_ours(name: str, task: Any, server: Server, folder: Path, loop: asyncio.Runner) -> Iterator[Row]:
+    """Our rows of a task."""
+    for contender, work in tasks.OURS[name].items():
 
-                async def run(server: Server = server, work: Any = work, task: Any = task, key: str = name + contender):
-                    backend = open_backend(
-                        f"openai:{server.url}#{server.model}", cache=folder / f"{key}.sqlite", trace=False
-                    )
-                    try:
-                        return await measured(server, task, lambda: work(backend, task))
-                    finally:
-                        await backend.close()
+        async def run(work: Any = work, file: Path = folder / f"{name}-{contender}.sqlite") -> Any:
+            backend = open_backend(f"openai:{server.url}#{server.model}", cache=file, trace=False)
+            try:
+                return await measured(server, task, lambda: work(backend, task))
+            finally:
+                await backend.close()
 
-                rows.append(row(name, task, True, contender, asyncio.run(run())))
-    return rows
+        yield row(name, task, True, contender, loop.run(run()))
 
 
-def of_theirs(made: Mapping[str, Any], serve: Callable[[], AbstractContextManager[Server]]) -> list[Row]:
-    """LangChain's rows."""
-    rows = []
-    for name, task in made.items():
-        for contender in langchain_peer.THEIRS[name](langchain_peer.model("http://127.0.0.1:9/v1", MODEL), task):
-            with serve() as server:
-                run = langchain_peer.THEIRS[name](langchain_peer.model(server.url, server.model), task)[contender]
-                rows.append(row(name, task, False, contender, asyncio.run(measured(server, task, run))))
-    return rows
+def of_theirs(name: str, task: Any, server: Server, loop: asyncio.Runner) -> Iterator[Row]:
+    """LangChain's rows of a task, each with a model, and so a cache of answers, of its own. loop: one for all: its
+    models share their connections, and in another loop the first requests on these would be lost and sent again."""
+    for contender in langchain_peer.THEIRS[name](langchain_peer.model(server), task):
+        run = langchain_peer.THEIRS[name](langchain_peer.model(server), task)[contender]
+        yield row(name, task, False, contender, loop.run(measured(server, task, run)))
 
 
 def figures(rows: Sequence[Row]) -> dict[str, float]:
@@ -143,17 +135,15 @@ def figures(rows: Sequence[Row]) -> dict[str, float]:
     }  # fmt: skip
 
 
-def table(made: Mapping[str, Any], rows: Sequence[Row]) -> None:
-    for name, task in made.items():
-        show(
-            f"{name}: {len(task.texts)} texts; right: {QUALITY[name]}; again: calls of the second time; tokens read "
-            "and made; seconds on the clock, and of the processor, here and in the server",
-            ["", "calls", "again", "read", "made", "valid", "right", "wall s", "here", "there"],
-            [[f"{'intarsia' if one.ours else 'LangChain'}, {one.name}", str(one.counts.calls), str(one.again.calls),
-              f"{one.counts.prompt:,}", f"{one.counts.completion:,}", f"{one.valid:.0%}", f"{one.right:.0%}",
-              f"{one.wall:.1f}", f"{one.client:.1f}", f"{one.counts.seconds:.1f}"]
-             for one in rows if one.task == name],
-        )  # fmt: skip
+def table(name: str, task: Any, rows: Sequence[Row]) -> None:
+    show(
+        f"{name}: {len(task.texts)} texts; right: {QUALITY[name]}; again: calls of the second time; tokens read and "
+        "made; seconds on the clock, and of the processor, here and in the server",
+        ["", "calls", "again", "read", "made", "valid", "right", "wall s", "here", "there"],
+        [[f"{'intarsia' if one.ours else 'LangChain'}, {one.name}", str(one.counts.calls), str(one.again.calls),
+          f"{one.counts.prompt:,}", f"{one.counts.completion:,}", f"{one.valid:.0%}", f"{one.right:.0%}",
+          f"{one.wall:.1f}", f"{one.client:.1f}", f"{one.counts.seconds:.1f}"] for one in rows],
+    )  # fmt: skip
 
 
 def run(
@@ -161,17 +151,21 @@ def run(
 ) -> dict[str, float]:
     """Measure and print; the figures."""
     serve = serve or (lambda: running(MODEL, options.threads))
+    try:
+        versions = langchain_peer.here(dict(options.peer).get("langchain"))
+        print(f"{versions}; {MODEL}, {tasks.AT_ONCE} requests at a time", flush=True)
+        there = True
+    except ImportError as error:
+        print(f"LangChain is left out ({error}): install it and give --peer langchain=DIR", flush=True)
+        there = False
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         given = made(QUICK if options.quick else SIZES, folder)
-        with given["questions"].store:
-            rows = of_ours(given, serve, folder)
-            try:
-                versions = langchain_peer.here(dict(options.peer).get("langchain"))
-            except ImportError as error:
-                print(f"LangChain is left out ({error}): install it and give --peer langchain=DIR")
-            else:
-                print(f"{versions}; {MODEL}, {tasks.AT_ONCE} requests at a time")
-                rows += of_theirs(given, serve)
-        table(given, rows)
+        with given["questions"].store, serve() as server, asyncio.Runner() as loop:
+            for name, task in given.items():
+                some = list(of_ours(name, task, server, folder, loop))
+                some += of_theirs(name, task, server, loop) if there else ()
+                table(name, task, some)
+                rows += some
     return figures(rows)

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.prompting.counting import Server
 from bench.prompting.tasks import (
     ASK,
     AT_ONCE,
@@ -50,14 +51,14 @@ def here(folder: Path | None = None) -> str:
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
 
 
-def model(url: str, name: str) -> Any:
+def model(server: Server) -> Any:
     """LangChain's model, with a cache of its own that is empty."""
     from langchain_core.caches import InMemoryCache
     from langchain_openai import ChatOpenAI
 
     return ChatOpenAI(
-        model=name, base_url=url, api_key="none", temperature=0, max_tokens=SAMPLING.max_tokens, timeout=600,
-        cache=InMemoryCache(),
+        model=server.model, base_url=server.url, api_key="none", temperature=0, max_tokens=SAMPLING.max_tokens,
+        timeout=600, cache=InMemoryCache(),
     )  # fmt: skip
 
 
@@ -92,7 +93,7 @@ def answer(llm: Any, task: Asking) -> dict[str, Run]:
     retriever = Retriever()
 
     @tool(response_format="content_and_artifact")
-    def search_documentation(query: str) -> tuple[str, list[Document]]:
+    def search_documentation(query: str) -> tuple[str, Any]:  # (Document is known here only)
         """Search Python's documentation.
 
         Args:
