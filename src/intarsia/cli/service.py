@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +90,14 @@ def serve(models: tuple[str, ...], **given: Any) -> None:
     )  # fmt: skip
     app, serving = set_up(wanted)
     who = "anybody who reaches it may use it" if keys is None else f"keys: {keys.path}"
-    told(f"serving {', '.join([*names, *adapters]) or 'no model'}: {where}/ (OpenAI's API: {where}/v1; {who})")
+
+    @contextlib.asynccontextmanager
+    async def announced() -> AsyncIterator[None]:
+        # Only now: whoever reads the line may stop the server at once, and that must find it ready to end in order.
+        told(f"serving {', '.join([*names, *adapters]) or 'no model'}: {where}/ (OpenAI's API: {where}/v1; {who})")
+        yield
+
+    serving.parts.insert(0, announced)
     run(app, serving, listener, grace=given["grace"], log_level="debug" if settings_of().debug else "warning")
     if serving.failed is not None:
         raise serving.failed

@@ -55,7 +55,7 @@ def add(api: FastAPI, graph: Late[KnowledgeGraph]) -> None:
 async def look(graph: Late[KnowledgeGraph], name: str, settings: dict[str, Any]) -> dict[str, Any]:
     """What a technique finds in a graph, as JSON."""
     opened = await graph.get()
-    technique = catalog.find(name)
+    technique = await asyncio.to_thread(catalog.find, name)  # (the first time, every wing is imported)
     config = catalog.parse(technique.config, settings, name)
     finding = await asyncio.to_thread(technique.function, opened, config)
     return json.loads(finding.to_json())

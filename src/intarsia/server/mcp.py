@@ -122,7 +122,7 @@ def _models(made: MCPServer, serving: Serving) -> None:
             network = lease.version.more.get("model")
             if network is None:
                 raise BadInput(f"'{lease.name}' runs elsewhere or in another engine: nothing can look inside")
-            technique = catalog.find("interpretation.explain")
+            technique = await asyncio.to_thread(catalog.find, "interpretation.explain")
             config = catalog.parse(technique.config, {}, technique.name)
 
             def look() -> Any:

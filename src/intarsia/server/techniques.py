@@ -4,6 +4,7 @@ They are jobs. While one runs, the model's answers wait: a network is read or wr
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from typing import Annotated, Any
@@ -59,7 +60,7 @@ def add(api: FastAPI, serving: Serving, jobs: Jobs) -> None:
     async def look(request: Request, name: str, body: LookRequest) -> JSONResponse:
         from intarsia import catalog
 
-        technique = catalog.find(name)
+        technique = await asyncio.to_thread(catalog.find, name)  # (the first time, every wing is imported)
         if technique.kind != "look" or technique.subject is not None:
             raise BadInput(f"{name} does not look at a model: it is for the command line")
         wanted = catalog.model_inputs(technique)
@@ -127,7 +128,7 @@ def add(api: FastAPI, serving: Serving, jobs: Jobs) -> None:
             {"id": t.name, "object": "technique", "family": t.family, "summary": t.summary, "source": t.source,
              "models": list(catalog.model_inputs(t)), "data": list(catalog.data_inputs(t)),
              "settings": t.config.model_json_schema()}
-            for t in catalog.load().values() if t.kind == "look" and t.subject is None
+            for t in (await asyncio.to_thread(catalog.load)).values() if t.kind == "look" and t.subject is None
         ]  # fmt: skip
         return {"object": "list", "data": rows}
 
