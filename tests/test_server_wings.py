@@ -25,9 +25,10 @@ from intarsia.prompting.base.local import open_local
 from intarsia.prompting.data.documents import SourceDocument
 from intarsia.prompting.data.store import Store
 from intarsia.prompting.execute.flows import ask_person, flow
-from intarsia.server import documents, flowing, jobs, mcp, techniques
+from intarsia.server import documents, flowing, jobs, mounting, techniques
 from intarsia.server.keys import Keys
 from intarsia.server.late import Late
+from intarsia.server.served import Served
 from intarsia.server.service import Serving, service
 from tests.server_help import Spelling, running, until
 from tests.tiny import tiny
@@ -81,7 +82,7 @@ def url(store, tmp_path_factory) -> Iterator[str]:
         patch.setenv("INTARSIA_CACHE", str(folder / "cache"))
         patch.setenv("INTARSIA_TRACES", str(folder / "traces.sqlite"))
         flowing.add(api, flowing.flows_of(str(folder / "served_flows.py")), {"backend": backend})
-        mcp.add(api, serving, mcp.server(mcp.Served(serving, late)))
+        mounting.add(api, serving, mounting.Mount(Served(serving, late)))
         with running(api) as address:
             yield address
 

@@ -9,10 +9,8 @@ import asyncio
 import functools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import FastAPI
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
@@ -22,25 +20,15 @@ from pydantic import Field
 import intarsia
 from intarsia.errors import BadInput, IntarsiaError
 from intarsia.prompting.base import Message, Sampling
-from intarsia.server.late import Late
 from intarsia.server.record import record_of
 from intarsia.server.registry import Lease
+from intarsia.server.served import Served
 from intarsia.server.serving import CALLER, Serving
 
 if TYPE_CHECKING:
     from intarsia.detection import Detector
     from intarsia.knowledge import KnowledgeGraph
     from intarsia.prompting.data.store import Store
-
-
-@dataclass
-class Served:
-    """What tools are made of; None: not served."""
-
-    serving: Serving | None = None
-    store: Late[Store] | None = None
-    graph: Late[KnowledgeGraph] | None = None
-    detector: Late[Detector] | None = None
 
 
 def server(served: Served, name: str = "intarsia") -> MCPServer:
@@ -73,13 +61,11 @@ def _tool(made: MCPServer) -> Callable[[Any], Any]:
     return added
 
 
-def add(api: FastAPI, serving: Serving, made: MCPServer) -> None:
-    """Mount a server at `/mcp`. No session is kept: each request stands alone, and ends."""
+def application(made: MCPServer) -> Any:
+    """A server over HTTP, at `/mcp`. No session is kept: each request stands alone, and ends."""
     # Who may ask is looked at before, for all routes alike.
     free = TransportSecuritySettings(enable_dns_rebinding_protection=False)
-    app = made.streamable_http_app(stateless_http=True, json_response=True, transport_security=free)
-    api.router.routes.extend(app.routes)
-    serving.parts.append(lambda: made.session_manager.run())
+    return made.streamable_http_app(stateless_http=True, json_response=True, transport_security=free)
 
 
 Model = Annotated[str, Field(description="a model that is served; empty: the first")]
@@ -185,4 +171,4 @@ def _detector(made: MCPServer, detector: Late[Detector]) -> None:
         return await asyncio.to_thread(judged)
 
 
-__all__ = ["Served", "add", "server"]
+__all__ = ["application", "server"]

@@ -80,7 +80,7 @@ def set_up(wanted: Wanted) -> tuple[FastAPI, Serving]:
 
 def _wings(api: FastAPI, wanted: Wanted, serving: Serving) -> None:
     """Routes of what is served beside models. What is slow to open is opened meanwhile."""
-    from intarsia.server.mcp import Served
+    from intarsia.server.served import Served
 
     served = served_of(wanted, serving if wanted.sources else None)
     if served.detector is not None:
@@ -109,9 +109,9 @@ def _wings(api: FastAPI, wanted: Wanted, serving: Serving) -> None:
             given["store"] = served.store.get
         flowing.add(api, flowing.flows_of(wanted.flows), given)
     if wanted.mcp and served != Served():
-        from intarsia.server import mcp
+        from intarsia.server import mounting
 
-        mcp.add(api, serving, mcp.server(served))
+        mounting.add(api, serving, mounting.Mount(served, list(wanted.loading.values())))
 
 
 def _first(serving: Serving, name: str) -> Any:
@@ -125,7 +125,7 @@ def _first(serving: Serving, name: str) -> Any:
 
 def served_of(wanted: Wanted, serving: Serving | None) -> Any:
     """What tools can be made of; it is being opened."""
-    from intarsia.server.mcp import Served
+    from intarsia.server.served import Served
 
     return Served(
         serving=serving,
