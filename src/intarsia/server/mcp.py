@@ -20,8 +20,8 @@ from pydantic import Field
 import intarsia
 from intarsia.errors import BadInput, IntarsiaError
 from intarsia.prompting.base import Message, Sampling
-from intarsia.server.record import record_of
 from intarsia.server.late import Late
+from intarsia.server.record import record_of
 from intarsia.server.registry import Lease
 from intarsia.server.served import Served
 from intarsia.server.serving import CALLER, Serving
