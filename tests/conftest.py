@@ -18,3 +18,16 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("real"):
             item.add_marker(pytest.mark.xdist_group("real"))
+
+
+@pytest.fixture
+def cli(capsys):
+    """A command line, run in this process: gives (exit code, stdout, stderr)."""
+    from intarsia.cli import app
+
+    def call(*arguments) -> tuple[int, str, str]:
+        code = app.run([str(a) for a in arguments])
+        out, errors = capsys.readouterr()
+        return code, out, errors
+
+    return call

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from intarsia.cli import app
 from intarsia.errors import BadInput, Note, OutOfBudget
 from intarsia.prompting.base import BackendError, Sampling
 from intarsia.prompting.base.fake import FakeBackend
@@ -419,16 +418,6 @@ def test_searches_are_measured_by_recall_and_rank(place):
             RetrievalEvaluation("q.jsonl", metrics)
 
 
-@pytest.fixture
-def cli(capsys):
-    def call(*arguments):
-        code = app.run([str(a) for a in arguments])
-        out, errors = capsys.readouterr()
-        return code, out, errors
-
-    return call
-
-
 RUN = ("eval", "set.jsonl", "--model", "fake:tiny", "--prompt", "emotion.md.j2")
 
 
@@ -473,7 +462,7 @@ def test_the_command_measures_gates_compares_and_replays(place, cli):
         ([*RUN[1:], "--judge", "emotion.md.j2"], "no metric asks for it"),
         ([*RUN[1:], "--against", "nowhere"], "no earlier result there"),
         ([*RUN[1:], "--against", "set.jsonl"], "set.jsonl: no result of `intarsia eval`"),
-        ([*RUN[1:], "--shape", "nowhere.json"], "nowhere.json: No such file"),
+        ([*RUN[1:], "--shape", "nowhere.json"], "nowhere.json: cannot be read (No such file"),
         ([*RUN[1:], "--shape", "thing"], "give schema.json, or FILE.py:TYPE"),
         ([*RUN[1:], "--replay"], "give --out"),
         ([*RUN[1:], "--out", "set.jsonl"], "set.jsonl is a file"),

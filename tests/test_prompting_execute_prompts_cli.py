@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 from pathlib import Path
 
 import pytest
 
-from intarsia.cli import app
 from tests.tiny import tiny
 
 SOURCE = """---
@@ -35,15 +35,9 @@ def place(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def cli(place, monkeypatch, capsys):
+def cli(cli, place, monkeypatch):
     monkeypatch.chdir(place)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = app.run(["prompt", *arguments])
-        out, errors = capsys.readouterr()
-        return code, out, errors
-
-    return call
+    return functools.partial(cli, "prompt")
 
 
 def test_ls_lists_inputs_and_versions_and_what_is_no_prompt(cli, place) -> None:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import pytest
 
-from intarsia.cli import app
 from intarsia.errors import BadInput, Note
 from intarsia.progress import listening
 from intarsia.prompting.base import Backend, BackendError, Message, Sampling
@@ -589,18 +588,13 @@ def helper():
 
 
 @pytest.fixture
-def cli(tmp_path, monkeypatch, capsys):
+def cli(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "shop.py").write_text(SHIPPED)
     (tmp_path / "order.json").write_text('{"order": {"item": "tea", "number": 2}, "model": "fake:shop"}')
     sys.modules.pop("shop", None)
 
-    def call(*arguments):
-        code = app.run([str(a) for a in arguments])
-        out, errors = capsys.readouterr()
-        return code, out, errors
-
-    yield call
+    yield cli
     sys.modules.pop("shop", None)
 
 

@@ -13,7 +13,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from intarsia.cli import app
 from intarsia.errors import BadInput, IntarsiaError
 from intarsia.prompting.base import Call, Message, Reply, Sampling, ToolSpec, Usage
 from intarsia.prompting.base.fake import FakeBackend
@@ -147,16 +146,6 @@ def collector():
     yield server
     server.shutdown()
     server.server_close()
-
-
-@pytest.fixture
-def cli(capsys):
-    def call(*arguments):
-        code = app.run([str(a) for a in arguments])
-        out, errors = capsys.readouterr()
-        return code, out, errors
-
-    return call
 
 
 def test_a_collector_gets_them_by_otlp(made, collector, cli):
