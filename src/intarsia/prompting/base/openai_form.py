@@ -18,7 +18,6 @@ from intarsia.prompting.base.replies import Delta, Finish, Sampling, TokenLogpro
 _FINISHES: dict[str, Finish] = {
     "stop": "stop", "length": "length", "tool_calls": "tool_calls", "function_call": "tool_calls", "eos": "stop",
 }  # fmt: skip
-_OWN = {"temperature": 1, "top_p": 1, "presence_penalty": 0, "frequency_penalty": 0, "top_k": 0}
 
 
 @contextmanager
