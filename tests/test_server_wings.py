@@ -234,3 +234,35 @@ def test_tools_over_standard_input(store):
             assert failed and "nothing can look inside" in said
 
     asyncio.run(talk())
+
+
+def test_a_graph_is_asked_over_http_and_as_tools(tmp_path):
+    pytest.importorskip("numba", reason="the extra 'knowledge' is not installed")
+    from intarsia.data import Fact
+    from intarsia.knowledge import KnowledgeGraph
+    from intarsia.server import knowing
+
+    graph = KnowledgeGraph.open(tmp_path / "atlas")
+    graph.add([Fact("Bonn", "located in", "Germany"), Fact("Oslo", "located in", "Norway")])
+    graph.close_snapshot("first")
+    graph.close()
+    late = Late(lambda: KnowledgeGraph.open(tmp_path / "atlas"), "graph")
+    serving = Serving()
+    api = service(serving)
+    knowing.add(api, late)
+    mounting.add(api, serving, mounting.Mount(Served(graph=late)))
+
+    async def talk(url: str) -> None:
+        async with Client(f"{url}/mcp") as client:
+            assert [tool.name for tool in (await client.list_tools()).tools] == ["ask_graph", "retrieve_facts"]
+            failed, said = await call(client, "retrieve_facts", text="Who lives in Bonn?")
+            assert not failed and json.loads(said)["facts"][0]["tail"] == "Germany"
+            failed, said = await call(client, "ask_graph", head="Bonn", relation="located in")
+            assert failed and "learned" in said
+
+    with running(api) as url:
+        found = httpx2.post(f"{url}/v1/knowledge/retrieve", json={"text": "Bonn", "hops": 1}, timeout=120).json()
+        assert [(f["head"], f["relation"], f["tail"]) for f in found["facts"]] == [("Bonn", "located in", "Germany")]
+        said = httpx2.post(f"{url}/v1/knowledge/ask", json={"head": "Bonn", "relation": "located in"}, timeout=120)
+        assert said.status_code == 400 and "learned" in said.json()["error"]["message"]
+        asyncio.run(talk(url))
