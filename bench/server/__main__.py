@@ -57,7 +57,10 @@ def main() -> None:
             if "speed" in options.parts:
                 found |= speed(servers, streams, 1 if options.quick else 3, options.tokens, tokenizer)
             if "memory" in options.parts:
-                slope, gained = ending.growth(servers["intarsia"], 200 if options.quick else 2000)
+                # Little room for beginnings of prompts: it is full after some hundred requests, and only leaks go on.
+                command, model = commands(folder, options.threads, 8, memory=64)["intarsia"]
+                with running("memory", command, model, options.threads, Path(scratch) / "memory.log") as server:
+                    slope, gained = ending.growth(server, 200 if options.quick else 2000)
                 found |= {"memory_bytes_a_request": slope, "memory_gained_mb": gained}
             if "ending" in options.parts:
                 counts = ending.lost(servers["intarsia"], 8, 5.0, options.tokens)

@@ -45,11 +45,11 @@ class Running:
             return self.process.wait()
 
 
-def commands(folder: Path, threads: int, batch: int) -> dict[str, tuple[list[str], str]]:
-    """The command line of each server, without its port, and the name of its model."""
+def commands(folder: Path, threads: int, batch: int, memory: int = 2048) -> dict[str, tuple[list[str], str]]:
+    """The command line of each server, without its port, and the name of its model. memory: MB of keys and values."""
     tool = str(Path(sys.executable).parent / "transformers")
     ours = [sys.executable, "-m", "intarsia", "serve", str(folder), "--name", "m", "--threads", str(threads),
-            "--max-batch", str(batch), "--no-mcp", "--no-keys"]  # fmt: skip
+            "--max-batch", str(batch), "--memory", str(memory), "--no-mcp", "--no-keys"]  # fmt: skip
     peer = [tool, "serve", str(folder), "--device", "cpu", "--host", "127.0.0.1"]
     batching = [*peer, "--continuous-batching", "--attn-implementation", "sdpa"]
     return {

@@ -39,6 +39,13 @@ if TYPE_CHECKING:
 @click.option("--engine", help="An export to run in place of the weights: gguf or onnx-genai.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; unset: torch's choice.")
 @click.option("--max-batch", type=click.IntRange(1), default=32, show_default=True, help="Requests worked on at once.")
+@click.option(
+    "--memory",
+    type=click.IntRange(1),
+    default=2048,
+    show_default=True,
+    help="Megabytes for keys and values: half for requests, half for beginnings of prompts that may come again.",
+)
 @click.option("--detector", help="A detector, for /v1/detect: a folder, or one that comes along (english).")
 @click.option("--labeller", help="A model that labels, for /v1/label: a folder of `adaptation dialogue` or `label`.")
 @click.option("--store", type=click.Path(path_type=Path), help="A store of documents, for /v1/store/search.")
@@ -85,8 +92,8 @@ def serve(models: tuple[str, ...], **given: Any) -> None:
         loading=loading, sources=dict(zip(names, models, strict=True)), adapters=list(adapters), keys=keys,
         told=lambda line: told(f"{line} after {time.perf_counter() - begun:.1f} s"),
         **{name: given[name] for name in (
-            "threads", "max_batch", "engine", "detector", "labeller", "store", "graph", "flows", "mcp", "host", "hosts",
-            "origins", "log", "log_content", "max_body")},
+            "threads", "max_batch", "memory", "engine", "detector", "labeller", "store", "graph", "flows", "mcp",
+            "host", "hosts", "origins", "log", "log_content", "max_body")},
     )  # fmt: skip
     app, serving = set_up(wanted)
     who = "anybody who reaches it may use it" if keys is None else f"keys: {keys.path}"
@@ -135,7 +142,7 @@ def mcp(models: tuple[str, ...], **given: Any) -> None:
     from intarsia.server.setting_up import Wanted, over_stdio
 
     names = _names(models, ())
-    given |= {"max_batch": 8, "engine": None}
+    given |= {"max_batch": 8, "memory": 512, "engine": None}
     loading = {name: _begun(source, name, given, {}) for source, name in zip(models, names, strict=True)}
     wanted = Wanted(
         loading=loading, sources=dict(zip(names, models, strict=True)), threads=given["threads"],
@@ -176,7 +183,7 @@ def _begun(source: str, name: str, given: dict[str, Any], adapters: dict[str, Pa
             future.set_result(
                 open_version(
                     source, name, threads=given["threads"], max_batch=given["max_batch"], engine=given["engine"],
-                    adapters=adapters,
+                    memory=given["memory"], adapters=adapters,
                 )
             )  # fmt: skip
         except BaseException as error:

@@ -35,6 +35,7 @@ class Wanted:
     told: Callable[[str], None] = lambda line: None
     threads: int | None = None
     max_batch: int = 32
+    memory: int = 2048
     engine: str | None = None
     detector: str | None = None
     labeller: str | None = None
@@ -63,7 +64,9 @@ def set_up(wanted: Wanted) -> tuple[FastAPI, Serving]:
     api = service(serving, title, hosts=hosts, origins=wanted.origins, body=wanted.max_body * 2**20, keys=wanted.keys)
 
     def opened(source: str, name: str) -> Version:
-        return open_version(source, name, threads=wanted.threads, max_batch=wanted.max_batch, engine=wanted.engine)
+        return open_version(
+            source, name, threads=wanted.threads, max_batch=wanted.max_batch, memory=wanted.memory, engine=wanted.engine
+        )
 
     versions = Versions(serving, opened)
     administering.add(api, serving, versions)

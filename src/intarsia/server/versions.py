@@ -149,12 +149,13 @@ def _quickest(folder: Path) -> str | None:
 
 
 def open_version(
-    source: str, name: str, *, threads: int | None = None, max_batch: int = 32, engine: str | None = None,
-    adapters: dict[str, Path] | None = None,
+    source: str, name: str, *, threads: int | None = None, max_batch: int = 32, memory: int = 2048,
+    engine: str | None = None, adapters: dict[str, Path] | None = None,
 ) -> Version:  # fmt: skip
     """A version from a source, as `open_backend` takes it; a bundle or a run is its model.
 
-    - max_batch: requests that are worked on at once. adapters: LoRA folders by name, of a model in this process.
+    - max_batch: requests that are worked on at once. memory: megabytes for keys and values. adapters: LoRA folders by
+      name, of a model in this process.
 
     `version.more["model"]` is the `Model`, where it is in this process. Raises as `open_backend`."""
     place = resolved(source, engine)
@@ -163,7 +164,10 @@ def open_version(
         from intarsia.prompting.base.local import open_local
 
         runs_on = "torch" if engine == "torch" else "auto"
-        backend = open_local(place, name=name, threads=threads, max_batch=max_batch, adapters=adapters, engine=runs_on)
+        backend = open_local(
+            place, name=name, threads=threads, max_batch=max_batch, memory=memory * 2**20, adapters=adapters,
+            engine=runs_on,
+        )  # fmt: skip
     else:
         if adapters:
             raise BadInput(f"{source} is no model in this process: it takes no --adapter")
