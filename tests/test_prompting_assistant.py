@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from intarsia.errors import BadInput
-from intarsia.prompting.assistant import Assistant, Turn, measure, new_assistant, update
+from intarsia.prompting.assistant import Assistant, Turn, measure, new_assistant, support, update
 from intarsia.prompting.assistant.opening import _opened
 from intarsia.prompting.assistant.scaffolding import written
 from intarsia.prompting.base import Call, ContextOverflow, FakeBackend
@@ -266,3 +266,19 @@ def test_a_stopped_run_goes_on(helper):
     helper.backend = answering("Wash it by hand with warm water.", [1])
     done = helper.flow().run_now(resume=old.id)
     assert done.value.by == "model" and done.trace.id == old.id and len(list(traces())) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "least", "most"),
+    [
+        ("date.fromisoformat() constructs a date from a string.", 0.7, 1.0),
+        ("Use date.isoformat() to parse the date.", 0.0, 0.0),  # part of a name is another name
+        ("It takes 3 formats.", 0.0, 0.0),
+        ("Since 3.7 it constructs a date.", 0.7, 1.0),
+        ("It bakes bread.", 0.0, 0.3),
+        ("", 0.0, 0.0),
+    ],
+)
+def test_support(answer, least, most):
+    passage = "date.fromisoformat\n\nConstruct a date from a string in ISO 8601 format. New in 3.7."
+    assert least <= support(answer, [passage], "How do I parse a date in ISO format?") <= most

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from intarsia.prompting.data.store.words import telling
 
 _STEM = re.compile(r"(?:ations?|ing|ed|es|s|e|ly)$")
+_WORD = re.compile(r"\w+")
 _NUMBER = re.compile(r"\d+(?:\.\d+)*")
 _CALLED = re.compile(r"\b\w+(?:[._]\w+)+\b|\b\w+(?=\()")  # names of programs: a.b, a_b, a(
 
@@ -21,9 +22,12 @@ def support(answer: str, passages: Sequence[str], question: str = "") -> float:
 
     0 where it holds a number or a program's name that neither passages nor question have, or says nothing."""
     known = {_stem(word) for text in (*passages, question) for word in telling(text)}
-    given = " ".join((*passages, question)).casefold()
-    for told in (*_NUMBER.findall(answer), *_CALLED.findall(answer)):
-        if told.casefold().rpartition(".")[2] not in given:
+    given = " ".join((*passages, question))
+    numbers, names = set(_NUMBER.findall(given)), set(_WORD.findall(given.casefold()))
+    if not set(_NUMBER.findall(answer)) <= numbers:
+        return 0.0
+    for told in _CALLED.findall(answer):
+        if told.casefold().rpartition(".")[2] not in names:
             return 0.0
     asked = {_stem(word) for word in telling(question)}
     said = [stem for word in telling(answer) if (stem := _stem(word)) not in asked]
