@@ -39,6 +39,7 @@ bench: $(VENV)/.ready-bench
 	$(BIN)/python -m bench.compression --quick
 	$(BIN)/python -m bench.compression_cnn --quick
 	$(BIN)/python -m bench.prompting --quick
+	$(BIN)/python -m bench.server --quick
 
 docs: $(VENV)/.ready-docs
 	$(BIN)/mkdocs build --strict
