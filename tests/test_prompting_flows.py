@@ -644,7 +644,7 @@ def test_a_trace_begun_elsewhere_is_gone_on_with_by_the_command(cli, tmp_path, f
          "buy: input 'order.number': Input should be a valid integer, unable to parse string as an integer, is 'b'"),
         (["run", "shop.py:buy", "--set", 'order={"item": "a"}', "--set", "model=5"],
          "wants the name of a backend, is 5"),
-        (["run", "shop.py:buy", "--input", "nowhere.json"], "nowhere.json: No such file"),
+        (["run", "shop.py:buy", "--input", "nowhere.json"], "nowhere.json: cannot be read"),
         (["run", "shop.py:buy", "--input", "shop.py"], "shop.py: is no JSON"),
         (["run", "shop.py:buy", "--input", "list.json"], "must hold one JSON object, an input a key; is list"),
         (["run", "shop.py:buy", "--set", "x"], "--set x: give NAME=VALUE"),

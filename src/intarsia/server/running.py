@@ -28,6 +28,8 @@ GRACE = 30.0
 """Seconds that requests have to end once the server must."""
 LINGER = 0.4
 """Seconds that a server which must end still tells newcomers so."""
+PARTING = 1.5
+"""Seconds that connections without a request stay open once nothing runs any more: a request may be on its way."""
 HEADERS = 10.0
 """Seconds in which the head of a request must have come."""
 
@@ -127,6 +129,7 @@ class Server(uvicorn.Server):
         if self._busy():
             self.serving.cut.set()
             await self._until(lambda: not self._busy(), asyncio.get_running_loop().time() + 3.0)
+        await self._until(lambda: not self.server_state.connections, asyncio.get_running_loop().time() + PARTING)
         for connection in list(self.server_state.connections):
             connection.shutdown()
         await self._until(lambda: not self.server_state.connections, asyncio.get_running_loop().time() + 0.5)
