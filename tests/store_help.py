@@ -4,6 +4,23 @@ import zlib
 
 import numpy as np
 
+from intarsia.prompting.data import Section, SourceDocument
+
+
+def manual_of(texts, name):
+    """Made-up documentation of a module: a function that gives it, as `python_manual` gives Python's."""
+
+    def manual():
+        parts, sections, length = [], [], 0
+        for called, text in texts.items():
+            piece = f"{called}\n\n{text}\n\n"
+            sections.append(Section((called,), length, length + len(piece), called.partition(".")[2]))
+            parts.append(piece)
+            length += len(piece)
+        yield SourceDocument("".join(parts), f"python:{name}", name, {"kind": "module"}, tuple(sections))
+
+    return manual
+
 
 class HashedWords:
     """[text, 64] counts of hashed words; `seen`: all texts that were embedded, in order."""

@@ -16,10 +16,10 @@ from bench.prompting import counting, langchain, langchain_peer, questions, retr
 from bench.prompting.counting import Counting, Counts, Server, usage_in
 from intarsia.prompting.base import BackendError, Call, FakeBackend
 from intarsia.prompting.base.fake import pieces
-from intarsia.prompting.data import Section, SourceDocument, Store
+from intarsia.prompting.data import Store
 from intarsia.server.service import Serving, service
 from tests.server_help import running
-from tests.store_help import HashedWords
+from tests.store_help import HashedWords, manual_of
 
 TEXTS = {
     "stack.push": "Put a thing on top of all other things here.\n\nRaises ValueError where there is no room left, or "
@@ -31,14 +31,7 @@ TEXTS = {
 }
 
 
-def manual():
-    parts, sections, length = [], [], 0
-    for name, text in TEXTS.items():
-        piece = f"{name}\n\n{text}\n\n"
-        sections.append(Section((name,), length, length + len(piece), name.partition(".")[2]))
-        parts.append(piece)
-        length += len(piece)
-    yield SourceDocument("".join(parts), "python:stack", "stack", {"kind": "module"}, tuple(sections))
+manual = manual_of(TEXTS, "stack")
 
 
 @pytest.fixture(autouse=True)

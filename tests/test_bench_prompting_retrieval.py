@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bench.prompting import questions, retrieval
-from intarsia.prompting.data import Section, SourceDocument, Store
-from tests.store_help import HashedWords
+from intarsia.prompting.data import Store
+from tests.store_help import HashedWords, manual_of
 
 DOCSTRINGS = {
     "pile.Pile.push": "Pile.push(x) puts one thing on top of all that was there.\n\nRaises PileFull where there is no "
@@ -22,14 +22,7 @@ DOCSTRINGS = {
 }
 
 
-def manual():
-    parts, sections, length = [], [], 0
-    for name, text in DOCSTRINGS.items():
-        piece = f"{name}\n\n{text}\n\n"
-        sections.append(Section((name,), length, length + len(piece), name.partition(".")[2]))
-        parts.append(piece)
-        length += len(piece)
-    yield SourceDocument("".join(parts), "python:pile", "pile", {"kind": "module"}, tuple(sections))
+manual = manual_of(DOCSTRINGS, "pile")
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ Names are imported when first used, so that `import intarsia` stays quick."""
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from intarsia.lazy import lazily
 
 __version__ = "0.1.0"
 
@@ -39,13 +38,7 @@ _HOMES = {
 }
 __all__ = ["__version__", *_HOMES]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'intarsia' has no attribute '{name}'")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazily(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

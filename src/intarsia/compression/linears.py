@@ -81,6 +81,11 @@ def linears(model: Model, skip: Sequence[str] = (), *, head: bool = False) -> li
     return found
 
 
+def heads(model: Model) -> list[Linear]:
+    """The output heads of a network."""
+    return [layer for layer in linears(model, head=True) if layer.role == "head"]
+
+
 def role_of(name: str) -> str:
     """What a layer does, by its name: the vocabulary of `ROLES`, or `other`."""
     path, _, leaf = name.rpartition(".")

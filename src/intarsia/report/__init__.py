@@ -8,9 +8,7 @@ What draws (rich, jinja2) is imported when first used."""
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
+from intarsia.lazy import lazily
 from intarsia.report.finding import (
     Bar,
     Block,
@@ -59,10 +57,4 @@ __all__ = [
     "to_text",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'intarsia.report' has no attribute '{name}'")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazily(__name__, _HOMES)

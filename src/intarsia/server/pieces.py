@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from intarsia.errors import BadInput, IntarsiaError
-from intarsia.prompting.base import Delta, Reply, Sampling, Usage
+from intarsia.prompting.base import Delta, Sampling, Usage
 from intarsia.prompting.base.chat import chat
 from intarsia.prompting.base.stopping import Stopper
-from intarsia.prompting.base.whole import collected
+from intarsia.prompting.base.whole import Streaming
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +48,7 @@ class Source(Protocol):
     def token_ids(self, prompt: str | Sequence[int]) -> Sequence[int]: ...
 
 
-class PiecesBackend:
+class PiecesBackend(Streaming):
     """A source of tokens, asked like any model: texts, token ids and conversations, whole or as they come.
 
     What it cannot do (forms, tools, scores, vectors, seeds, penalties) it refuses.
@@ -65,18 +65,11 @@ class PiecesBackend:
         self._running = 0
         self._closing = False
 
-    async def generate(
-        self, prompt: Input, sampling: Sampling = Sampling(), *, constraint: Constraint | None = None,
-        tools: Sequence[ToolSpec] = (),
-    ) -> Reply:  # fmt: skip
-        """One answer, whole."""
-        return await collected(self.stream(prompt, sampling, constraint=constraint, tools=tools))
-
     async def stream(
         self, prompt: Input, sampling: Sampling = Sampling(), *, constraint: Constraint | None = None,
         tools: Sequence[ToolSpec] = (),
     ) -> AsyncIterator[Delta]:  # fmt: skip
-        """The same answer as it comes."""
+        """The answer as it comes."""
         if self._closing or not self.alive():
             raise IntarsiaError(f"{self.name} was stopped")
         plain = self._plain(prompt)

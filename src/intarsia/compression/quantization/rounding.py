@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from intarsia.compression import QuantizeConfig
 from intarsia.compression.calibration import calibration_windows
 from intarsia.compression.factorization.modules import FactoredLinear, fill_factors, has_factors, lay_factors
-from intarsia.compression.linears import EXPERTS, Linear, expert_tensors, linears, matrix, tables_and_heads
+from intarsia.compression.linears import EXPERTS, Linear, expert_tensors, heads, linears, matrix, tables_and_heads
 from intarsia.compression.quantization.calibrated import Codes, Rounded, calibrated
 from intarsia.compression.quantization.grids import ROW, Grid, legal_group
 from intarsia.compression.quantization.hf import IntarsiaQuantizationConfig, factors_of, mark, shapes_of
@@ -116,14 +116,14 @@ def _calibrated(
     grids = {name: Grid.parse(text) for text, names in plan.modules.items() for name in names}
     layers = [layer for layer in linears(model) if layer.name in grids]
     windows = calibration_windows(model, texts, config.tokens)
-    heads = heads_of(model, plan) if config.embed == "int4" else {}
+    last = heads_of(model, plan) if config.embed == "int4" else {}
     out = calibrated(
-        model, layers, grids | {head.name: grids[owner] for owner, head in heads.items()}, windows,
+        model, layers, grids | {head.name: grids[owner] for owner, head in last.items()}, windows,
         scale="awq" in config.method, feedback="gptq" in config.method, sequential=config.sequential,
         damping=config.damping, average=config.average_bits, among=config.among, rank=config.rank,
-        heads=list(heads.values()),
+        heads=list(last.values()),
     )  # fmt: skip
-    for owner, head in heads.items():
+    for owner, head in last.items():
         out.codes[owner] = out.codes.pop(head.name)
     if out.mix is not None:
         plan.modules = {}
@@ -134,8 +134,7 @@ def _calibrated(
 
 def heads_of(model: Model, plan: IntarsiaQuantizationConfig) -> dict[str, Linear]:
     """The output heads whose tables are rounded, by the name of the module that holds the table."""
-    heads = [layer for layer in linears(model, head=True) if layer.role == "head"]
-    owners = {plan.ties.get(head.name, head.name): head for head in heads}
+    owners = {plan.ties.get(head.name, head.name): head for head in heads(model)}
     named = {name for names in plan.modules.values() for name in names}
     return {owner: head for owner, head in owners.items() if owner in named}
 

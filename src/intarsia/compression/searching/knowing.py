@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from intarsia.compression.linears import Linear, linears
+from intarsia.compression.linears import Linear, heads, linears
 from intarsia.compression.pruning.ranking import worth
 from intarsia.compression.quantization.folding import Fold, folds
 from intarsia.compression.quantization.gptq import gptq
@@ -168,7 +168,7 @@ class Evidence:
 
 def head_of(model: Model) -> Linear:
     """The output head of a language model."""
-    return next(layer for layer in linears(model, head=True) if layer.role == "head")
+    return heads(model)[0]
 
 
 def round_table(model: Model, grid: Grid, moment: Tensor) -> None:

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from intarsia.interpretation.patchscopes.attributes import Attributes, AttributesConfig, attributes
 from intarsia.interpretation.patchscopes.cross_model import CrossModel, CrossModelConfig, cross_model
@@ -17,6 +17,7 @@ from intarsia.interpretation.patchscopes.mapping import StateMaps
 from intarsia.interpretation.patchscopes.multihop import Multihop, MultihopConfig, multihop
 from intarsia.interpretation.patchscopes.patchscope import Patchscope, PatchscopeConfig, patchscope
 from intarsia.interpretation.patchscopes.token_identity import TokenIdentity, TokenIdentityConfig, token_identity
+from intarsia.lazy import lazily
 
 if TYPE_CHECKING:
     from intarsia.interpretation.patchscopes.identity_reading import identity_log_probs
@@ -57,12 +58,4 @@ __all__ = [
     "token_identity",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'intarsia.interpretation.patchscopes' has no attribute '{name}'")
-    import importlib
-
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazily(__name__, _HOMES)

@@ -8,9 +8,7 @@ What runs a model: `open_backend` knows by its name. What goes around any: `Cach
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
+from intarsia.lazy import lazily
 from intarsia.prompting.base.backend import Backend
 from intarsia.prompting.base.constraint import Constraint
 from intarsia.prompting.base.errors import (
@@ -24,7 +22,6 @@ from intarsia.prompting.base.errors import (
 from intarsia.prompting.base.messages import Call, Input, Message, ToolSpec
 from intarsia.prompting.base.replies import Delta, Reply, Sampling, TokenLogprob, Usage
 
-_HERE = "intarsia.prompting.base"
 _HOMES = {
     "Budget": "budget",
     "Cached": "cache",
@@ -66,8 +63,4 @@ __all__ = [
     *_HOMES,
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"{_HERE}.{_HOMES[name]}"), name)
+__getattr__ = lazily(__name__, _HOMES)

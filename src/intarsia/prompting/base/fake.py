@@ -20,7 +20,7 @@ from intarsia.prompting.base.messages import Call, Input, Message, ToolSpec
 from intarsia.prompting.base.replies import Delta, Reply, Sampling, TokenLogprob, Usage
 from intarsia.prompting.base.smallest import smallest
 from intarsia.prompting.base.validating import check, check_form
-from intarsia.prompting.base.whole import collected
+from intarsia.prompting.base.whole import Streaming, as_delta
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +45,7 @@ class Request:
     choices: tuple[str, ...] = ()
 
 
-class FakeBackend:
+class FakeBackend(Streaming):
     """A `Backend` without a model, the same every time.
 
     - script: answers in the order they are asked for; or answers by a regex that is searched for in the last message
@@ -76,18 +76,11 @@ class FakeBackend:
         told = repr(script) if script is None or isinstance(script, Sequence | Mapping) else _called(script)
         self.fingerprint = f"fake:{hashlib.sha256(f'{name} {told}'.encode()).hexdigest()[:16]}"
 
-    async def generate(
-        self, prompt: Input, sampling: Sampling = Sampling(), *, constraint: Constraint | None = None,
-        tools: Sequence[ToolSpec] = (),
-    ) -> Reply:  # fmt: skip
-        """One answer, whole. Raises as `Backend.generate`, and what the script says."""
-        return await collected(self.stream(prompt, sampling, constraint=constraint, tools=tools))
-
     async def stream(
         self, prompt: Input, sampling: Sampling = Sampling(), *, constraint: Constraint | None = None,
         tools: Sequence[ToolSpec] = (),
     ) -> AsyncIterator[Delta]:  # fmt: skip
-        """The same, a token at a time."""
+        """An answer, a token at a time. Raises as `Backend.stream`, and what the script says."""
         request = Request("generate", prompt, sampling, constraint, tuple(tools))
         self._begin(request)
         used = self.count(prompt, tools)
@@ -99,7 +92,7 @@ class FakeBackend:
         if isinstance(answer, BaseException):
             raise answer
         if isinstance(answer, Reply):
-            yield Delta(answer.text, answer.tokens, answer.logprobs, answer.finish, answer.usage, answer.calls)
+            yield as_delta(answer)
             return
         if not isinstance(answer, str):
             calls = _named([answer] if isinstance(answer, Call) else list(answer), tools)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from intarsia.errors import BadInput, IntarsiaError
 from intarsia.progress import tell
@@ -39,29 +39,40 @@ async def generate_many(
     if at_once < 1:
         raise BadInput(f"at_once is {at_once}: give at least 1")
     replies: list[Reply | Exception | None] = [None] * len(prompts)
-    numbers = iter(range(len(prompts)))
-    done = 0
+
+    async def one(number: int) -> None:
+        try:
+            replies[number] = await backend.generate(prompts[number], sampling, constraint=constraint, tools=tools)
+        except IntarsiaError as error:
+            if not keep_going:
+                raise FailedPrompt(number, error) from error
+            replies[number] = error
+
+    try:
+        await each(len(prompts), one, at_once, task)
+    except BaseExceptionGroup as failed:
+        told = [error for error in failed.exceptions if isinstance(error, FailedPrompt)]
+        raise min(told, key=lambda error: error.number) if told else failed.exceptions[0] from None
+    return replies  # type: ignore[return-value]
+
+
+async def each(count: int, one: Callable[[int], Awaitable[None]], at_once: int, task: str) -> None:
+    """Do `one` for the numbers below `count`, in their order, `at_once` at a time, with progress.
+
+    Raises `BaseExceptionGroup` of what went wrong first; the others are cancelled then."""
+    numbers, done = iter(range(count)), 0
 
     async def worker() -> None:
         nonlocal done
         for number in numbers:  # shared: each takes the next
-            try:
-                replies[number] = await backend.generate(prompts[number], sampling, constraint=constraint, tools=tools)
-            except IntarsiaError as error:
-                if not keep_going:
-                    raise FailedPrompt(number, error) from error
-                replies[number] = error
+            await one(number)
             done += 1
-            tell(task, done, len(prompts))
+            tell(task, done, count)
 
-    tell(task, 0, len(prompts))
+    tell(task, 0, count)
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(at_once, len(prompts))):
+            for _ in range(min(at_once, count)):
                 group.create_task(worker())
-    except BaseExceptionGroup as failed:
-        told = [error for error in failed.exceptions if isinstance(error, FailedPrompt)]
-        raise min(told, key=lambda error: error.number) if told else failed.exceptions[0] from None
     finally:
-        tell(task, done, len(prompts), finished=True)
-    return replies  # type: ignore[return-value]
+        tell(task, done, count, finished=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any
 
-from intarsia.prompting.base.replies import Delta, Finish, Reply, Usage
+from intarsia.prompting.base.constraint import Constraint
+from intarsia.prompting.base.messages import Input, ToolSpec
+from intarsia.prompting.base.replies import Delta, Finish, Reply, Sampling, Usage
 
 
 def assembled(deltas: Iterable[Delta]) -> Reply:
@@ -27,6 +30,19 @@ def assembled(deltas: Iterable[Delta]) -> Reply:
 async def collected(deltas: AsyncIterator[Delta]) -> Reply:
     """The same of a stream, read to its end."""
     return assembled([delta async for delta in deltas])
+
+
+class Streaming:
+    """The whole answer of a backend that gives it in pieces."""
+
+    stream: Any
+
+    async def generate(
+        self, prompt: Input, sampling: Sampling = Sampling(), *, constraint: Constraint | None = None,
+        tools: Sequence[ToolSpec] = (),
+    ) -> Reply:  # fmt: skip
+        """One answer, whole. Raises what `stream` raises."""
+        return await collected(self.stream(prompt, sampling, constraint=constraint, tools=tools))
 
 
 def as_delta(reply: Reply) -> Delta:

@@ -4,8 +4,9 @@
 - `split`: documents into chunks of so many tokens, with exact offsets.
 - `Store`: one folder with documents, vectors, words and facts, and the search over them (`store/`)."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from intarsia.lazy import lazily
 from intarsia.prompting.data.documents import Chunk, Section, SourceDocument
 from intarsia.prompting.data.splitting import count_about, split
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from intarsia.prompting.data.loading import load_documents
     from intarsia.prompting.data.store import Context, Edge, Found, Hit, Passage, Store
 
+# These need numpy, which nobody should wait for who only counts tokens.
 _LATER = {
     "Context": "intarsia.prompting.data.store",
     "Edge": "intarsia.prompting.data.store",
@@ -38,11 +40,4 @@ __all__ = [
     "split",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # These need numpy, which nobody should wait for who only counts tokens.
-    if name in _LATER:
-        import importlib
-
-        return getattr(importlib.import_module(_LATER[name]), name)
-    raise AttributeError(f"module 'intarsia.prompting.data' has no attribute '{name}'")
+__getattr__ = lazily(__name__, _LATER)

@@ -4,8 +4,7 @@ Names are imported when first used: each needs other libraries."""
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from intarsia.lazy import lazily
 
 _HOMES = {
     "agent": "agents",
@@ -41,13 +40,7 @@ _HOMES = {
 }
 __all__ = [*_HOMES]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazily(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

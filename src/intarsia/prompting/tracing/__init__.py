@@ -12,9 +12,7 @@ Where no trace is open, a step costs next to nothing. `INTARSIA_TRACE=off` recor
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
+from intarsia.lazy import lazily
 from intarsia.prompting.tracing.database import switched_off
 from intarsia.prompting.tracing.events import KINDS, Event, Node
 from intarsia.prompting.tracing.keeping import remove, size
@@ -66,8 +64,4 @@ __all__ = [
     "unpack",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'intarsia.prompting.tracing' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazily(__name__, _HOMES)

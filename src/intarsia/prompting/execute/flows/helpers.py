@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeVar, overload
 
 from intarsia.errors import BadInput, first_line
 from intarsia.models.remote.patience import waiting
-from intarsia.progress import tell
 from intarsia.prompting.base.errors import PromptingError
+from intarsia.prompting.base.many import each
 from intarsia.prompting.execute.flows.approving import Waiting
 from intarsia.prompting.execute.flows.keys import named
 from intarsia.prompting.execute.flows.steps import _called, is_step, once
@@ -73,31 +73,20 @@ async def map_many(
     task = name or named(function)
     results: list[Any] = [None] * len(every)
     waits: dict[int, Waiting] = {}
-    numbers, done = iter(range(len(every))), 0
 
-    async def worker() -> None:
-        nonlocal done
-        for number in numbers:  # shared: each takes the next
-            item = every[number]
-            try:
-                if is_step(function):
-                    results[number] = await _called(function, (item,), {})
-                else:
-                    results[number] = await once(task, function, (item,), {})
-            except Waiting as wait:
-                waits[number] = wait
-            except Exception as error:
-                results[number] = Failed(number, item, error, place_of(error))
-            done += 1
-            tell(task, done, len(every))
+    async def one(number: int) -> None:
+        item = every[number]
+        try:
+            if is_step(function):
+                results[number] = await _called(function, (item,), {})
+            else:
+                results[number] = await once(task, function, (item,), {})
+        except Waiting as wait:
+            waits[number] = wait
+        except Exception as error:
+            results[number] = Failed(number, item, error, place_of(error))
 
-    tell(task, 0, len(every))
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(at_once, len(every))):
-                group.create_task(worker())
-    finally:
-        tell(task, done, len(every), finished=True)
+    await each(len(every), one, at_once, task)
     if waits:
         raise waits[min(waits)]
     failures = [r for r in results if isinstance(r, Failed)]
