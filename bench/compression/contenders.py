@@ -34,12 +34,14 @@ SYMMETRIC = {"scheme": "symmetric", **BOTH}
 class Source:
     """The dense model in the forms that quantizers read, below a folder; each is written when first asked for.
 
-    - texts, tokens: what our quantizers calibrate on."""
+    - texts, tokens: what our quantizers calibrate on. both: two kinds of text mixed, of which twice as many are read;
+      empty where there is no second kind."""
 
     dense: Model
     folder: Path
     texts: Sequence[Text]
     tokens: int = 4096
+    both: Sequence[Text] = ()
     _rounded: dict[str, Model] = field(default_factory=dict)
 
     @property
@@ -62,12 +64,17 @@ class Source:
             export_gguf(self.dense, place, {"*": kind}, check_again=False)
         return place
 
-    def rounded(self, settings: Mapping[str, Any]) -> Model:
-        """The model on our grids. It may go into several files, so it is kept."""
-        name = "-".join(f"{key}={value}" for key, value in sorted(settings.items()))
+    def rounded(self, settings: Mapping[str, Any], both: bool = False) -> Model:
+        """The model on our grids. It may go into several files, so it is kept.
+
+        - both: calibrated on both kinds of text."""
+        name = "-".join(f"{key}={value}" for key, value in sorted(settings.items())) + "-both" * both
         place = self.folder / f"rounded-{name}"
         if not place.is_dir():
-            small = quantize(self.dense, calibration=list(self.texts), tokens=self.tokens, **settings)
+            if both and not self.both:
+                raise ImportError("there is no second kind of text to calibrate on")
+            texts, tokens = (self.both, 2 * self.tokens) if both else (self.texts, self.tokens)
+            small = quantize(self.dense, calibration=list(texts), tokens=tokens, **settings)
             small.save(place)
         return ia.load(str(place))
 
@@ -107,8 +114,10 @@ def contenders() -> list[Contender]:
     }
     eight = {"bits": 8, "method": "gptq", "scheme": "symmetric", **BLOCKS}
     own = [
-        *(Contender(f"ours: GGUF {name}, awq+gptq", "ik-llama-cpp-python", "gguf", _own_gguf(settings), bits=bits)
-          for name, (bits, settings) in files.items()),
+        *(Contender(f"ours: GGUF {name}, awq+gptq{', both texts' * both}", "ik-llama-cpp-python", "gguf",
+                    _own_gguf(settings, both), bits=bits)
+          for both in (False, True) for name, (bits, settings) in files.items()),
+        Contender("ours: GGUF Q8_0, gptq, both texts", "ik-llama-cpp-python", "gguf", _own_gguf(eight, True)),
         Contender("ours: GGUF Q8_0, gptq", "ik-llama-cpp-python", "gguf", _own_gguf(eight)),
         *(Contender(f"ours: ONNX GenAI {name}, awq+gptq", "onnxruntime-genai", "onnx-genai", _own_onnx(some), bits=4)
           for name, some in four.items()),
@@ -162,9 +171,11 @@ def peers() -> list[Contender]:
     return [*llama, *own, *onnx, *vino, *ct2, *torch]
 
 
-def _own_gguf(settings: Mapping[str, Any]) -> Callable[[Source, Path], Any]:
+def _own_gguf(settings: Mapping[str, Any], both: bool = False) -> Callable[[Source, Path], Any]:
     types = {} if settings["embed"] == "int4" else {"model.embed_tokens": "Q8_0"}
-    return lambda source, out: export_gguf(source.rounded(settings), out / "model.gguf", types, check_again=False)
+    return lambda source, out: export_gguf(
+        source.rounded(settings, both), out / "model.gguf", types, check_again=False
+    )  # fmt: skip
 
 
 def _own_openvino(settings: Mapping[str, Any]) -> Callable[[Source, Path], Any]:

@@ -28,29 +28,6 @@ class Engine(Protocol):
         ...
 
 
-class Gguf:
-    """ik_llama.cpp."""
-
-    def __init__(self, folder: Path, threads: int):
-        from intarsia.models.runtime.llama_cpp import LlamaCpp
-
-        self._runtime = LlamaCpp(folder / "model.gguf", threads, 1024)
-        self.bytes = self._runtime.bytes
-
-    def logits(self, ids: Sequence[int]) -> np.ndarray:
-        return self._runtime.logits(ids)
-
-    def tokens(self, ids: Sequence[int], count: int) -> Iterator[int]:
-        runtime = self._runtime
-        ids = runtime._begun(ids, count)
-        for start in runtime._starts(ids):
-            row = runtime._read(ids, start, False)
-        for place in range(len(ids), len(ids) + count):
-            token = int(row[-1].argmax())
-            yield token
-            row = runtime._run([token], place, False)
-
-
 class OnnxGenAI:
     """ONNX Runtime GenAI."""
 
@@ -89,6 +66,16 @@ class _Exported:
 
     def tokens(self, ids: Sequence[int], count: int) -> Iterator[int]:
         return self._runtime.tokens(ids, count)
+
+
+class Gguf(_Exported):
+    """ik_llama.cpp."""
+
+    @staticmethod
+    def runtime(folder: Path, threads: int) -> Any:
+        from intarsia.models.runtime.llama_cpp import LlamaCpp
+
+        return LlamaCpp(folder / "model.gguf", threads, 1024)
 
 
 class OpenVino(_Exported):

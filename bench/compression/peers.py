@@ -22,7 +22,7 @@ import torch
 from bench.common import Timing, alternate, ratio, show
 from bench.compression.contenders import Contender, Source, contenders
 from bench.compression.quality import Judge
-from bench.compression.texts import MODEL, WINDOW, domains, off_grid, records, scripts, spread
+from bench.compression.texts import MODEL, WINDOW, calibration, domains, off_grid, spread
 from bench.compression.worker import Worker
 from bench.kept import Kept
 from intarsia.errors import first_line
@@ -193,7 +193,8 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = (options.keep or Path(scratch)) / f"peers-{options.tokens}"
         folder.mkdir(parents=True, exist_ok=True)
-        source = Source(off_grid(), folder, records(scripts("train")), options.tokens)
+        first, both = calibration()
+        source = Source(off_grid(), folder, first, options.tokens, both)
         count = options.windows or (1 if options.quick else 4)
         judges = {text: Judge(source.dense, spread(source.dense, some, count)) for text, some in domains().items()}
         given = [c for c in contenders() if not options.points or any(word in c.name for word in options.points)]

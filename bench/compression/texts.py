@@ -10,7 +10,7 @@ import intarsia as ia
 from intarsia.compression.linears import linears
 from intarsia.compression.quantization.folding import folds
 from intarsia.compression.statistics import windows_of
-from intarsia.data import Text, Turn, load_data, shared_data
+from intarsia.data import Text, Turn, load_data, shared_data, shuffled
 from intarsia.models import Model
 
 MODEL = "smollm2-135m"
@@ -33,6 +33,23 @@ def scripts(split: str) -> list[str]:
 def domains() -> dict[str, list[str]]:
     """Kinds of text that quality is measured on: the one that calibration text is of, and one that it has not seen."""
     return {"MELD": scripts("test"), "Python docs": [record.text for record in load_data("python-docs")["text"]]}
+
+
+def calibration() -> tuple[list[Text], list[Text]]:
+    """Text to calibrate on: of MELD's train; and that mixed with pages of Python's documentation none of which is in
+    `domains`, as many characters of each at any length."""
+    first = records(scripts("train"))
+    second = list(shuffled(load_data("python-docs")["calibration"]))
+    mixed: list[Text] = []
+    read = [0, 0]
+    waiting = (iter(first), iter(second))
+    while True:
+        least = read.index(min(read))
+        record = next(waiting[least], None)
+        if record is None:
+            return first, mixed
+        mixed.append(record)
+        read[least] += len(record.text)
 
 
 def spread(model: Model, texts: Sequence[str], count: int) -> list[list[int]]:

@@ -3,6 +3,8 @@
 - `python_docs`: no sentence of a question is in what is searched. The first sentence of a docstring is taken out of it
   and becomes the question, without the object's name; the rest, under its name, is the answer's section (the inverse
   cloze task: Lee et al. 2019). `sentence`: as it stands; `keywords`: its four rarest words; `name`: the dotted name.
+  `detail`: of other objects, the second sentence, which tells more of what the first one said, and is asked for what
+  the rest says.
 - `boolq`: questions as people typed them, and the paragraph of Wikipedia that annotators answered them from
   (Clark et al. 2019), among paragraphs of other articles."""
 
@@ -13,7 +15,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from intarsia.prompting.data.python_manual import python_manual
 MODULE_MOST = 12
 """Questions of one module: no module is what is measured."""
 LEAST_WORDS, LEAST_REST = 6, 12
+_SENTENCE = re.compile(r"(.{20,300}?[.!?])(?:\s+|$)")
 
 
 @dataclass(frozen=True)
@@ -38,39 +41,23 @@ class Question:
     group: str
 
 
-def python_docs(most: int, sections: int = 0, seed: int = 0) -> tuple[list[SourceDocument], list[Question]]:
+def python_docs(
+    most: int, sections: int = 0, seed: int = 0, without: Collection[str] = ()
+) -> tuple[list[SourceDocument], list[Question]]:  # fmt: skip
     """(the documentation of the running interpreter without what is asked, the questions): `most` objects are asked
-    about, each in three ways.
+    about in three ways, and so many others for a detail.
 
     - sections: take modules, drawn by the seed, until there are so many sections; 0: all modules, and the topics of the
-      language reference."""
-    documents = list(python_manual())
+      language reference. without: modules that are left out: those of another draw."""
+    documents = [document for document in python_manual() if document.title not in without]
     if sections:
         documents = [document for document in documents if document.metadata["kind"] == "module"]
         random.Random(seed).shuffle(documents)
         sizes = itertools.accumulate(len(document.sections) for document in documents)
         documents = [document for document, size in zip(documents, sizes, strict=True) if size <= sections]
-    sentences = Counter(
-        _plain(found[0]) for document, section in _entries(documents) if (found := _first(document, section))
-    )
-    asked: dict[tuple[str, str], tuple[str, str]] = {}
-    anchors = Counter((document.source, section.anchor) for document, section in _entries(documents))
-    order = list(_entries(documents))
-    random.Random(seed).shuffle(order)
-    modules: Counter[str] = Counter()
-    for document, section in order:
-        key = (document.source, section.anchor)
-        if len(asked) >= most or modules[document.title] >= MODULE_MOST or anchors[key] > 1:
-            continue
-        found = _first(document, section)
-        # What another docstring says too, word for word, has no one answer.
-        if found is None or sentences[_plain(found[0])] > 1:
-            continue
-        question = _without_names(found[0], section.anchor)
-        if len(question.split()) >= LEAST_WORDS and len(found[1].split()) >= LEAST_REST:
-            asked[key] = question, found[1]
-            modules[document.title] += 1
-    made = [_without_sentences(document, asked) for document in documents]
+    asked = _drawn(documents, 1, most, seed)
+    details = _drawn(documents, 2, most, seed, asked)
+    made = [_without_sentences(document, asked | details) for document in documents]
     frequency = Counter(word for document in made for word in set(_words(document.text)))
     questions = []
     for (source, anchor), (sentence, _) in asked.items():
@@ -79,7 +66,37 @@ def python_docs(most: int, sections: int = 0, seed: int = 0) -> tuple[list[Sourc
         keywords = " ".join(word for word in dict.fromkeys(_words(sentence)) if word in rare)
         for kind, text in (("sentence", sentence), ("keywords", keywords), ("name", f"{module}.{anchor}")):
             questions.append(Question(kind, text, source, anchor, module))
+    for (source, anchor), (sentence, _) in details.items():
+        questions.append(Question("detail", sentence, source, anchor, source.partition(":")[2]))
     return made, questions
+
+
+def _drawn(
+    documents: list[SourceDocument], place: int, most: int, seed: int, others: Collection[tuple[str, str]] = ()
+) -> dict[tuple[str, str], tuple[str, str]]:
+    """(source, anchor) of sections drawn by the seed -> the sentence at a place, counted from 1, without the section's
+    name; the docstring without it. others: sections that are not drawn."""
+    sentences = Counter(
+        _plain(found[0]) for document, section in _entries(documents) if (found := _taken(document, section, place))
+    )
+    anchors = Counter((document.source, section.anchor) for document, section in _entries(documents))
+    order = list(_entries(documents))
+    random.Random(seed).shuffle(order)
+    out: dict[tuple[str, str], tuple[str, str]] = {}
+    modules: Counter[str] = Counter()
+    for document, section in order:
+        key = (document.source, section.anchor)
+        if len(out) >= most or modules[document.title] >= MODULE_MOST or anchors[key] > 1 or key in others:
+            continue
+        found = _taken(document, section, place)
+        # What another docstring says too, word for word, has no one answer.
+        if found is None or sentences[_plain(found[0])] > 1:
+            continue
+        question = _without_names(found[0], section.anchor)
+        if len(question.split()) >= LEAST_WORDS and len(found[1].split()) >= LEAST_REST:
+            out[key] = question, found[1]
+            modules[document.title] += 1
+    return out
 
 
 def boolq(folder: Path) -> tuple[list[SourceDocument], list[Question]]:
@@ -119,12 +136,16 @@ def _entries(documents: list[SourceDocument]) -> Iterator[tuple[SourceDocument, 
                 yield document, section
 
 
-def _first(document: SourceDocument, section: Section) -> tuple[str, str] | None:
-    """(the first sentence of a docstring, the docstring without it); None where it cannot be told."""
+def _taken(document: SourceDocument, section: Section, place: int) -> tuple[str, str] | None:
+    """(the sentence of a docstring at a place, the docstring without it); None where it cannot be told."""
     docstring = document.text[section.start : section.end].partition("\n\n")[2].strip()
-    found = re.match(r"(.{20,300}?[.!?])(?:\s|$)", clean(docstring, 80))
-    if found is None:
-        return None
+    text, at, found = clean(docstring, 80), 0, None
+    for _ in range(place):
+        found = _SENTENCE.match(text, at)
+        if found is None:
+            return None
+        at = found.end()
+    assert found is not None
     sentence = found[1]
     pattern = r"[\s`*:]+".join(re.escape(word) for word in sentence.split())
     rest, count = re.subn(pattern, " ", docstring, count=1)
