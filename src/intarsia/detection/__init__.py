@@ -8,9 +8,6 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 from intarsia.detection.calibrate import CalibrateConfig, calibrate
 from intarsia.detection.check import CheckConfig, check
 from intarsia.detection.documents import Documents
@@ -18,6 +15,10 @@ from intarsia.detection.evaluate import EvaluateConfig, evaluate
 from intarsia.detection.profiles import SavedDetector
 from intarsia.detection.references import ReferencesConfig, Topic, references
 from intarsia.detection.train import TrainConfig, train
+from intarsia.lazy import lazily
+
+# What needs numpy is imported when it is first used: the catalog imports this module to answer `--help`.
+_HOMES = {"Detector": "detector", "register_detector": "methods"}
 
 __all__ = [
     "CalibrateConfig",
@@ -37,11 +38,4 @@ __all__ = [
     "train",
 ]
 
-# What needs numpy is imported when it is first used: the catalog imports this module to answer `--help`.
-_HOMES = {"Detector": "intarsia.detection.detector", "register_detector": "intarsia.detection.methods"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazily(__name__, _HOMES)

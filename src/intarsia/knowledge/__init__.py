@@ -6,8 +6,6 @@
   and a picture (`asking/`).
 - `KnowledgeGraph`: the durable graph (`store/`); `GrowingGraph`: the same as arrays (`graph/`)."""
 
-from typing import Any
-
 from intarsia.knowledge.ask import AskConfig, Asked, ask
 from intarsia.knowledge.compare import CompareConfig, GrowthComparison, compare
 from intarsia.knowledge.explain import ExplainConfig, PredictionExplained, explain
@@ -18,15 +16,17 @@ from intarsia.knowledge.nearest import Nearest, NearestConfig, nearest
 from intarsia.knowledge.retrieve import RetrieveConfig, Subgraph, retrieve
 from intarsia.knowledge.status import StatusConfig, status
 from intarsia.knowledge.store import KnowledgeGraph
+from intarsia.lazy import lazily
 
-_LATER = {
-    "Asker": "intarsia.knowledge.asking.asker",
-    "GrowingGraph": "intarsia.knowledge.graph.growing",
-    "Learner": "intarsia.knowledge.learning.learner",
-    "METHODS": "intarsia.knowledge.methods",
-    "SCORERS": "intarsia.knowledge.scorers",
-    "Scorer": "intarsia.knowledge.scorers",
-    "Settings": "intarsia.knowledge.learning.settings",
+# These need torch, which the catalog must not wait for.
+_HOMES = {
+    "Asker": "asking.asker",
+    "GrowingGraph": "graph.growing",
+    "Learner": "learning.learner",
+    "METHODS": "methods",
+    "SCORERS": "scorers",
+    "Scorer": "scorers",
+    "Settings": "learning.settings",
 }
 
 __all__ = [
@@ -65,11 +65,4 @@ __all__ = [
     "status",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # These need torch, which the catalog must not wait for.
-    if name in _LATER:
-        import importlib
-
-        return getattr(importlib.import_module(_LATER[name]), name)
-    raise AttributeError(f"module 'intarsia.knowledge' has no attribute '{name}'")
+__getattr__ = lazily(__name__, _HOMES)

@@ -5,8 +5,7 @@
 - `permute`, `export`: a placement handed on to engines (`handover/`).
 - `run`: several processes that hold some experts each (`runtime/`: ranks, exchanges, counters, cost model)."""
 
-from typing import Any
-
+from intarsia.lazy import lazily
 from intarsia.moe.affinity import Affinity, AffinityConfig, affinity
 from intarsia.moe.checkpoint import Checkpoint
 from intarsia.moe.handover.export import ExportConfig, PlacementExport, export
@@ -17,13 +16,13 @@ from intarsia.moe.record import TraceConfig, trace
 from intarsia.moe.routing.trace import Trace
 from intarsia.moe.run import ExpertRun, RunConfig, run
 
-_LATER = {
-    "Counts": "intarsia.moe.routing.counts",
-    "Engine": "intarsia.moe.runtime",
-    "Problem": "intarsia.moe.placement.problem",
-    "contiguous": "intarsia.moe.placement.placement",
-    "solve": "intarsia.moe.placement.solving",
-    "verify": "intarsia.moe.runtime",
+_HOMES = {
+    "Counts": "routing.counts",
+    "Engine": "runtime",
+    "Problem": "placement.problem",
+    "contiguous": "placement.placement",
+    "solve": "placement.solving",
+    "verify": "runtime",
 }
 
 __all__ = [
@@ -56,10 +55,4 @@ __all__ = [
     "verify",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    import importlib
-
-    if name not in _LATER:
-        raise AttributeError(f"module 'intarsia.moe' has no attribute '{name}'")
-    return getattr(importlib.import_module(_LATER[name]), name)
+__getattr__ = lazily(__name__, _HOMES)

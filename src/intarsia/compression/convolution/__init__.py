@@ -11,9 +11,9 @@ width] to logits, and on transformers' networks for pictures:
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from intarsia.lazy import lazily
 
+# These need torch, which the catalog must not wait for.
 _HOMES = {
     "Lesson": "recovering",
     "accuracy": "networks",
@@ -33,9 +33,4 @@ _HOMES = {
 }
 __all__ = list(_HOMES)
 
-
-def __getattr__(name: str) -> Any:
-    # These need torch, which the catalog must not wait for.
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+__getattr__ = lazily(__name__, _HOMES)

@@ -5,19 +5,13 @@ for async code, streams, and needs the extra `remote`."""
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
+from intarsia.lazy import lazily
 from intarsia.models.remote.address import Address, server_and_model
 from intarsia.models.remote.fields import Fields
 from intarsia.models.remote.key import KEY_VARIABLE
 from intarsia.models.remote.refusals import Refused, Unreachable
 
-_HOMES = {"Caller": "intarsia.models.remote.blocking", "Client": "intarsia.models.remote.client"}
+_HOMES = {"Caller": "blocking", "Client": "client"}
 __all__ = ["KEY_VARIABLE", "Address", "Caller", "Client", "Fields", "Refused", "Unreachable", "server_and_model"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazily(__name__, _HOMES)

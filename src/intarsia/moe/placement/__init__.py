@@ -7,24 +7,11 @@
 - `balance.py`, `replicas.py`, `baselines.py`: load beside crossing, copies, what to compare with.
 - `traffic.py`: what a placement costs on tokens it has not seen."""
 
-from typing import Any
-
+from intarsia.lazy import lazily
 from intarsia.moe.placement.placement import Placement, contiguous
 
-_LATER = {
-    "Problem": "intarsia.moe.placement.problem",
-    "Solution": "intarsia.moe.placement.solving",
-    "cost": "intarsia.moe.placement.problem",
-    "crossing": "intarsia.moe.placement.problem",
-    "solve": "intarsia.moe.placement.solving",
-}
+_HOMES = {"Problem": "problem", "Solution": "solving", "cost": "problem", "crossing": "problem", "solve": "solving"}
 
 __all__ = ["Placement", "Problem", "Solution", "contiguous", "cost", "crossing", "solve"]
 
-
-def __getattr__(name: str) -> Any:
-    import importlib
-
-    if name not in _LATER:
-        raise AttributeError(f"module 'intarsia.moe.placement' has no attribute '{name}'")
-    return getattr(importlib.import_module(_LATER[name]), name)
+__getattr__ = lazily(__name__, _HOMES)
