@@ -67,18 +67,17 @@ def balanced(quality: float, size: float, seconds: float) -> float:
     return (quality / math.sqrt(size) / math.sqrt(seconds)) ** (1 / 3)
 
 
+def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether one is as good in everything and better in something. Higher is better in every place."""
+    return all(a >= b for a, b in zip(one, other, strict=True)) and list(one) != list(other)
+
+
 def front(points: Sequence[Sequence[float]]) -> list[int]:
-    """Numbers of the points that no other one beats: none is as good in everything and better in something. Higher is
-    better in every place; of equal points the first counts."""
+    """Numbers of the points that no other one dominates; of equal points the first counts."""
     out = []
     for i, one in enumerate(points):
-        beaten = any(
-            all(o >= m for o, m in zip(other, one, strict=True))
-            and (any(o > m for o, m in zip(other, one, strict=True)) or j < i)
-            for j, other in enumerate(points)
-            if j != i
-        )
-        if not beaten:
+        same = any(list(other) == list(one) for other in points[:i])
+        if not same and not any(dominates(other, one) for other in points):
             out.append(i)
     return out
 

@@ -25,6 +25,7 @@ from intarsia.compression.convolution.recovering import Lesson
 from intarsia.errors import BadInput, MissingExtra
 from intarsia.measure.counting import count_macs
 from intarsia.measure.provenance import provenance
+from intarsia.measure.scores import front
 from intarsia.progress import track
 from intarsia.report import Cell, Column, Figure, Finding, Series, Table
 
@@ -61,11 +62,8 @@ class Searched(Finding):
 
     def front(self) -> list[Tried]:
         """Those that no other one beats in accuracy and bytes at once, the smallest first."""
-        out: list[Tried] = []
-        for one in sorted(self.tried, key=lambda t: (t.bytes, -t.accuracy)):
-            if not out or one.accuracy > out[-1].accuracy:
-                out.append(one)
-        return out
+        on = front([(t.accuracy, -t.bytes) for t in self.tried])
+        return sorted((self.tried[i] for i in on), key=lambda t: t.bytes)
 
     def headline(self) -> dict[str, tuple[Cell | tuple[float, float, float], Column]]:
         if not self.tried:

@@ -9,16 +9,18 @@ from collections.abc import Sequence
 
 from intarsia.compression.searching.budgets import METRICS, Budget
 from intarsia.compression.searching.finding import Point
+from intarsia.measure.scores import front as pareto
 
 SHOWN = 3  # points that are named where none keeps the budget
 
 
 def front(points: Sequence[Point], budget: Budget) -> None:
-    """Mark the verified points that none dominates: is as good in every figure that counts and better in one."""
+    """Mark the verified points that none dominates in the figures that count."""
     verified = [p for p in points if p.stage == "verified"]
     axes = ["quality", "bytes", budget.objective, *(b.metric.name for b in budget.bounds)]
+    on = {id(verified[i]) for i in pareto([[_figure(p, name) for name in axes] for p in verified])}
     for point in points:
-        point.front = point in verified and not any(_dominates(other, point, axes) for other in verified)
+        point.front = id(point) in on
 
 
 def _figure(point: Point, name: str) -> float:
@@ -27,11 +29,6 @@ def _figure(point: Point, name: str) -> float:
     if value is None:
         return float("-inf")
     return value if METRICS[name].better == "higher" else -value
-
-
-def _dominates(one: Point, other: Point, axes: Sequence[str]) -> bool:
-    pairs = [(_figure(one, name), _figure(other, name)) for name in axes]
-    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
 
 
 def taken(points: Sequence[Point], budget: Budget) -> Point | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from intarsia.measure.scores import front
 from intarsia.moe.placement.arrays import Devices
 from intarsia.moe.placement.problem import Problem, cost, crossing, imbalance
 from intarsia.moe.placement.solving import solve
@@ -51,7 +52,9 @@ def pareto(
             )
             points.append(middle)
             low, high = (low, middle) if middle.load <= within else (middle, high)
-    rest = [p for p in points[1:] if p.load < points[0].load and not any(_better(q, p) for q in points)]
+    points.sort(key=lambda p: p.weight)
+    best_of = [points[i] for i in front([(-p.value, -p.load) for p in points])]
+    rest = [p for p in best_of if p is not points[0] and p.load < points[0].load]
     return [points[0], *sorted(rest, key=lambda p: -p.load)]
 
 
@@ -61,10 +64,3 @@ def _point(problem: Problem, weight: float, rows: Devices) -> Point:
     plain = replace(problem, balance=0.0)
     value = cost(plain, rows) / max(1, problem.layers - 1)
     return Point(weight, value, crossing(problem.flow, rows), load, rows)
-
-
-def _better(a: Point, b: Point) -> bool:
-    """Whether a is as good in both and better in one; of equals the first one stays."""
-    if (a.value, a.load) == (b.value, b.load):
-        return a.weight < b.weight
-    return a.value <= b.value and a.load <= b.load
