@@ -12,10 +12,9 @@ import pytest
 
 from bench.common import parser
 from bench.prompting import __main__ as command
-from bench.prompting import counting, langchain, langchain_peer, questions, retrieval, shapes, tasks
+from bench.prompting import counting, langchain, langchain_peer, questions, retrieval, shapes, support, tasks
 from bench.prompting.counting import Counting, Counts, Server, usage_in
 from intarsia.prompting.base import BackendError, Call, FakeBackend
-from intarsia.prompting.base.fake import pieces
 from intarsia.prompting.data import Store
 from intarsia.server.service import Serving, service
 from tests.server_help import running
@@ -44,7 +43,7 @@ def small(monkeypatch):
 def served(backend):
     serving = Serving()
     serving.registry.add("fake", backend)
-    with running(Counting(service(serving), lambda text: len(pieces(text)))) as address:
+    with running(Counting(service(serving))) as address:
         yield Server(f"{address}/v1", "fake")
 
 
@@ -69,8 +68,8 @@ def test_every_request_and_token_is_counted():
     prompt = said["usage"]["prompt_tokens"]
     assert (found.calls, found.failed) == (5, 2)
     assert found.completion == 3 + 2
-    assert found.prompt == 2 * prompt + scored["usage"]["prompt_tokens"] + 4
-    assert scored["usage"]["prompt_tokens"] == 2 and found.seconds > 0
+    assert found.prompt == 2 * prompt + scored["usage"]["prompt_tokens"]
+    assert scored["usage"]["prompt_tokens"] == 2 + 2 and found.seconds > 0  # "c d" is read, and no choice's last token
 
 
 def test_usage_of_answers_and_of_events():
@@ -226,6 +225,7 @@ def test_parts_are_joined_and_written(monkeypatch, tmp_path):
         retrieval, "run", lambda sets, **_: {"hybrid_minus_best_single_recall5": 0.1, f"{sets[0]}.chunks": 5}
     )
     monkeypatch.setattr(langchain, "run", lambda _: {"calls_ratio_langchain": 2.0, "labelling.ours_score.calls": 3})
+    monkeypatch.setattr(support, "run", lambda most: {"support.same.refused": float(most)})
     file = tmp_path / "figures.json"
     monkeypatch.setattr(sys, "argv", ["prompting", "--quick", "--threads", "1", "--json", str(file)])
     command.main()
@@ -233,6 +233,7 @@ def test_parts_are_joined_and_written(monkeypatch, tmp_path):
     assert json.loads(file.read_text()) == {
         "valid_schema_share": 1.0, "shapes.mask_us": 2, "hybrid_minus_best_single_recall5": 0.1,
         "retrieval.python.chunks": 5, "calls_ratio_langchain": 2.0, "langchain.labelling.ours_score.calls": 3,
+        "support.support.same.refused": float(support.QUICK),
     }  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["prompting", "--threads", "1", "--json", str(file), "--parts", "langchain"])
     command.main()

@@ -52,7 +52,7 @@ def test_calls_and_scores_and_embeddings_count():
     async def whole():
         await model.score("a b", ["c", "d e"])
         await model.embed(["a b", "c"])
-        assert used(budget) == (8, 2)
+        assert used(budget) == (6, 2)  # the prompt, what a choice begins with, and texts
         with pytest.raises(BudgetExceeded, match="of 2 calls is spent"):
             await model.embed(["a"])
 

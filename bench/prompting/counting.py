@@ -3,8 +3,8 @@ comes in and what the server says it used.
 
     python -m bench.prompting.counting smollm2-135m [--threads N]
 
-Tokens that were read: those of prompts, templates included, and of choices that are scored; whether a cache of
-beginnings saved them is counted beside."""
+Tokens that were read: those of prompts, templates included, and of what choices that are scored begin with; whether a
+cache of beginnings saved them is counted beside."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class Counting:
     """An ASGI layer that counts every POST under `/v1/`, and tells at `GET /counts`. A request is counted when it
     comes, its tokens before the last piece of the answer is passed on: whoever has an answer finds it counted.
 
-    tokens: of a text, for choices. forget: what `GET /forget` does: it empties the cache of beginnings, so that what is
+    forget: what `GET /forget` does: it empties the cache of beginnings, so that what is
     measured next begins as the first did."""
 
-    def __init__(self, app: Any, tokens: Callable[[str], int], forget: Callable[[], None] = lambda: None):
-        self.app, self.tokens, self.forget, self.counts = app, tokens, forget, Counts()
+    def __init__(self, app: Any, forget: Callable[[], None] = lambda: None):
+        self.app, self.forget, self.counts = app, forget, Counts()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -67,12 +67,7 @@ class Counting:
 
     async def _counted(self, scope: Any, receive: Any, send: Any) -> None:
         self.counts.calls += 1
-        asked, said, status = bytearray(), bytearray(), 0
-
-        async def heard() -> Any:
-            message = await receive()
-            asked.extend(message.get("body", b""))
-            return message
+        said, status = bytearray(), 0
 
         async def passed(message: Any) -> None:
             nonlocal status
@@ -81,12 +76,12 @@ class Counting:
             elif message["type"] == "http.response.body":
                 said.extend(message.get("body", b""))
                 if not message.get("more_body", False):
-                    self._used(bytes(asked), bytes(said), status)
+                    self._used(bytes(said), status)
             await send(message)
 
-        await self.app(scope, heard, passed)
+        await self.app(scope, receive, passed)
 
-    def _used(self, asked: bytes, said: bytes, status: int) -> None:
+    def _used(self, said: bytes, status: int) -> None:
         if status >= 400:
             self.counts.failed += 1
             return
@@ -94,8 +89,6 @@ class Counting:
         self.counts.prompt += usage.get("prompt_tokens") or 0
         self.counts.completion += usage.get("completion_tokens") or 0
         self.counts.cached += (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-        for choice in json.loads(asked).get("choices") or ():
-            self.counts.prompt += self.tokens(choice)
 
 
 def usage_in(said: bytes) -> Mapping[str, Any]:
@@ -167,7 +160,6 @@ def main() -> None:
     serving.registry.add(options.model, backend)
     app = Counting(
         service(serving),
-        lambda text: len(backend.tokenizer.encode(text, add_special_tokens=False)),
         lambda: backend.engine.runner._prefixes.clear(),  # (nobody else needs to, so there is no public way)
     )
     listener = listening("127.0.0.1", 0)

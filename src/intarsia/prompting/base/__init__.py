@@ -20,7 +20,7 @@ from intarsia.prompting.base.errors import (
     ToolError,
 )
 from intarsia.prompting.base.messages import Call, Input, Message, ToolSpec
-from intarsia.prompting.base.replies import Delta, Reply, Sampling, TokenLogprob, Usage
+from intarsia.prompting.base.replies import Delta, Reply, Sampling, Scores, TokenLogprob, Usage
 
 _HOMES = {
     "Budget": "budget",
@@ -56,6 +56,7 @@ __all__ = [
     "PromptingError",
     "Reply",
     "Sampling",
+    "Scores",
     "TokenLogprob",
     "ToolError",
     "ToolSpec",

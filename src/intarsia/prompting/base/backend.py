@@ -45,7 +45,8 @@ class Backend(Protocol):
         ...
 
     async def score(self, prompt: Input, choices: Sequence[str]) -> list[float]:
-        """Natural log probability of each choice, all its tokens, as what comes after the prompt. No generation."""
+        """Natural log probability of each choice, all its tokens, as what comes after the prompt. No generation.
+        `Scores`, where it is known what they took."""
         ...
 
     async def embed(self, texts: Sequence[str]) -> np.ndarray:

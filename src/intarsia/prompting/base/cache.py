@@ -19,7 +19,7 @@ from intarsia.prompting.base.backend import Backend
 from intarsia.prompting.base.constraint import Constraint
 from intarsia.prompting.base.flights import Flights
 from intarsia.prompting.base.messages import Input, ToolSpec
-from intarsia.prompting.base.replies import Delta, Reply, Sampling, Usage
+from intarsia.prompting.base.replies import Delta, Reply, Sampling, Scores, Usage, taken_by
 from intarsia.prompting.base.traced import asked
 from intarsia.prompting.base.whole import as_delta, assembled, collected
 from intarsia.prompting.base.wrapping import Wrapper, ids_of
@@ -87,9 +87,12 @@ class Cached(Wrapper):
         """As `Backend.score`."""
         key = self._key("score", {"prompt": self._read(prompt), "choices": [*choices]})
         if (found := await self._get([key])).get(key) is not None:
-            return json.loads(found[key])
+            said = json.loads(found[key])
+            known = said if isinstance(said, dict) else {"scores": said, "read": 0}  # (files of before told no tokens)
+            return Scores(known["scores"], _free(Usage(known["read"])))
         scores = await self.inner.score(prompt, choices)
-        await self._put("score", {key: json.dumps(scores).encode()})
+        known = {"scores": list(scores), "read": (taken_by(scores) or Usage()).prompt}
+        await self._put("score", {key: json.dumps(known).encode()})
         return scores
 
     async def embed(self, texts: Sequence[str]) -> np.ndarray:

@@ -17,8 +17,9 @@ from intarsia.errors import BadInput
 from intarsia.prompting.base.constraint import Constraint
 from intarsia.prompting.base.errors import ContextOverflow
 from intarsia.prompting.base.messages import Call, Input, Message, ToolSpec
-from intarsia.prompting.base.replies import Delta, Reply, Sampling, TokenLogprob, Usage
+from intarsia.prompting.base.replies import Delta, Reply, Sampling, Scores, TokenLogprob, Usage
 from intarsia.prompting.base.smallest import smallest
+from intarsia.prompting.base.token_tree import tree_of
 from intarsia.prompting.base.validating import check, check_form
 from intarsia.prompting.base.whole import Streaming, as_delta
 
@@ -111,17 +112,19 @@ class FakeBackend(Streaming):
             yield Delta(part, logprobs=self._logprobs("".join(parts[:number]), part, sampling.logprobs))
         yield Delta(finish=finish, usage=Usage(used, len(parts)))
 
-    async def score(self, prompt: Input, choices: Sequence[str]) -> list[float]:
+    async def score(self, prompt: Input, choices: Sequence[str]) -> Scores:
         """As `scores` says; else each token of a choice has a probability by its hash and what is before it."""
         self._begin(Request("score", prompt, choices=tuple(choices)))
+        parts = [pieces(choice) for choice in choices]
+        usage = Usage(self.count(prompt) + len(tree_of(parts)[0]))
         if callable(self.scores):
-            return [float(self.scores(prompt, choice)) for choice in choices]
+            return Scores((float(self.scores(prompt, choice)) for choice in choices), usage)
         if self.scores is not None:
             if missing := [choice for choice in choices if choice not in self.scores]:
                 raise BadInput(f"the fake model has no score for {missing[0]!r}: add it to scores")
-            return [float(self.scores[choice]) for choice in choices]
+            return Scores((float(self.scores[choice]) for choice in choices), usage)
         before = _text(prompt)
-        return [sum(_logprob(before, part) for part in pieces(choice)) for choice in choices]
+        return Scores((sum(_logprob(before, part) for part in some) for some in parts), usage)
 
     async def embed(self, texts: Sequence[str]) -> np.ndarray:
         """[text, width] float32 of length one: each word, in small letters, is added to or taken from one place, both

@@ -14,7 +14,7 @@ from intarsia.prompting.base.budget import Budget, Hold, Price
 from intarsia.prompting.base.constraint import Constraint
 from intarsia.prompting.base.errors import BackendError, BudgetExceeded, InvalidOutput
 from intarsia.prompting.base.messages import Input, ToolSpec
-from intarsia.prompting.base.replies import Delta, Reply, Sampling, Usage
+from intarsia.prompting.base.replies import Delta, Reply, Sampling, Scores, Usage, taken_by
 from intarsia.prompting.base.wrapping import Wrapper, layers
 
 if TYPE_CHECKING:
@@ -83,12 +83,13 @@ class Metered(Wrapper):
             hold.settle(self._priced(Usage(used, came)))
 
     async def score(self, prompt: Input, choices: Sequence[str]) -> list[float]:
-        """As `Backend.score`. The tokens of the prompt and of all choices count."""
+        """As `Backend.score`. The tokens of the prompt and of all choices are set aside; those that were read count."""
         most = Usage(self.inner.count(prompt) + sum(map(self._tokens, choices)))
         async with self._paid(most) as hold, self._in_time():
             scores = await self.inner.score(prompt, choices)
-            hold.settle(self._priced(most))
-            return scores
+            usage = self._priced(taken_by(scores) or most)
+            hold.settle(usage)
+            return Scores(scores, usage)
 
     async def embed(self, texts: Sequence[str]) -> np.ndarray:
         """As `Backend.embed`. The tokens of the texts count."""

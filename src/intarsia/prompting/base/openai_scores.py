@@ -10,7 +10,8 @@ from intarsia.errors import BadInput
 from intarsia.models.remote import Client, Refused
 from intarsia.prompting.base.messages import Input
 from intarsia.prompting.base.openai_asking import prompt_body
-from intarsia.prompting.base.openai_form import of_the_api
+from intarsia.prompting.base.openai_form import of_the_api, usage_of
+from intarsia.prompting.base.replies import Scores, Usage
 
 _NOT_THERE = (404, 405, 501)
 
@@ -27,12 +28,13 @@ class Scorer:
         self._echo = True
         self._least = 0  # tokens it has to make at least
 
-    async def scores(self, prompt: Input, choices: Sequence[str]) -> list[float]:
-        """Natural log probability of each choice. Raises `BadInput` where the server cannot tell."""
+    async def scores(self, prompt: Input, choices: Sequence[str]) -> Scores:
+        """Natural log probability of each choice, and what the server says it took. Raises `BadInput` where it cannot
+        tell."""
         if not all(choices):
             raise BadInput("an empty choice has no probability: give a text")
         if not choices:
-            return []
+            return Scores(usage=Usage(calls=0))
         if self._own and (found := await self._by_server(prompt, choices)) is not None:
             return found
         if self.tokenizer is None and not isinstance(prompt, str):
@@ -40,9 +42,12 @@ class Scorer:
                 f"{self.client.address.server} has no /score, and without the model's tokenizer only a text can be "
                 "scored by it: give tokenizer=, or a text"
             )
-        return list(await asyncio.gather(*(self._by_echo(prompt, choice) for choice in choices)))
+        told = await asyncio.gather(*(self._by_echo(prompt, choice) for choice in choices))
+        took = [usage for _, usage in told if usage is not None]
+        usage = sum(took, Usage(calls=0)) if len(took) == len(told) else None
+        return Scores((score for score, _ in told), usage)
 
-    async def _by_server(self, prompt: Input, choices: Sequence[str]) -> list[float] | None:
+    async def _by_server(self, prompt: Input, choices: Sequence[str]) -> Scores | None:
         body = {"model": self.model, **prompt_body(prompt), "choices": list(choices)}
         try:
             said = await self.client.post("/score", body)
@@ -57,21 +62,21 @@ class Scorer:
             self._own = False
             return None
         with of_the_api(self.client.address.server):
-            return [float(score) for score in scores]
+            return Scores((float(score) for score in scores), usage_of(said.get("usage")))
 
-    async def _by_echo(self, prompt: Input, choice: str) -> float:
+    async def _by_echo(self, prompt: Input, choice: str) -> tuple[float, Usage | None]:
         if self.tokenizer is None:
             assert isinstance(prompt, str)
-            said = await self._completion(prompt + choice)
+            said, usage = await self._completion(prompt + choice)
             with of_the_api(self.client.address.server):
-                return _after(said, len(prompt), len(prompt) + len(choice), self._cannot)
+                return _after(said, len(prompt), len(prompt) + len(choice), self._cannot), usage
         from intarsia.prompting.base.local.asking import choice_ids, prompt_ids
 
         ids = prompt_ids(self.tokenizer, prompt, vocabulary=1 << 62, name=self.model)
         [wanted] = choice_ids(self.tokenizer, prompt, ids, [choice])
-        said = await self._completion([*ids, *wanted])
+        said, usage = await self._completion([*ids, *wanted])
         with of_the_api(self.client.address.server):
-            return self._of_tokens(said, len(ids), wanted)
+            return self._of_tokens(said, len(ids), wanted), usage
 
     def _of_tokens(self, said: Mapping[str, Any], start: int, wanted: Sequence[int]) -> float:
         end = start + len(wanted)
@@ -82,8 +87,8 @@ class Scorer:
             raise self._cannot()
         return sum(float(one) for one in logprobs[start:end])
 
-    async def _completion(self, prompt: str | list[int]) -> Mapping[str, Any]:
-        """The first choice of a completion that gives the prompt's log probabilities as well."""
+    async def _completion(self, prompt: str | list[int]) -> tuple[Mapping[str, Any], Usage | None]:
+        """The first choice of a completion that gives the prompt's log probabilities as well, and what it took."""
         while True:
             ask = {"echo": True, "logprobs": 1} if self._echo else {"prompt_logprobs": 0}
             body = {"model": self.model, "prompt": prompt, "temperature": 0, "max_tokens": self._least, **ask}
@@ -107,7 +112,8 @@ class Scorer:
         choices = said.get("choices") if isinstance(said, dict) else None
         if not choices or not isinstance(choices[0], dict):
             raise self._cannot()
-        return choices[0]
+        with of_the_api(self.client.address.server):
+            return choices[0], usage_of(said.get("usage"))
 
     def _cannot(self) -> BadInput:
         return BadInput(

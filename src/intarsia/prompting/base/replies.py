@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -51,6 +52,22 @@ class Usage:
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, f) + getattr(other, f) for f in self.__dataclass_fields__))
+
+
+class Scores(list[float]):
+    """Natural log probabilities of choices, one each, in their order.
+
+    - usage: of the prompt's tokens, and those that choices begin with, each beginning once: a choice's last token need
+      not be read. None: nobody told."""
+
+    def __init__(self, values: Iterable[float] = (), usage: Usage | None = None):
+        super().__init__(values)
+        self.usage = usage
+
+
+def taken_by(scores: list[float]) -> Usage | None:
+    """What scores took; None where nobody told."""
+    return getattr(scores, "usage", None)
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 from intarsia.errors import BadInput
 from intarsia.prompting.base.constraint import Constraint
 from intarsia.prompting.base.messages import Input, ToolSpec
-from intarsia.prompting.base.replies import Delta, Reply, Sampling
+from intarsia.prompting.base.replies import Delta, Reply, Sampling, Scores, taken_by
 from intarsia.prompting.base.whole import as_delta, assembled
 from intarsia.prompting.base.wrapping import Wrapper, ids_of, innermost
-from intarsia.prompting.tracing import step, tracing
+from intarsia.prompting.tracing import register, step, tracing
 
 if TYPE_CHECKING:
     import numpy as np
+
+register(Scores, lambda s: {"scores": list(s), "usage": s.usage}, lambda kept: Scores(kept["scores"], kept["usage"]))
 
 
 class Traced(Wrapper):
@@ -85,6 +87,7 @@ class Traced(Wrapper):
                 return event.output
             event.facts.update(self._facts())
             event.output = scores = await self.inner.score(prompt, choices)
+            event.used(taken_by(scores))
             return scores
 
     async def embed(self, texts: Sequence[str]) -> np.ndarray:

@@ -16,7 +16,7 @@ from intarsia.prompting.base.backend import Backend
 from intarsia.prompting.base.errors import ContextOverflow, InvalidOutput
 from intarsia.prompting.base.messages import Input, Message
 from intarsia.prompting.base.metered import Metered
-from intarsia.prompting.base.replies import Reply, Sampling, Usage
+from intarsia.prompting.base.replies import Reply, Sampling, Usage, taken_by
 from intarsia.prompting.base.traced import Traced
 from intarsia.prompting.base.wrapping import layers
 from intarsia.prompting.execute.shape import Shape
@@ -182,7 +182,7 @@ async def _scored(backend: Backend, prompt: Input, shape: Shape, sampling: Sampl
     if sampling.temperature > 0:
         heated = [math.exp((one - best) / sampling.temperature) for one in logprobs]
         chosen = random.Random(sampling.seed).choices(texts, heated)[0]
-    usage = Usage(prompt=backend.count(prompt))
+    usage = taken_by(logprobs) or Usage(prompt=backend.count(prompt))
     talk = (*prompt, Message("assistant", chosen)) if _is_talk(prompt) else ()
     return Answer(
         shape.choices[chosen], chosen, Reply(chosen, usage=usage), usage, hash_of(prompt), shares, messages=talk

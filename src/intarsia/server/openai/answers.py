@@ -129,7 +129,7 @@ class Scores(pydantic.BaseModel):
     model: str
     scores: list[float]
     probabilities: list[float]
-    usage: dict[str, int]
+    usage: UsageSaid
 
 
 class Counted(pydantic.BaseModel):

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from intarsia.prompting.base import Usage
+from intarsia.prompting.base.replies import taken_by
 from intarsia.server.openai import answers, reading
 from intarsia.server.openai.generating import or_gone
 from intarsia.server.openai.requests import ScoreRequest, TokenizeRequest
@@ -22,18 +23,18 @@ def add(api: FastAPI, serving: Serving) -> None:
 
     @api.post("/v1/score", response_model=answers.Scores, responses=answers.ERRORS, tags=["likelihood"])
     async def score(body: ScoreRequest, request: Request) -> Any:
-        """How likely each choice is as what comes next: one reading of the prompt, no generation."""
+        """How likely each choice is as what comes next: one reading of the prompt, and of what choices begin with, each
+        beginning once; no generation. Those tokens are the usage."""
         said = _said(body)
         with await serving.take(request, body.model, "score") as lease:
             scores = await or_gone(request, lease.backend.score(said, body.choices))
-            tokens = await asyncio.to_thread(lease.backend.count, said)
-        record_of(request).usage = Usage(prompt=tokens)
+            usage = taken_by(scores) or Usage(prompt=await asyncio.to_thread(lease.backend.count, said))
+        record_of(request).usage = usage
         best = max(scores)
         shares = [math.exp(s - best) if best > -math.inf else 1.0 for s in scores]
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         probabilities = [share / sum(shares) for share in shares]
         told = {"scores": [max(s, -9999.0) for s in scores], "probabilities": probabilities}
-        return JSONResponse({"model": body.model, **told, "usage": usage})
+        return JSONResponse({"model": body.model, **told, "usage": answers.usage_of(usage)})
 
     @api.post("/v1/tokenize", response_model=answers.Counted, responses=answers.ERRORS, tags=["likelihood"])
     async def tokenize(body: TokenizeRequest, request: Request) -> Any:

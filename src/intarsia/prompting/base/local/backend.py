@@ -13,8 +13,9 @@ from intarsia.prompting.base.errors import ContextOverflow
 from intarsia.prompting.base.local.answer import Answer
 from intarsia.prompting.base.local.asking import check_sampling, choice_ids, prompt_ids
 from intarsia.prompting.base.local.engine import Engine
+from intarsia.prompting.base.local.scoring import Scoring
 from intarsia.prompting.base.messages import Input, ToolSpec
-from intarsia.prompting.base.replies import Delta, Reply, Sampling, Usage
+from intarsia.prompting.base.replies import Delta, Reply, Sampling, Scores, Usage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,14 +72,7 @@ class LocalBackend:
     ) -> Reply:  # fmt: skip
         """One answer, whole."""
         queue: asyncio.Queue[Any] = asyncio.Queue()
-        answer = self._answer(prompt, sampling, constraint, tools, queue, pieces=False)
-        self.engine.submit(answer)
-        try:
-            whole = await queue.get()
-        finally:
-            answer.cancelled = True
-        if isinstance(whole, Exception):
-            raise whole
+        whole = await self._whole(self._answer(prompt, sampling, constraint, tools, queue, pieces=False), queue)
         return Reply(whole.text, whole.finish, whole.tokens, whole.logprobs, whole.calls, whole.usage or Usage())
 
     def stream(
@@ -102,17 +96,18 @@ class LocalBackend:
         finally:
             answer.cancelled = True
 
-    async def score(self, prompt: Input, choices: Sequence[str]) -> list[float]:
-        """Natural log probability of each choice, all its tokens, after the prompt; the prompt is computed once."""
-        from intarsia.prompting.base.local.scoring import score
-
+    async def score(self, prompt: Input, choices: Sequence[str]) -> Scores:
+        """Natural log probability of each choice, all its tokens, after the prompt. Prompt and choices are one forward,
+        which they share with others that are asked for at the same time."""
         self._check_generates()
         ids = self.ids(prompt, ())
-        rows = choice_ids(self.tokenizer, prompt, ids, choices)
-        if not rows:
-            return []
-        self._check_room(len(ids), max(map(len, rows)))
-        return await asyncio.wrap_future(self.engine.do(lambda runner: score(runner, ids, rows, self.adapter)))
+        texts = choice_ids(self.tokenizer, prompt, ids, choices)
+        if not texts:
+            return Scores(usage=Usage(calls=0))
+        self._check_room(len(ids), max(map(len, texts)))
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+        scoring = Scoring(ids, texts, self.adapter, self.engine.poster(asyncio.get_running_loop(), queue))
+        return await self._whole(scoring, queue)
 
     async def embed(self, texts: Sequence[str]) -> np.ndarray:
         """[text, width] float32, each of length one: the mean over the network's last states."""
@@ -142,6 +137,17 @@ class LocalBackend:
     async def close(self) -> None:
         """Take no more requests; those under way end first. Closes every backend with the same engine."""
         await asyncio.to_thread(self.engine.close)
+
+    async def _whole(self, request: Answer | Scoring, queue: asyncio.Queue[Any]) -> Any:
+        """What comes of a request that tells all at its end."""
+        self.engine.submit(request)
+        try:
+            whole = await queue.get()
+        finally:
+            request.cancelled = True
+        if isinstance(whole, Exception):
+            raise whole
+        return whole
 
     def _answer(
         self, prompt: Input, sampling: Sampling, constraint: Constraint | None, tools: Sequence[ToolSpec],

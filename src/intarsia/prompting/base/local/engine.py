@@ -1,4 +1,4 @@
-"""The engine: one thread that works on many answers at once. They join and leave between two forwards.
+"""The engine: one thread that works on many answers and scores at once. They join and leave between two forwards.
 
 Source: Yu et al. 2022, "Orca", §3 (iteration-level scheduling); Agrawal et al. 2024, "Sarathi-Serve", §4 (prompts in
 chunks, so that answers under way go on)."""
@@ -15,8 +15,9 @@ from typing import Any
 from intarsia.errors import IntarsiaError, first_line
 from intarsia.prompting.base.errors import BackendError
 from intarsia.prompting.base.local.answer import Answer, common
+from intarsia.prompting.base.local.grouping import grouped
 from intarsia.prompting.base.local.runner import Runner, Work
-from intarsia.prompting.base.replies import Delta
+from intarsia.prompting.base.local.scoring import Scoring
 
 ALONE, BESIDE = 512, 128  # tokens of prompts in a forward: with no answer waiting for its next token, and with some
 FORWARD = 16  # tokens that take about as long as a forward does anyway (reading the weights)
@@ -28,10 +29,11 @@ COUNTS = (
 )  # fmt: skip
 
 Job = Callable[[Any], Generator[None, None, Any]]
+Request = Answer | Scoring
 
 
 class Engine:
-    """Answers under way over one runner (None: jobs alone).
+    """Answers and scores under way over one runner (None: jobs alone).
 
     - name: of the model, for errors. threads: CPU threads; None: torch's own choice.
     - waiting: requests that may wait for a place; more are refused.
@@ -41,17 +43,17 @@ class Engine:
         self.runner, self.name, self.threads, self.limit = runner, name, threads, waiting
         self.lock = threading.Lock()
         self._arrived = threading.Condition()
-        self._waiting: deque[Answer] = deque()
+        self._waiting: deque[Request] = deque()
         self._jobs: deque[tuple[Job, Future[Any]]] = deque()
         self._job: tuple[Generator[None, None, Any], Future[Any]] | None = None
-        self._active: list[Answer] = []
+        self._active: list[Request] = []
         self._posts: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[Any], Any]]] = {}
         self._thread: threading.Thread | None = None
         self._closing = False
         self._counts = dict.fromkeys(COUNTS, 0)
 
-    def submit(self, answer: Answer) -> None:
-        """Work on an answer. Raises `BackendError` where too many wait, or the engine was closed."""
+    def submit(self, answer: Request) -> None:
+        """Work on an answer, or on scores. Raises `BackendError` where too many wait, or the engine was closed."""
         with self._arrived:
             self._check_open()
             if len(self._waiting) >= self.limit:
@@ -72,10 +74,10 @@ class Engine:
             self._wake()
         return future
 
-    def poster(self, loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Any]) -> Callable[[Delta | Exception], None]:
+    def poster(self, loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Any]) -> Callable[[Any], None]:
         """Something that puts what it is given into a queue of a loop, once the step is over: all of it at once."""
 
-        def post(item: Delta | Exception) -> None:
+        def post(item: Any) -> None:
             self._posts.setdefault(loop, []).append((queue, item))
 
         return post
@@ -150,7 +152,7 @@ class Engine:
             self._counts["cancelled"] += 1
             self._remove(answer)
 
-    def _remove(self, answer: Answer, keep: bool = True) -> None:
+    def _remove(self, answer: Request, keep: bool = True) -> None:
         self._active.remove(answer)
         if keep:
             self.runner.keep(answer.row, answer.ids[: answer.known])
@@ -168,7 +170,7 @@ class Engine:
             self._waiting.popleft()
             self._begin(answer)
 
-    def _begin(self, answer: Answer) -> None:
+    def _begin(self, answer: Request) -> None:
         self._counts["requests"] += 1
         try:
             answer.begin()
@@ -183,14 +185,14 @@ class Engine:
         if answer.finish is None:
             self._active.append(answer)
 
-    def _fits(self, answer: Answer) -> bool:
+    def _fits(self, answer: Request) -> bool:
         """Whether memory is there for one more: all slots are as long as the longest."""
         if self.runner.most is None:
             return True
         longest = max(len(a.ids) + a.room for a in (*self._active, answer))
         return (len(self._active) + 1) * longest <= self.runner.most
 
-    def _worth_beginning(self, answer: Answer) -> bool:
+    def _worth_beginning(self, answer: Request) -> bool:
         """Whether no other answer is about to compute a beginning that both have."""
         for other in self._active:
             if other.known < other.prompt - 1 and other.adapter == answer.adapter:
@@ -200,8 +202,18 @@ class Engine:
         return True
 
     def _advance(self) -> None:
-        ready = [a for a in self._active if a.pending == 1]
-        group, width = self._group(bool(ready))
+        answers = [a for a in self._active if isinstance(a, Answer)]
+        scorings = [a for a in self._active if isinstance(a, Scoring)]
+        if answers:
+            self._go_on(answers)
+        if scorings:
+            self._score(scorings, busy=bool(answers))
+
+    def _go_on(self, answers: Sequence[Answer]) -> None:
+        """Read some of the prompts, and choose a token of each answer whose prompt is read."""
+        ready = [a for a in answers if a.pending == 1]
+        unread = [a for a in answers if a.pending > 1]
+        group, width = grouped(unread, BESIDE if ready else ALONE, lambda a: a.pending)
         if group:
             whole = all(a.pending <= width for a in group)
             both = len(ready) + len(group)
@@ -213,27 +225,32 @@ class Engine:
         if ready:
             self._choose(ready)
 
-    def _group(self, busy: bool) -> tuple[list[Answer], int]:
-        """Answers whose prompts are read next, the oldest and those of about its length; tokens of each at most."""
-        unread = [a for a in self._active if a.pending > 1]
-        if not unread:
-            return [], 0
-        most = BESIDE if busy else ALONE
-        width = min(unread[0].pending, most)
-        group = [unread[0]]
-        for answer in unread[1:]:
-            wide = max(width, min(answer.pending, most))
-            least = min(min(a.pending, most) for a in (*group, answer))
-            if (len(group) + 1) * wide <= most and 2 * least >= wide:
-                group.append(answer)
-                width = wide
-        return group, width
+    def _score(self, scorings: Sequence[Scoring], busy: bool) -> None:
+        """Read some of the prompts, each with the texts behind it where all that is left of it fits."""
+        group, width = grouped(scorings, BESIDE if busy else ALONE, lambda s: s.pending + len(s.tree))
+        if group[0].pending > width:  # one that is longer than a forward is alone
+            self._read(group, width)
+            return
+        trees = [scoring.tree for scoring in group]
+        work = [Work(s.row, s.ids[s.known :], s.known) for s in group]
+        found = self._run(group, lambda: self.runner.branch(work, trees))
+        if found is None:
+            return
+        for scoring, tree, logits in zip(group, trees, found, strict=True):
+            self._counts["prefilled_tokens"] += scoring.pending + len(tree)
+            self.runner.keep(scoring.row, scoring.ids)
+            try:
+                scoring.take(logits)
+            except Exception as error:
+                self._fail(scoring, error)
+            if scoring.finish is not None and scoring in self._active:
+                self._remove(scoring)
 
-    def _read(self, group: Sequence[Answer], width: int) -> None:
+    def _read(self, group: Sequence[Request], width: int) -> None:
         """Compute prompts, their last tokens left out: those are run where the next is chosen."""
         counts = [min(a.pending - 1, width) for a in group]
         work = [Work(a.row, a.ids[a.known : a.known + n], a.known) for a, n in zip(group, counts, strict=True)]
-        if self._run(group, work) is None:
+        if self._run(group, lambda: self.runner.run(work)) is None:
             return
         for answer, count in zip(group, counts, strict=True):
             answer.known += count
@@ -244,7 +261,8 @@ class Engine:
         """Compute what is left of some answers, and choose the next token of each."""
         from intarsia.prompting.base.local.choosing import choose
 
-        logits = self._run(answers, [Work(a.row, a.ids[a.known :], a.known) for a in answers])
+        work = [Work(a.row, a.ids[a.known :], a.known) for a in answers]
+        logits = self._run(answers, lambda: self.runner.run(work))
         if logits is None:
             return
         for answer in answers:
@@ -271,16 +289,17 @@ class Engine:
                 self._counts["forced_tokens"] += answer.forced
                 self._remove(answer)
 
-    def _run(self, answers: Sequence[Answer], work: Sequence[Work]) -> Any:
+    def _run(self, answers: Sequence[Request], forward: Callable[[], Any]) -> Any:
+        """What a forward gives; None where it failed, and so did they."""
         self._counts["forwards"] += 1
         try:
-            return self.runner.run(work)
+            return forward()
         except Exception as error:
             for answer in answers:
                 self._fail(answer, error)
             return None
 
-    def _fail(self, answer: Answer, error: Exception) -> None:
+    def _fail(self, answer: Request, error: Exception) -> None:
         self._counts["failed"] += 1
         answer.fail(self._told(error))
         if answer in self._active:

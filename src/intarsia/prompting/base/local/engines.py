@@ -13,6 +13,7 @@ from intarsia.models.runtime.session import Session, Step
 from intarsia.prompting.base.errors import BackendError
 from intarsia.prompting.base.local.answer import common
 from intarsia.prompting.base.local.runner import Work
+from intarsia.prompting.base.token_tree import TokenTree
 
 SPARE = 8  # rows that are kept, when they have ended, for prompts that begin alike
 
@@ -55,19 +56,49 @@ class SessionRunner:
         self._make_room()
         return row, shared
 
-    def run(self, work: Sequence[Work], *, every: bool = False) -> Any:
+    def run(self, work: Sequence[Work]) -> torch.Tensor:
         for one in work:
             held = self._ids[one.row]
             self._ids[one.row] = [*held[: one.start], *one.ids]
-        found = self.session.read([Step(one.row, one.ids, one.start) for one in work], every=every)
-        if every:
-            return [torch.from_numpy(rows) for rows in found]
+        found = self.session.read([Step(one.row, one.ids, one.start) for one in work])
         return torch.cat([torch.from_numpy(rows) for rows in found])
 
-    def copy(self, source: int, target: int, length: int) -> None:
-        """The first `length` tokens of a row, into another."""
-        self.session.copy(source, target, length)
-        self._ids[target] = self._ids[source][:length]
+    def branch(self, work: Sequence[Work], trees: Sequence[TokenTree]) -> list[torch.Tensor]:
+        """An engine of this kind has no trees: each way from the prompt to an end is a row of its own for a moment."""
+        first = self.run(work)
+        out = [first.new_empty((1 + len(tree), first.shape[1])) for tree in trees]
+        for number, logits in enumerate(first):
+            out[number][0] = logits
+        todo = [(number, path) for number, tree in enumerate(trees) for path in tree.paths]
+        at_once = 1 if self.session.rows == 1 else max(1, len(self._free) + len(self._ended))
+        for start in range(0, len(todo), at_once):
+            self._read_paths(work, trees, todo[start : start + at_once], out)
+        return out
+
+    def _read_paths(
+        self, work: Sequence[Work], trees: Sequence[TokenTree], paths: Sequence[tuple[int, list[int]]],
+        out: Sequence[torch.Tensor],
+    ) -> None:  # fmt: skip
+        """Logits after each token of some paths, each of the tree of this number, into `out`."""
+        rows, steps = [], []
+        try:
+            for number, path in paths:
+                row, end = work[number].row, work[number].start + len(work[number].ids)
+                if self.session.rows > 1:
+                    row = self._empty_row(keep=-1)
+                    rows.append(row)
+                    self._ids[row], self._needs[row] = [], end + len(path)
+                    self._make_room()
+                    self.session.copy(work[number].row, row, end)
+                steps.append(Step(row, [trees[number].tokens[i] for i in path], end))  # type: ignore[misc]
+            for (number, path), found in zip(paths, self.session.read(steps, every=True), strict=True):
+                out[number][1:][path] = torch.from_numpy(found)
+        finally:
+            for row in rows:
+                del self._needs[row]
+                self._forget(row)
+            if self.session.rows == 1:
+                self.session.cut(work[0].row, work[0].start + len(work[0].ids))
 
     def keep(self, row: int, ids: Sequence[int]) -> None:
         """Nothing to do: a row that ends is kept as it is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,10 +16,12 @@ from intarsia.models import Model
 from intarsia.prompting.base.local.prefixes import BLOCK, Prefixes
 from intarsia.prompting.base.local.runner import Work
 from intarsia.prompting.base.local.slots import GROWTH, Slots
+from intarsia.prompting.base.token_tree import TokenTree
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 STEP = 4  # slots that are added at a time
 PROBE = 6  # tokens of the rows that a network is proved on
+NOTHING = TokenTree()
 
 
 class NetworkRunner:
@@ -78,11 +81,6 @@ class NetworkRunner:
 
         self._prefixes.keep(ids[: self._lengths[row]], block, self._adapter[row])
 
-    def copy(self, source: int, target: int, length: int) -> None:
-        """The first `length` tokens of a row, into another."""
-        self._slots.copy(self._order.index(source), self._order.index(target), length)
-        self._lengths[target] = length
-
     def close(self, row: int) -> None:
         slot, last = self._order.index(row), len(self._order) - 1
         if slot != last:
@@ -99,19 +97,26 @@ class NetworkRunner:
         self._adapter.clear()
         self._slots.clear()
 
-    def run(self, work: Sequence[Work], *, every: bool = False) -> Any:
+    def run(self, work: Sequence[Work]) -> Tensor:
+        logits, at = self._logits(work, [NOTHING] * len(work))
+        last = logits[:, -1].float()
+        return last if at == list(range(len(work))) else last[at]
+
+    def branch(self, work: Sequence[Work], trees: Sequence[TokenTree]) -> list[Tensor]:
+        logits, at = self._logits(work, trees)
+        return [logits[row, -1 - len(tree) :].float() for row, tree in zip(at, trees, strict=True)]
+
+    def _logits(self, work: Sequence[Work], trees: Sequence[TokenTree]) -> tuple[Tensor, list[int]]:
+        """Logits [row, token, vocabulary] of rows in the order of their slots, and which of them each work is."""
         self._side_by_side([one.row for one in work])
         place = {handle: slot for slot, handle in enumerate(self._order)}
         numbers = sorted(range(len(work)), key=lambda i: place[work[i].row])
         rows = [work[i] for i in numbers]
         for one in rows:
             self._lengths[one.row] = one.start + len(one.ids)
-        logits = self._forward(rows, [place[one.row] for one in rows], every)
-        back = {number: i for i, number in enumerate(numbers)}
-        if every:
-            return [logits[back[i], logits.shape[1] - len(work[i].ids) :].float() for i in range(len(work))]
-        last = logits[:, -1].float()
-        return last if numbers == list(range(len(work))) else last[[back[i] for i in range(len(work))]]
+        logits = self._forward(rows, [place[one.row] for one in rows], [trees[i] for i in numbers])
+        at = {number: row for row, number in enumerate(numbers)}
+        return logits, [at[i] for i in range(len(work))]
 
     def _side_by_side(self, handles: Sequence[int]) -> None:
         """Bring rows that run together into slots side by side, where the network can read them without a copy."""
@@ -128,34 +133,47 @@ class NetworkRunner:
             self._slots.swap(slot, target, max(self._lengths[one], self._lengths[other]))
             self._order[slot], self._order[target] = other, one
 
-    def _forward(self, rows: Sequence[Work], slots: Sequence[int], every: bool) -> Tensor:
-        """Logits [row, token or 1, vocabulary] of tokens that end in the same column; what is before is padding."""
-        width = max(len(one.ids) for one in rows)
-        length = max(one.start + len(one.ids) for one in rows)
+    def _forward(self, rows: Sequence[Work], slots: Sequence[int], trees: Sequence[TokenTree]) -> Tensor:
+        """Logits [row, token, vocabulary] of as many last tokens as a tree needs; a row's tokens and those of its tree
+        end in the same column, and what is before is padding."""
+        width = max(len(one.ids) + len(tree) for one, tree in zip(rows, trees, strict=True))
+        length = max(one.start + len(one.ids) + len(tree) for one, tree in zip(rows, trees, strict=True))
         trash = self._slots.positions
-        ids, at, write = [], [], []
-        for one in rows:
-            pad, places = width - len(one.ids), list(range(one.start, one.start + len(one.ids)))
-            ids.append([0] * pad + list(one.ids))
-            at.append([0] * pad + places)
-            write.append([trash] * pad + places)
+        ids, at, write, ends = [], [], [], []
+        for one, tree in zip(rows, trees, strict=True):
+            end, pad = one.start + len(one.ids), [0] * (width - len(one.ids) - len(tree))
+            ids.append([*pad, *one.ids, *tree.tokens])
+            at.append([*pad, *range(one.start, end), *(end - 1 + depth for depth in tree.depths)])
+            write.append([*(trash for _ in pad), *range(one.start, end + len(tree))])
+            ends.append(end)
         input_ids, positions, writes = torch.tensor([ids, at, write], device=self._device)
         self._slots.place(slots, writes, length)
         given: dict[str, Any] = dict(
             input_ids=input_ids, position_ids=positions, past_key_values=self._slots, use_cache=True,
-            attention_mask=self._masks(positions, length),
+            attention_mask=self._masks(positions, length, ends, trees),
         )  # fmt: skip
         if self._keys("logits_to_keep"):
-            given["logits_to_keep"] = 0 if every else 1
+            given["logits_to_keep"] = 1 + max(map(len, trees))
         if self.adapters:
             given["adapter_names"] = [self._adapter[one.row] or "__base__" for one in rows]
         with torch.inference_mode():
             return self.network(**given).logits
 
-    def _masks(self, positions: Tensor, length: int) -> Any:
-        """What is added to attention's scores, [row, 1, token, position]: each token sees itself and what is before."""
-        behind = positions[:, None, :, None] - torch.arange(length, device=self._device)
+    def _masks(self, positions: Tensor, length: int, ends: Sequence[int], trees: Sequence[TokenTree]) -> Any:
+        """What is added to attention's scores, [row, 1, token, place]: each token sees itself and what is before; of
+        its tree, what is on its own way.
+
+        - ends: where in each row its tree begins: there a token's place is not its position."""
+        held = torch.arange(length, device=self._device)[None]
+        if any(trees):
+            held = held.repeat(len(trees), 1)
+            for row, (end, tree) in enumerate(zip(ends, trees, strict=True)):
+                held[row, end : end + len(tree)] = positions[row, positions.shape[1] - len(tree) :]
+        behind = positions[:, None, :, None] - held[:, None, None, :]
         hidden = behind < 0
+        for row, (end, tree) in enumerate(zip(ends, trees, strict=True)):
+            if tree:
+                hidden[row, 0, -len(tree) :, end : end + len(tree)] = ~_ways(tree).to(self._device)
         masks = {}
         for kind, window in self._windows.items():
             out = hidden if window is None else hidden | (behind >= window)
@@ -187,13 +205,15 @@ class NetworkRunner:
         generator = torch.Generator().manual_seed(0)
         ids = torch.randint(0, self.vocabulary, (2, PROBE), generator=generator).tolist()
         try:
-            a, b = self.open(ids[0], 1)[0], self.open(ids[1], 1)[0]
+            a, b = self.open(ids[0], 2)[0], self.open(ids[1], 1)[0]
             self.run([Work(a, ids[0][:3], 0)])
-            logits = self.run([Work(a, ids[0][3:], 3), Work(b, ids[1][:-1], 0)])
+            ways = TokenTree((ids[0][-1], ids[1][-1], ids[1][0]), (-1, -1, 0))  # one token, and another with one behind
+            of_a, of_b = self.branch([Work(a, ids[0][3:-1], 3), Work(b, ids[1][:-1], 0)], [ways, NOTHING])
+            logits = [of_a[1], of_a[2], of_a[3], of_b[0]]
             with torch.inference_mode():
                 alone = [
                     reference(input_ids=torch.tensor([row], device=self._device)).logits[0, -1].float()
-                    for row in (ids[0], ids[1][:-1])
+                    for row in (ids[0], [*ids[0][:-1], ids[1][-1]], [*ids[0], ids[1][0]], ids[1][:-1])
                 ]
         except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
             raise BadInput(
@@ -207,6 +227,16 @@ class NetworkRunner:
                     f"(off by {far:.1%}): it cannot answer several requests at once here"
                 )
         self.reset()
+
+
+@lru_cache(256)
+def _ways(tree: TokenTree) -> Tensor:
+    """[token, token] bool: whether the second is on the first's way from the prompt, or itself."""
+    seen = torch.eye(len(tree), dtype=torch.bool)
+    for token, parent in enumerate(tree.parents):
+        if parent >= 0:
+            seen[token] |= seen[parent]
+    return seen
 
 
 def _windows(config: Any, network: Any) -> dict[str, int | None]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from intarsia.prompting.base.token_tree import TokenTree
+
 
 @dataclass(frozen=True)
 class Work:
@@ -37,9 +39,13 @@ class Runner(Protocol):
         """A row for these tokens and `room` more: its handle, and how many of them are computed already."""
         ...
 
-    def run(self, work: Sequence[Work], *, every: bool = False) -> list[Tensor] | Tensor:
-        """Logits after the last token of each row, float32 [row, vocabulary]; `every`: after each of its tokens, a
-        list of [token, vocabulary]."""
+    def run(self, work: Sequence[Work]) -> Tensor:
+        """Logits after the last token of each row, float32 [row, vocabulary]."""
+        ...
+
+    def branch(self, work: Sequence[Work], trees: Sequence[TokenTree]) -> list[Tensor]:
+        """The same, and logits after each token of the tree behind that row: float32 [1 + token, vocabulary] of each.
+        Afterwards the row holds nothing of its tree; its room has to be enough for it."""
         ...
 
     def keep(self, row: int, ids: Sequence[int]) -> None:
