@@ -312,6 +312,25 @@ def test_rows_that_32_does_not_divide(tmp_path):
         export_gguf(small(), tmp_path / "n.gguf", {"*": "Q4_1"}, check_again=False)
 
 
+def test_rows_that_the_engine_misreads_in_halves_are_written_in_single_precision(tmp_path):
+    pytest.importorskip("ik_llama_cpp", reason="the extra 'llama' is not installed")
+    odd = dict(hidden_size=130, num_attention_heads=2, num_key_value_heads=1, head_dim=32)
+    model = small(**odd)
+    with pytest.warns(UserWarning, match="become F32: 32 does not divide their rows .*embed_tokens, 130"):
+        facts = export_gguf(model, tmp_path / "m.gguf", {"*": "Q8_0"}, check_again=False)
+    assert set(facts["types"]) == {"F32", "Q8_0"}  # down and o have rows of 96 and 64
+    ids = list(range(20, 60))
+    given = torch.from_numpy(np.asarray(open_runtime(tmp_path).logits(ids)))
+    assert torch.nn.functional.cosine_similarity(given, ia.run(model, torch.tensor([ids])).logits[0]).mean() > 0.99
+    # So is what has halves already, unless they are asked for.
+    halves = export_gguf(small(dtype=torch.float16, **odd), tmp_path / "h.gguf", check_again=False)
+    assert halves["types"]["F16"]["tensors"] == 4 and halves["types"]["F32"]["deviation"] == 0
+    with pytest.warns(UserWarning, match="F16 with rows that 4 does not divide .*130.*take F32"):
+        export_gguf(model, tmp_path / "n.gguf", {"*": "F16"}, check_again=False)
+    assert [blocks.loose_type(width) for width in (130, 132, 136)] == ["F32", "F16", "F16"]
+    assert blocks.wants("BF16", 132) == 8 and blocks.wants("BF16", 136) is blocks.wants("F32", 1) is None
+
+
 def test_what_the_file_says(tmp_path):
     model = small(head_dim=32, rope_parameters={"rope_type": "default", "rope_theta": 5e5}, rms_norm_eps=1e-5)
     model.network.generation_config.eos_token_id = [2, 4]
@@ -529,7 +548,10 @@ def test_the_engine_reads_long_prompts_as_torch_does(bits, tmp_path):
     facts = export_gguf(model, tmp_path / "m.gguf", check_again=False)
     assert not {"Q4_1", "Q5_1"} & set(facts["types"])
     wanted = logits(model)[0].numpy()
-    found = open_runtime(tmp_path / "m.gguf", threads=1).logits(list(range(20, 60)))
+    runtime = open_runtime(tmp_path / "m.gguf", threads=1)
+    found = runtime.logits(list(range(20, 60)))
+    # Of such files it is known that any number of tokens is read right: none is tried.
+    assert runtime.sure and runtime.stretch is None
     # The engine rounds activations to 8 bits: 0.04 of the logits' size here. Q4_1 and Q5_1 give 1.3.
     assert np.sqrt(((found - wanted) ** 2).mean()) < 0.1 * np.sqrt((wanted**2).mean())
 

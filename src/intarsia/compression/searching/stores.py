@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from intarsia.compression import ExportConfig
-from intarsia.compression.exporting.gguf.blocks import BLOCK, BLOCKS, readable
+from intarsia.compression.exporting.gguf.blocks import BLOCK, BLOCKS, loose_type, readable
 from intarsia.compression.quantization.grids import ROW, Grid, legal_group, packed_size
 from intarsia.compression.searching.anatomy import Anatomy, Matrix
 from intarsia.errors import BadInput, IntarsiaError, first_line
@@ -160,7 +160,7 @@ class Gguf(Store):
 
     def matrix(self, matrix: Matrix, grid: Grid | None) -> int:
         if grid is None or matrix.width % BLOCK:
-            return _padded(2 * matrix.weights)
+            return _padded((2 if loose_type(matrix.width) == "F16" else FLOAT) * matrix.weights)
         return _padded(matrix.weights // BLOCK * _block_bytes(self.type_of(matrix, grid)))
 
     def table(self, shape: Anatomy) -> int:

@@ -43,6 +43,7 @@ BLOCKS = {
 }
 TYPES = (*BLOCKS, "F16", "BF16", "F32")
 WHOLE = 128  # weights: types with a minimum are read rightly in rows of a multiple of this
+FLOAT_ROWS = {"F16": 4, "BF16": 8}  # the same of floats; single precision always is
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,18 @@ def readable(width: int) -> list[str]:
     Not those with a minimum where 128 does not divide the row: ik_llama.cpp 0.1.5 then gives other numbers as soon as
     32 tokens or more are read at once. The next type with as many signed numbers holds the same codes."""
     return [name for name, kind in BLOCKS.items() if not (kind.minimum and width % WHOLE)]
+
+
+def wants(name: str, width: int) -> int | None:
+    """What should divide rows of `width` weights so that ik_llama.cpp 0.1.5 reads them rightly in the type `name`, and
+    does not; None where it reads them rightly."""
+    whole = FLOAT_ROWS.get(name, WHOLE if name in BLOCKS and name not in readable(width) else 1)
+    return whole if width % whole else None
+
+
+def loose_type(width: int) -> str:
+    """Of a matrix whose rows no block type divides: half precision where it is read rightly."""
+    return "F32" if wants("F16", width) else "F16"
 
 
 def nearest_type(bits: int, width: int) -> str:

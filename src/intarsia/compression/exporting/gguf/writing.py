@@ -19,12 +19,12 @@ from intarsia.compression.exporting.gguf.blocks import (
     BLOCK,
     BLOCKS,
     TYPES,
-    WHOLE,
     Stored,
+    loose_type,
     nearest_type,
     own_type,
-    readable,
     store,
+    wants,
 )
 from intarsia.compression.exporting.gguf.checking import check_file
 from intarsia.compression.exporting.gguf.metadata import add_hyperparameters, check_config, rope_factors
@@ -80,8 +80,8 @@ def export_gguf(
     that matches counts. A matrix that none matches keeps what it is: a quantized one gets the smallest type that holds
     its codes (4 bits symmetric: Q4_0; 4 bits: Q4_1; 8 bits: Q8_0), another one the float type of its weights. Whenever
     the type holds the model's codes they are written bit for bit, else the weights are rounded to nearest. A matrix
-    whose rows 32 does not divide becomes F16, with a warning. Vectors are F32, as llama.cpp wants them. A table that
-    embedding and head share is written once.
+    whose rows 32 does not divide becomes F16 (F32 where 4 does not divide them, which ik_llama.cpp misreads), with a
+    warning. Vectors are F32, as llama.cpp wants them. A table that embedding and head share is written once.
 
     A scale a row (single precision) and the minima of Q4_1 and Q5_1 are rounded to the half precision of the format,
     which moves weights by at most 2^-11 of the scale's, or the minimum's, share of them: `deviation` says by how much.
@@ -131,22 +131,23 @@ def _chosen(found: Sequence[Part], types: dict[str, str]) -> dict[str, str]:
             continue
         wanted = next((t for pattern, t in types.items() if fnmatchcase(p.owner, pattern)), None) or _kept(p)
         if wanted in BLOCKS and p.width % BLOCK:
-            odd.append((p.owner, p.width))
-            wanted = "F16"
-        if wanted in BLOCKS and wanted not in readable(p.width):
+            wanted = loose_type(p.width)
+            odd.append((p.owner, p.width, wanted))
+        if wants(wanted, p.width):
             misread.append((p.owner, p.width, wanted))
         chosen[p.name] = wanted
     if odd:
+        owner, width, kind = odd[0]
         warnings.warn(
-            f"{len(odd)} matrices become F16: {BLOCK} does not divide their rows (first: {odd[0][0]}, {odd[0][1]})",
+            f"{len(odd)} matrices become {kind}: {BLOCK} does not divide their rows (first: {owner}, {width})",
             Note,
             stacklevel=4,
         )
     if misread:
         owner, width, kind = misread[0]
         warnings.warn(
-            f"{len(misread)} matrices are {kind} with rows that {WHOLE} does not divide (first: {owner}, {width}): "
-            "ik_llama.cpp 0.1.5 reads these wrongly; take Q5_0 or Q8_0",
+            f"{len(misread)} matrices are {kind} with rows that {wants(kind, width)} does not divide (first: {owner}, "
+            f"{width}): ik_llama.cpp 0.1.5 reads these wrongly; take {'Q5_0 or Q8_0' if kind in BLOCKS else 'F32'}",
             Note,
             stacklevel=4,
         )
@@ -160,7 +161,8 @@ def _kept(part: Part) -> str:
         return own_type(table) or nearest_type(table.grid.bits, table.width)
     if table.weight.dtype not in FLOATS:
         raise BadInput(f"{part.owner} holds {table.weight.dtype}; GGUF takes {', '.join(map(str, FLOATS))}")
-    return FLOATS[table.weight.dtype]
+    name = FLOATS[table.weight.dtype]
+    return "F32" if wants(name, table.weight.shape[1]) else name
 
 
 def _write(model: Model, path: Path, found: Sequence[Part], chosen: Mapping[str, str]) -> dict[str, Stored]:
