@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from intarsia.catalog import find
-from intarsia.errors import BadInput
+from intarsia.errors import BadInput, MissingExtra
 from intarsia.measure import Cost, EngineCost, compare_speed, cost, provenance
 from intarsia.measure import size as sizes
 from intarsia.measure import speed as speeds
@@ -221,6 +221,24 @@ def test_energy_is_an_estimate_and_silent(tmp_path, monkeypatch, capfd):
     out, err = capfd.readouterr()
     assert out == "" and err == ""
     assert logging.getLogger("codecarbon").disabled == disabled
+
+
+def test_energy_of_several_is_taken_in_turns(monkeypatch):
+    from intarsia.measure import energy
+
+    order, laps = [], {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
+    monkeypatch.setattr(energy, "estimate_energy", lambda work, seconds: work() / len(order))
+    found = energy.energy_in_turns(laps, 12, rounds=2)
+    assert order == ["a", "b", "b", "a"]
+    assert found == {"a": [12 / 1, 12 / 4], "b": [12 / 2, 12 / 3]}
+
+
+def test_energy_wants_its_extra(monkeypatch):
+    from intarsia.measure import energy
+
+    monkeypatch.setattr(energy.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match="the extra 'energy'"):
+        energy.estimate_energy(lambda: 1)
 
 
 def test_provenance_names_versions_and_nothing_personal():

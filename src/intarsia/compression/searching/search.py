@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from intarsia.compression.checking import check_plain, check_reads_text
@@ -14,6 +15,7 @@ from intarsia.compression.searching.budgets import SPEEDS, Budget, parse_budget
 from intarsia.compression.searching.building import Workshop, can_learn
 from intarsia.compression.searching.choosing import front, nearest, taken
 from intarsia.compression.searching.composing import Composer, Composition, with_recovery
+from intarsia.compression.searching.correcting import Correction
 from intarsia.compression.searching.families import FAMILIES
 from intarsia.compression.searching.feasibility import Limits, feasible
 from intarsia.compression.searching.finding import FitFinding, Point
@@ -27,6 +29,7 @@ from intarsia.compression.statistics import WINDOW, windows_of
 from intarsia.data import Dataset
 from intarsia.errors import BadInput, Note, OutOfBudget
 from intarsia.measure import provenance, size
+from intarsia.measure.energy import check_energy
 from intarsia.measure.likelihood import check_causal
 from intarsia.models import load
 from intarsia.models.cache import cache_dir
@@ -50,6 +53,8 @@ def fit(
     """See `intarsia.compression.searching.technique.fit`."""
     began = time.process_time()
     budget = parse_budget(config.budget)
+    if budget.of("energy"):
+        check_energy()
     _check(model, config)
     stores, refused = stores_for(model, config.engines)
     if budget.of(*SPEEDS) and any(store.name != "torch" for store in stores):
@@ -158,6 +163,7 @@ class Search:
         self.shop = Workshop(evidence, config.recovery_tokens)
         most = self.composer.most / (1 - 0.003) if math.isfinite(self.composer.most) else math.inf
         self.verifier = Verifier(base, judge, stores, config, most, {b.metric.name for b in budget.bounds})
+        self.correction = Correction()
         self.points: dict[str, Point] = {}
         self.compositions: dict[str, Composition] = {}
         self.refused: dict[str, str] = {}
@@ -194,12 +200,9 @@ class Search:
 
     def _round(self, compositions: list[Composition], last: bool) -> bool:
         """Drafts, half of them on more text, the best of these built; whether one keeps the budget."""
-        some = compositions[: self.config.candidates]
+        some = self._candidates(compositions)
         if not some:
             return False
-        for one in some:
-            self.compositions[self._key(one)] = one
-            self.points[self._key(one)] = self._point(one)
         looked = self._halved(some)
         finalists = looked[: self.config.finalists]
         if self.learns:
@@ -219,13 +222,22 @@ class Search:
                     break
         return done
 
-    def _halved(self, some: list[Composition]) -> list[Composition]:
-        """By what drafts are on a little text, then the better half on more; the best first."""
-        if len(some) == 1 and self.config.finalists >= 1:
-            self._look(some[0], "first", self.config.first_tokens)
-            return some
-        for one in some:
+    def _candidates(self, compositions: Sequence[Composition]) -> list[Composition]:
+        """The most promising, each looked at on a little text: what one is found to be puts right what is expected of
+        those that are left."""
+        left, some = list(compositions), list[Composition]()
+        while left and len(some) < self.config.candidates:
+            left = [replace(one, predicted=self.correction(one.parts)) for one in left]
+            left.sort(key=self.composer.rank)
+            one = left.pop(0)
+            key = self._key(one)
+            self.compositions[key], self.points[key] = one, self._point(one)
             self._look(one, "first", self.config.first_tokens)
+            some.append(one)
+        return some
+
+    def _halved(self, some: list[Composition]) -> list[Composition]:
+        """The better half of what was looked at, on more text; the best first."""
         some = sorted(some, key=self._rank)[: max(self.config.finalists, -(-len(some) // 2))]
         if len(some) > self.config.finalists:
             for one in some:
@@ -235,8 +247,6 @@ class Search:
 
     def _rank(self, one: Composition) -> tuple[float, float]:
         """As `Composer.rank`, of what was measured; a recovered one is taken to be as good as it was."""
-        from dataclasses import replace
-
         return self.composer.rank(replace(one, predicted=self.points[self._key(one)].harm))
 
     def _promises(self, one: Composition) -> bool:
@@ -260,6 +270,7 @@ class Search:
         found = self.kept.once("draft", facts, measure)
         point = self.points[self._key(one)]
         point.stage, point.harm = stage, found["kl"] + self._finer(one, tokens)
+        self.correction.learn(self._key(one), one.parts, point.harm)
 
     def _finer(self, one: Composition, tokens: int) -> float:
         """Nats a token that a smaller vocabulary costs by itself: texts are cut finer by it."""

@@ -15,7 +15,7 @@ from intarsia.compression.searching.judging import Judge, engine_logits, network
 from intarsia.compression.searching.stores import Grids, Store
 from intarsia.errors import IntarsiaError, Note
 from intarsia.measure import size, speed
-from intarsia.measure.energy import estimate_energy
+from intarsia.measure.energy import energy_in_turns
 from intarsia.measure.memory import peak_memory
 from intarsia.models.runtime import open_runtime
 
@@ -156,16 +156,10 @@ class Verifier:
             if base := self.base_memory(folder):
                 ratios["ram"] = values["ram"] / base
         if "energy" in self.metrics:
-
-            def work(lap: Callable[[], speed.Lap]) -> Callable[[], int]:
-                def run() -> int:
-                    lap()
-                    return sum(tokens)
-
-                return run
-
-            values["energy"] = estimate_energy(work(laps[engine]))
-            ratios["energy"] = values["energy"] / estimate_energy(work(speed.torch_lap(self.base, *tokens)))
+            both = {"own": laps[engine], "base": speed.torch_lap(self.base, *tokens)}
+            joules = energy_in_turns(both, sum(tokens))
+            values["energy"] = speed.spread(joules["own"])[0]
+            ratios["energy"] = speed.spread([a / b for a, b in zip(joules["own"], joules["base"], strict=True)])[0]
 
     def base_memory(self, folder: Path) -> int:
         """Of the base, saved for it where it has no folder of its own."""
