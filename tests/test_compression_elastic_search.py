@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from intarsia.compression import search_architecture
-from intarsia.compression.elastic.candidates import even, uneven
+from intarsia.compression.elastic.candidates import alone, even, uneven, within
 from intarsia.compression.elastic.choices import Choice, Space
 from intarsia.compression.elastic.costs import Costs, read_budget
 from intarsia.compression.elastic.evolving import Problem, by_optuna, crowding, evolve, sorted_fronts
 from intarsia.compression.elastic.harms import Harms
+from intarsia.compression.elastic.judging import Judge
 from intarsia.compression.elastic.timing import Timing
 from intarsia.compression.elastic.training import Sandwich
 from intarsia.compression.pruning.ranking import divergence
@@ -75,6 +76,12 @@ def test_a_search_keeps_its_budget(model, given):
     for one in finding.tested:
         assert one.front or any(o.kl <= one.kl and o.params <= one.params for o in finding.tested if o.front)
     assert next(t.title for t in finding.tables()) == "The Pareto front" and len(finding.figures()) == 2
+    # What cuts one part alone was made as well, so that nothing simpler is better.
+    full = (4, {48}, 2, 32)
+    shapes = [(len(one.blocks), set(one.neurons), one.heads, one.width) for one in finding.tested]
+    differ = [[i for i in range(4) if shape[i] != full[i]] for shape in shapes]
+    parts = [0, 1, 2, 3] if "width" in given else [1] if "heads" in given else [0, 1, 2]
+    assert all([part] in differ for part in parts)
     if "heads" in given:
         assert len(taken.blocks) == 4 and taken.heads == 2
 
@@ -105,6 +112,63 @@ def test_latency_that_nothing_keeps_is_out_of_budget(model, monkeypatch):
     with pytest.raises(OutOfBudget, match=r"which breaks latency<0\.9x") as raised:
         found(model, budget="latency<0.9x, params<1x", prompt_tokens=4, new_tokens=2, repeats=1, generations=2)
     assert raised.value.finding.tested and raised.value.finding.table_error is not None
+
+
+def test_a_table_that_is_too_hopeful_is_corrected(model, monkeypatch):
+    # By the table time goes as parameters do; by the clock a third of it stays whatever goes.
+    def slower(self, small, timing, values, ratios):
+        ratios["latency"] = 1 / 3 + 2 / 3 * values["params"] / self.costs.base["params"]
+
+    monkeypatch.setattr(Timing, "clock", lambda self, small: float(sum(p.numel() for p in small.network.parameters())))
+    monkeypatch.setattr(Judge, "_clock", slower)
+    small = found(model, budget="latency<0.85x", prompt_tokens=4, new_tokens=2, repeats=1, by="knapsack")
+    (taken,) = [one for one in small.finding.tested if one.taken]
+    assert not taken.broken and taken.latency < 0.85
+    whole = sum(p.numel() for p in model.network.parameters())
+    assert taken.params < (0.85 - 1 / 3) * 1.5 * whole
+
+
+def test_costs_learn_from_what_was_measured(net, monkeypatch):
+    monkeypatch.setattr(Timing, "clock", lambda self, small: float(sum(p.numel() for p in small.network.parameters())))
+    table = Timing(net, SPACE, 4, 2, 1)
+    costs = Costs(net, read_budget("latency<0.9x, energy<0.9x", "a search"), table)
+    some = [net.choice(neurons=24), net.choice(neurons=36), net.choice(heads=1)]
+    told = {choice: costs(choice)["latency"] / costs.base["latency"] for choice in some}
+    measured = {c: {"latency": told[c] * by, "energy": None} for c, by in zip(some, (1.1, 1.2, 1.6), strict=True)}
+    for _ in range(2):  # once more changes nothing
+        costs.learn(measured)
+        assert costs.scales == {"latency": pytest.approx(1.2), "energy": 1.0}
+        assert costs(some[0])["latency"] == pytest.approx(1.2 * told[some[0]] * costs.base["latency"])
+
+
+def test_each_part_alone(problem):
+    costs, harms, net = problem.costs, problem.harms, problem.supernet
+    found = alone(net, SPACE, harms, costs)
+    assert set(found) == {"blocks", "neurons", "heads"}  # the width does not vary here
+    assert found["neurons"] == net.choice(neurons=found["neurons"].neurons[0])
+    assert len(found["blocks"].blocks) < 4 and set(found["blocks"].neurons) == {48}
+    every = [net.choice(neurons=n) for n in SPACE.neurons]
+    fitting = [c for c in every if costs.excess(c) <= 0]
+    wanted = min(fitting, key=harms) if fitting else min(every, key=costs.excess)
+    assert found["neurons"] == wanted
+    # What was measured of one part alone is what is predicted of it from then on, and of other parts nothing changes.
+    before = {part: harms(choice) for part, choice in found.items()}
+    harms.learn("neurons", found["neurons"], 3 * before["neurons"])
+    try:
+        assert harms(found["neurons"]) == pytest.approx(3 * before["neurons"])
+        assert harms(found["blocks"]) == before["blocks"] and harms(found["heads"]) == before["heads"]
+        harms.learn("neurons", found["neurons"], 3 * before["neurons"])
+        assert harms.scales["neurons"] == pytest.approx(3)
+    finally:
+        harms.scales["neurons"] = 1.0
+
+
+def test_finalists_are_of_different_forms(problem):
+    costs, harms, net = problem.costs, problem.harms, problem.supernet
+    some = even(net, SPACE, harms.order)
+    taken = [c for c in within(some, harms, costs, 6) if costs.excess(c) <= 0]
+    forms = [(len(c.blocks), c.heads, c.width) for c in taken]
+    assert len(set(forms)) == len(forms) and harms(taken[0]) == min(harms(c) for c in some if costs.excess(c) <= 0)
 
 
 def test_the_knapsack_is_exact(problem):
@@ -202,7 +266,7 @@ def test_the_shared_weights_learn(adapters):
     model = tiny("llama")
     net, text = supernet(model), windows(model)
     space = Space((24, 48), (1, 2), (24, 32), 4)
-    smallest = net.smallest(space)
+    smallest = space.smallest(net.full[0])
     judged = batches(model, text)
     net.unite()
     before = divergence(net.slice(smallest), model, judged)

@@ -23,7 +23,9 @@ from intarsia.models import Model
 SHARES = (0.1, 0.2)
 STEPS = 60  # of the shared weights
 RANKED = 256  # tokens that blocks are ranked on
-SEARCH: dict[str, Any] = {"finalists": 4, "rank_tokens": RANKED, "quality_tokens": 1024}
+SEARCH: dict[str, Any] = {
+    "finalists": 4, "rank_tokens": RANKED, "quality_tokens": 1024, "multiple": 32, "least": 0.6,
+}  # fmt: skip
 QUICK: dict[str, Any] = {
     "finalists": 1, "rank_tokens": 64, "quality_tokens": 512, "multiple": 256, "most_blocks": 0.1, "least": 0.6,
 }  # fmt: skip
@@ -52,8 +54,10 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         spent = time.process_time() - began
         facts = small.extras.get("compression.search_architecture")
         said = facts["said"] + f", without {sorted(set(range(30)) - set(facts['blocks']))}" if facts else ""
+        finding: Any = small.finding if facts else None
+        tested = [[one.said, one.predicted, one.kl, one.params] for one in finding.tested] if finding else []
         return {
-            "texts": {name: judge(small) for name, judge in judges.items()}, "seconds": spent,
+            "texts": {name: judge(small) for name, judge in judges.items()}, "seconds": spent, "tested": tested,
             "body": body(small) / full, "params": sum(p.numel() for p in small.network.parameters()), "said": said,
         }  # fmt: skip
 

@@ -81,20 +81,33 @@ def seeds(supernet: Supernet, space: Space, harms: Harms, costs: Costs, most: in
     return list(dict.fromkeys([*best[:most], *plain]))
 
 
+def alone(supernet: Supernet, space: Space, harms: Harms, costs: Costs) -> dict[str, Choice]:
+    """By part (`harms.PARTS`) the least harmful choice within the budget in which that part alone is cut, in all blocks
+    alike; where that is not enough, the one that comes nearest."""
+    whole = supernet.choice
+    ways = {
+        "blocks": [whole(blocks=blocks) for blocks in depths(supernet, space, harms.order)],
+        "neurons": [whole(neurons=neurons) for neurons in space.neurons],
+        "heads": [whole(heads=heads) for heads in space.heads],
+        "width": [whole(width=width) for width in space.widths],
+    }
+    found = {}
+    for part, every in ways.items():
+        if some := [c for c in every if c != supernet.largest]:
+            fitting = [c for c in some if costs.excess(c) <= 0]
+            found[part] = min(fitting, key=harms) if fitting else min(some, key=costs.excess)
+    return found
+
+
 def within(choices: Sequence[Choice], harms: Harms, costs: Costs, most: int) -> list[Choice]:
-    """The best by prediction: of those that keep the budget the least harmful, no two of one form alone; then those on
+    """The best by prediction: of those that keep the budget the least harmful, one of each form first; then those on
     the way to the full network, for the front."""
     every = list(dict.fromkeys(choices))
     fitting = sorted((c for c in every if costs.excess(c) <= 0), key=harms)
-    taken: list[Choice] = []
-    forms: set[tuple[int, int, int]] = set()
+    first: dict[tuple[int, int, int], Choice] = {}
     for choice in fitting:
-        form = len(choice.blocks), choice.heads, choice.width
-        if form not in forms or len(forms) < 2:
-            taken.append(choice)
-            forms.add(form)
-        if len(taken) == max(1, most - most // 3):
-            break
+        first.setdefault((len(choice.blocks), choice.heads, choice.width), choice)
+    taken = list(dict.fromkeys([*first.values(), *fitting]))[: max(1, most - most // 3)]
     name = costs.names[0]
     beyond = [c for c in every if costs.excess(c) > 0]
     beyond = [beyond[i] for i in front([[-harms(c), -costs(c)[name]] for c in beyond])]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -37,3 +39,16 @@ class Space:
     widths: tuple[int, ...]
     fewest: int
     uneven: bool = False
+
+    def drawn(self, count: int, chance: random.Random) -> Choice:
+        """One by chance. count: blocks of the full network."""
+        kept = sorted(chance.sample(range(count), chance.randint(self.fewest, count)))
+        one = chance.choice(self.neurons)
+        each = tuple(chance.choice(self.neurons) if self.uneven else one for _ in kept)
+        return Choice(tuple(kept), each, chance.choice(self.heads), chance.choice(self.widths))
+
+    def smallest(self, count: int, order: Sequence[int] = ()) -> Choice:
+        """The least of everything. order: of blocks, the first to go first; by default the middle ones go."""
+        order = order or sorted(range(count), key=lambda i: abs(i - count / 2))
+        kept = tuple(sorted(set(range(count)) - set(order[: count - self.fewest])))
+        return Choice(kept, (self.neurons[0],) * len(kept), self.heads[0], self.widths[0])

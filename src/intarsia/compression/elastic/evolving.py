@@ -17,6 +17,7 @@ from intarsia.compression.elastic.costs import Costs
 from intarsia.compression.elastic.harms import Harms
 from intarsia.compression.elastic.supernet import Supernet
 from intarsia.errors import MissingExtra
+from intarsia.measure.scores import dominates
 from intarsia.progress import track
 
 RATE = 0.15  # of mutation
@@ -46,7 +47,7 @@ def evolve(problem: Problem, seeds: Sequence[Choice], population: int, generatio
     chance = random.Random(seed)
     people = list(dict.fromkeys(seeds))[:population]
     while len(people) < population:
-        people.append(problem.supernet.drawn(problem.space, chance))
+        people.append(problem.space.drawn(problem.supernet.full[0], chance))
     for _ in track(range(generations), "evolving"):
         rank = _ranked(problem, people)
         children = []
@@ -57,7 +58,7 @@ def evolve(problem: Problem, seeds: Sequence[Choice], population: int, generatio
         rank = _ranked(problem, every)
         people = sorted(every, key=rank.__getitem__)[:population]
         while len(people) < 2:
-            people.append(problem.supernet.drawn(problem.space, chance))
+            people.append(problem.space.drawn(problem.supernet.full[0], chance))
     return list(problem.known)
 
 
@@ -91,7 +92,7 @@ def crowding(points: Sequence[tuple[float, ...]]) -> list[float]:
 def _dominates(one: tuple[float, ...], beyond: float, other: tuple[float, ...], also: float) -> bool:
     if beyond or also:
         return beyond < also
-    return all(a <= b for a, b in zip(one, other, strict=True)) and one != other
+    return dominates(other, one)  # (here the lower is the better)
 
 
 def _ranked(problem: Problem, people: Sequence[Choice]) -> dict[Choice, tuple[int, float]]:

@@ -1,11 +1,13 @@
 """What a choice is expected to cost, in nats of the next token's divergence, without trying it.
 
-    harm = depth(blocks that went) + sum over blocks [neurons_b(n) + heads_b(h)] + width(w)
+    harm = s_1 depth(blocks that went) + sum over blocks [s_2 neurons_b(n) + s_3 heads_b(h)] + s_4 width(w)
 
 Neurons and heads: the change of `down` or `o` that a cut and its refit make, in the Fisher metric
 (`searching.sensitivity`). Blocks: measured, one left out after the other, the least needed first, each ranking made
 anew; of other sets of blocks the sum of what each costs alone, and no less than the best known set of that size.
-Widths: each measured on the text. Sums tell choices apart; they are too low where much goes at once."""
+Widths: each measured on the text. The scales s are 1 until a network in which one part alone is cut was made and
+measured (`learn`): what a cut costs in the Fisher metric and what it costs on the text are not in one unit. Sums tell
+choices apart; they are too low where much goes at once."""
 
 from __future__ import annotations
 
@@ -29,9 +31,13 @@ if TYPE_CHECKING:
     from intarsia.models import Model
 
 
+PARTS = ("blocks", "neurons", "heads", "width")
+MOST = 10.0  # a scale is no larger, and no smaller than its inverse
+
+
 class Harms:
     """- order: blocks, the first to go first; depth: after none, one, ... of them went. single: of each block alone.
-    - neurons, heads: of each block, by the number that is left. widths: by the width."""
+    - neurons, heads: of each block, by the number that is left. widths: by the width. scales: by part."""
 
     def __init__(
         self, supernet: Supernet, space: Space, windows: Sequence[Sequence[int]], *, rank_tokens: int, ridge: float,
@@ -42,16 +48,24 @@ class Harms:
         self.single, self.order, self.depth = _depths(supernet, space, text)
         self.neurons, self.heads = _parts(supernet, space, windows, ridge, refits, seed)
         self.widths = _widths(supernet, space, text, ridge, refits)
+        self.scales = dict.fromkeys(PARTS, 1.0)
 
     def __call__(self, choice: Choice) -> float:
         """Nats a token."""
         gone = set(range(self.supernet.full[0])) - set(choice.blocks)
-        total = self.depth[len(gone)] + self.widths[choice.width]
+        depth = self.depth[len(gone)]
         if gone != set(self.order[: len(gone)]):
-            total = max(total, sum(self.single[b] for b in gone) + self.widths[choice.width])
-        for block, count in zip(choice.blocks, choice.neurons, strict=True):
-            total += self.neurons[block][count] + self.heads[block][choice.heads]
-        return total
+            depth = max(depth, sum(self.single[b] for b in gone))
+        neurons = sum(self.neurons[b][count] for b, count in zip(choice.blocks, choice.neurons, strict=True))
+        heads = sum(self.heads[b][choice.heads] for b in choice.blocks)
+        parts = (depth, neurons, heads, self.widths[choice.width])
+        return sum(self.scales[name] * value for name, value in zip(PARTS, parts, strict=True))
+
+    def learn(self, part: str, choice: Choice, measured: float) -> None:
+        """From a choice in which this part alone is cut."""
+        predicted = self(choice) / self.scales[part]
+        if predicted > 0:
+            self.scales[part] = min(max(measured / predicted, 1 / MOST), MOST)
 
 
 def _first(windows: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:

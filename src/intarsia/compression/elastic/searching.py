@@ -5,27 +5,26 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from intarsia.compression.calibration import embedded
 from intarsia.compression.checking import check_plain, check_reads_text
-from intarsia.compression.elastic.candidates import seeds, within
+from intarsia.compression.elastic.candidates import alone, even, seeds, uneven, within
 from intarsia.compression.elastic.choices import Choice, Space
 from intarsia.compression.elastic.costs import Costs, read_budget
 from intarsia.compression.elastic.evolving import Problem, by_optuna, evolve
 from intarsia.compression.elastic.finding import Architectures, Tested
 from intarsia.compression.elastic.harms import Harms, sliced_width
-from intarsia.compression.elastic.refitting import refitted
+from intarsia.compression.elastic.judging import Judge
 from intarsia.compression.elastic.supernet import Supernet
 from intarsia.compression.elastic.timing import HOLDS, Timing
 from intarsia.compression.elastic.training import Sandwich
-from intarsia.compression.pruning.ranking import divergence
-from intarsia.compression.statistics import WINDOW, batches, windows_of
+from intarsia.compression.statistics import WINDOW, windows_of
 from intarsia.data import Dataset
 from intarsia.errors import BadInput, MissingExtra, Note, OutOfBudget
 from intarsia.measure import provenance
-from intarsia.measure.size import count_parameters, tensor_bytes
-from intarsia.measure.speed import take_turns, torch_lap
+from intarsia.measure.energy import check_energy
+from intarsia.measure.size import count_parameters
 from intarsia.progress import track
 from intarsia.training.lora import LoraConfig
 
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
 WHO = "compression.search_architecture"
 SLICE = "compression.slice_width"
+ROUNDS = 3  # of search, where time was measured to be more than the table says
 
 
 def search(
@@ -50,6 +50,8 @@ def search(
             import optuna  # noqa: F401
         except ImportError:
             raise MissingExtra(f"{WHO} by optuna", "search") from None
+    if budget.of("energy"):
+        check_energy()
     check_plain(model, WHO)
     windows, held, data = _texts(model, config, calibration, test)
     check_reads_text(model, windows, WHO)
@@ -71,33 +73,41 @@ def search(
         supernet, space, windows, rank_tokens=config.rank_tokens, ridge=config.ridge,
         refits=config.refit and not losses, seed=seed,
     )  # fmt: skip
-    problem = Problem(supernet, space, harms, costs)
-    looked, by = _choices(problem, config, seed)
-    finalists = within(looked, harms, costs, config.finalists)
-    if not finalists or costs.excess(finalists[0]) > 0:
-        least = min(looked, key=costs.excess)
-        raise BadInput(
-            f"{WHO}: {budget.text}: nothing keeps the budget; nearest: {least.said()} ({_costs(costs, least)})"
-        )
-    judge = _Judge(supernet, config, windows, held, budget, costs, refit=config.refit and not losses)
-    tested: list[tuple[Tested, Model]] = []
-    for choice in track(finalists, "judging the best"):
-        tested.append(judge(choice, harms(choice)))
+    judge = Judge(
+        supernet, costs, windows, held, ridge=config.ridge if config.refit and not losses else None,
+        rounds=config.repeats,
+    )  # fmt: skip
+    # No search ends below the best way to cut one part alone, and these tell what predictions are worth.
+    for part, choice in track(list(alone(supernet, space, harms, costs).items()), "judging each part alone"):
+        harms.learn(part, choice, judge(choice, harms(choice)).kl)
+    looked: dict[Choice, None] = dict.fromkeys(judge.tested)
+    for _ in range(ROUNDS if timing is not None else 1):
+        costs.learn(judge.clocked())
+        problem = Problem(supernet, space, harms, costs)
+        some, by = _choices(problem, config, seed)
+        looked |= dict.fromkeys(some)
+        finalists = within(list(looked), harms, costs, config.finalists)
+        if not finalists or costs.excess(finalists[0]) > 0:
+            break
+        for choice in track(finalists, "judging the best"):
+            judge(choice, harms(choice))
+        if judge.best is not None:
+            break  # (else the table was too hopeful)
+    tested = list(judge.tested.values())
     finding = Architectures(
-        title=f"Architectures within {model.identity.source}", technique=WHO, tested=[one for one, _ in tested],
-        full=dict(costs.base), predicted=[(harms(c), costs(c)["params"]) for c in looked], budget=budget.text, by=by,
-        table_error=error, losses=losses, tokens=judge.tokens,
+        title=f"Architectures within {model.identity.source}", technique=WHO, tested=tested, full=dict(costs.base),
+        predicted=[(harms(c), costs(c)["params"]) for c in looked], budget=budget.text, by=by, table_error=error,
+        losses=losses, tokens=judge.tokens,
         provenance=provenance(seed=seed, settings=config.model_dump(mode="json", exclude={"keep"}), data=data),
     )  # fmt: skip
     finding.mark(list(dict.fromkeys(["params", *(n for n in costs.names if n != "bytes")])))
-    fitting = [(one, small) for one, small in tested if not one.broken]
-    if not fitting:
-        nearest = min(tested, key=lambda pair: (len(pair[0].broken), pair[0].kl))[0]
+    best, small = judge.best, judge.network
+    if best is None or small is None:
+        nearest = min(tested, key=lambda one: (len(one.broken), one.kl))
         raise OutOfBudget(
             f"{WHO}: nothing that was measured keeps {budget.text}; nearest: {nearest.said}, which breaks "
             f"{', '.join(nearest.broken)}", finding,
         )  # fmt: skip
-    best, small = min(fitting, key=lambda pair: pair[0].kl)
     best.taken = True
     finding.summary = (
         f"{best.said}: the next token moves by {best.kl:.3f} nats, with {best.params / costs.base['params']:.0%} of "
@@ -105,7 +115,7 @@ def search(
     )
     settings = config.model_dump(mode="json", exclude={"keep"})
     out = model.with_network(small.network, technique=WHO, config=settings, seed=seed)
-    out.extras[WHO] = best.model_dump() | {"full": dict(costs.base), "config": supernet.changes(_choice(best))}
+    out.extras[WHO] = best.model_dump() | {"full": dict(costs.base), "config": supernet.fields.changes(_choice(best))}
     out.finding = finding
     return out
 
@@ -126,7 +136,7 @@ def slice_width(model: Model, config: SliceWidthConfig, calibration: Sequence[Te
     check_reads_text(model, windows, SLICE)
     supernet = Supernet(model, windows, narrower=True, who=SLICE)
     assert supernet.energy is not None
-    if (width := supernet.near_width(wanted)) != wanted:
+    if (width := supernet.fields.near_width(wanted)) != wanted:
         name = type(model.network).__name__
         warnings.warn(f"{SLICE}: the config of {name} takes no width of {wanted}: {width} is the nearest", Note, 3)
     small = sliced_width(supernet, width, config.ridge if config.refit else None)
@@ -158,7 +168,7 @@ def space_of(supernet: Supernet, config: SearchArchitectureConfig) -> Space:
     wide: tuple[int, ...] = (width,)
     if config.width:
         every = steps(width, config.width_multiple, config.least_width)
-        wide = tuple(sorted({supernet.near_width(w, groups) for w in every} | {width}))
+        wide = tuple(sorted({supernet.fields.near_width(w, groups) for w in every} | {width}))
     fewest = max(1, count - int(config.most_blocks * count))
     space = Space(some, groups, wide, fewest, config.uneven)
     if len(some) == len(groups) == len(wide) == 1 and fewest == count:
@@ -192,7 +202,7 @@ def _texts(
 
 def _check_reachable(supernet: Supernet, space: Space, budget: Budget) -> None:
     """What arithmetic tells, before any work."""
-    smallest = supernet.smallest(space)
+    smallest = space.smallest(supernet.full[0])
     some = [smallest, Choice(smallest.blocks, smallest.neurons, smallest.heads, supernet.full[3])]
     least = min(some, key=supernet.parameters)
     costs = Costs(supernet, _only(budget), None) if _only(budget).bounds else None
@@ -244,8 +254,6 @@ def _choices(problem: Problem, config: SearchArchitectureConfig, seed: int) -> t
     if by == "auto":
         by = "knapsack" if len(problem.costs.names) == 1 else "evolution"
     if by == "knapsack":
-        from intarsia.compression.elastic.candidates import even, uneven
-
         some = even(problem.supernet, problem.space, problem.harms.order)
         if problem.space.uneven:
             some += uneven(problem.supernet, problem.space, problem.harms, problem.costs)
@@ -256,60 +264,3 @@ def _choices(problem: Problem, config: SearchArchitectureConfig, seed: int) -> t
 
 def _choice(one: Tested) -> Choice:
     return Choice(tuple(one.blocks), tuple(one.neurons), one.heads, one.width)
-
-
-class _Judge:
-    """A choice, made and measured."""
-
-    def __init__(
-        self, supernet: Supernet, config: SearchArchitectureConfig, windows: Sequence[Sequence[int]],
-        held: Sequence[Sequence[int]], budget: Budget, costs: Costs, *, refit: bool,
-    ):  # fmt: skip
-        self.supernet, self.config, self.windows, self.refit = supernet, config, windows, refit
-        self.budget, self.costs = budget, costs
-        self.text = batches(supernet.base, held)
-        self.tokens = sum(map(len, held))
-
-    def __call__(self, choice: Choice, predicted: float) -> tuple[Tested, Model]:
-        small = (
-            refitted(self.supernet, choice, self.windows, self.config.ridge)
-            if self.refit
-            else self.supernet.slice(choice)
-        )
-        values: dict[str, float] = {
-            "params": count_parameters(small.network)[0], "bytes": tensor_bytes(small.network),
-        }  # fmt: skip
-        ratios = {name: values[name] / self.costs.base[name] for name in values}
-        if self.costs.timing is not None:
-            self._clocked(small, values, ratios)
-        kl = max(divergence(small, self.supernet.base, self.text), 0.0)
-        broken = [bound.text for bound, _ in self.budget.broken(values, ratios)]
-        one = Tested(
-            said=choice.said(), blocks=list(choice.blocks), neurons=list(choice.neurons), heads=choice.heads,
-            width=choice.width, predicted=predicted, kl=kl, params=int(values["params"]), bytes=int(values["bytes"]),
-            latency=ratios.get("latency"), energy=ratios.get("energy"), broken=broken,
-        )  # fmt: skip
-        return one, small
-
-    def _clocked(self, small: Model, values: dict[str, float], ratios: dict[str, float]) -> None:
-        """Latency in turns with the model given, and energy where the budget has it."""
-        timing = self.costs.timing
-        assert timing is not None
-        pair = {"small": torch_lap(small, *timing.tokens), "base": torch_lap(self.supernet.base, *timing.tokens)}
-        taken = take_turns(pair, self.config.repeats)
-        seconds = {name: [timing.answer(lap) for lap in laps] for name, laps in taken.items()}
-        each = sorted(a / b for a, b in zip(seconds["small"], seconds["base"], strict=True))
-        values["latency"] = min(seconds["small"])
-        ratios["latency"] = each[len(each) // 2]
-        if "energy" in self.costs.names:
-            from intarsia.measure.energy import estimate_energy
-
-            def work(lap: Any) -> Any:
-                def run() -> int:
-                    lap()
-                    return sum(timing.tokens)
-
-                return run
-
-            values["energy"] = estimate_energy(work(pair["small"]))
-            ratios["energy"] = values["energy"] / estimate_energy(work(pair["base"]))

@@ -58,7 +58,7 @@ class Timing:
         """The largest error of the table on whole networks, as a share of what they take."""
         chance, worst = random.Random(seed), 0.0
         for _ in range(TRIALS):
-            choice = self.supernet.drawn(self.space, chance)
+            choice = self.space.drawn(self.supernet.full[0], chance)
             real = self.clock(self.supernet.slice(choice))
             worst = max(worst, abs(self.seconds(choice) - real) / real)
         return worst

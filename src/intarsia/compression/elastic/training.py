@@ -44,7 +44,7 @@ class Sandwich:
         self.rows = torch.tensor([list(w[:length]) for w in windows], device=supernet.base.device)
         supernet.unite()
         self.form = supernet.form(supernet.largest)
-        self.ends = (supernet.largest, supernet.smallest(space, order))
+        self.ends = (supernet.largest, space.smallest(supernet.full[0], order))
         self.loss = LogitLoss(forward_kl)
         network: Any = self.form.model.network
         network.requires_grad_(False)
@@ -85,7 +85,7 @@ class Sandwich:
     def networks(self, step: int) -> list[Choice]:
         """Of one step. Drawn for each step by itself: a training that goes on draws what it would have drawn."""
         chance = random.Random(f"{self.seed} {step}")
-        return [*self.ends, *(self.supernet.drawn(self.space, chance) for _ in range(DRAWN))]
+        return [*self.ends, *(self.space.drawn(self.supernet.full[0], chance) for _ in range(DRAWN))]
 
     def _losses(self, number: int) -> Iterator[Tensor]:
         ids = self.rows[self.batches[number]]
