@@ -203,6 +203,54 @@ def test_steps_and_budgets_end_it():
     assert done.why_stopped == "budget" and time.monotonic() - begun < 4
 
 
+def test_a_tool_that_has_to_be_called_first():
+    backend = FakeBackend([c("add", a=1, b=1), c("find", q="x"), "so"])
+    done = agent_now(backend, [find, add], "?", first="find")
+    assert done.answer == "so" and [one.call.name for one in done.calls] == ["add", "find"]
+    forms = [request.constraint for request in backend.requests]
+    assert [form and (form.kind, form.source) for form in forms] == [("call", "find")] * 2 + [None]
+    # One that fails does not count; any will do where none is named.
+    backend = FakeBackend([c("breaks"), c("add", a=1, b=1), "so"])
+    assert agent_now(backend, [breaks, add], "?", first=True).answer == "so"
+    forms = [request.constraint for request in backend.requests]
+    assert [form and form.source for form in forms] == ["required"] * 2 + [None]
+    # What was called earlier in the conversation was called, unless it failed.
+    talk = agent_now(FakeBackend([c("find", q="x"), "so"]), [find], "?").messages[:3]
+    assert agent_now(FakeBackend(["so"]), [find], talk, first="find").answer == "so"
+    failed = agent_now(FakeBackend([c("breaks"), "so"]), [breaks], "?").messages[:3]
+    assert "error: RuntimeError: no luck" in failed[2].content and is_untrusted(failed[2])
+    backend = FakeBackend([c("breaks")] * 3)
+    assert agent_now(backend, [breaks], failed, first=True).answer is None
+    assert {request.constraint.source for request in backend.requests} == {"required"}
+
+
+def test_a_model_that_does_not_call_what_it_must_is_told_and_stopped():
+    class Stubborn(FakeBackend):
+        async def generate(self, prompt, sampling=None, *, constraint=None, tools=()):
+            self.requests.append(prompt)
+            return Reply("I know it.")
+
+    for backend in (FakeBackend(["I know it."] * 3), Stubborn()):
+        done = agent_now(backend, [find], "?", first="find")
+        assert done.why_stopped == "errors" and done.answer is None and done.usage.calls == 2
+        assert done.messages[-1].content == "error: a tool has to be called before the answer"
+
+
+def test_the_last_step_is_the_answer():
+    numbers = [c("find", q=str(i)) for i in range(2)]
+    backend = FakeBackend([*numbers, '{"total": 3}'])
+    done = agent_now(backend, [find], "?", shape=Sum, steps=3, conclude=True)
+    assert done.answer == Sum(total=3) and done.why_stopped == "answer" and done.usage.calls == 3
+    assert backend.requests[2].tools == () and backend.requests[2].constraint.kind == "json"
+    assert [len(request.tools) for request in backend.requests[:2]] == [1, 1]
+    assert agent_now(FakeBackend(['{"total": 3}']), [find], "?", shape=Sum, steps=3, conclude=True).usage.calls == 1
+    with pytest.raises(InvalidOutput):
+        agent_now(FakeBackend([Reply("three"), '{"total": 3}']), [find], "?", shape=Sum, steps=1, conclude=True)
+    assert agent_now(FakeBackend([numbers[0], "so"]), [find], "?", steps=2, conclude=True).answer == "so"
+    broken = FakeBackend([numbers[0], "<tool_call>{</tool_call>"])
+    assert agent_now(broken, [find], "?", steps=2, conclude=True).why_stopped == "steps"
+
+
 def test_it_goes_on_from_its_messages():
     first = agent_now(FakeBackend([c("find", q="x"), c("find", q="y")]), [find], "?", steps=1)
     done = agent_now(FakeBackend(["so"]), [find], first.messages)
@@ -280,6 +328,10 @@ def test_what_cannot_be_an_agent():
         agent_now(FakeBackend([]), [find], "?", steps=0)
     with pytest.raises(BadInput, match="not token ids"):
         agent_now(FakeBackend([]), [find], [1, 2])
+    with pytest.raises(BadInput, match="no tool 'fnd' .did you mean find"):
+        agent_now(FakeBackend([]), [find], "?", first="fnd")
+    with pytest.raises(BadInput, match="a step of its own"):
+        agent_now(FakeBackend([]), [find], "?", first=True, steps=1, conclude=True)
 
 
 def test_a_model_held_to_calls_and_shapes_never_errs():
@@ -298,4 +350,8 @@ def test_a_model_held_to_calls_and_shapes_never_errs():
         assert not any(one.failed for one in done.calls)
         assert done.answer in ("yes", "no") if done.why_stopped == "answer" else done.why_stopped == "steps"
         stops.add(done.why_stopped)
+        looked = asyncio.run(
+            agent(backend, [pick], "?", shape=Literal["yes", "no"], steps=3, first="pick", conclude=True)
+        )
+        assert looked.answer in ("yes", "no") and looked.calls and not looked.calls[0].failed
     assert "answer" in stops and LOG

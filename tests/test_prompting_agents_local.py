@@ -9,7 +9,7 @@ from typing import Literal
 import pydantic
 import pytest
 
-from intarsia.prompting.base import Sampling
+from intarsia.prompting.base import Constraint, Message, Sampling
 from intarsia.prompting.base.local import open_local
 from intarsia.prompting.execute.agents import agent
 from intarsia.prompting.execute.asking import ask
@@ -69,6 +69,14 @@ def test_calls_of_tools(backend):
             assert not any(one.failed for one in done.calls)
             assert done.answer in ("yes", "no") if done.why_stopped == "answer" else done.why_stopped == "steps"
             stops.add(done.why_stopped)
+            looked = await agent(
+                backend, [pick], "Go.", shape=Literal["yes", "no"], sampling=drawn, steps=2, first=True, conclude=True
+            )
+            assert looked.answer in ("yes", "no") and len(looked.calls) >= 1 and looked.usage.calls == 2
+            forced = await backend.generate(
+                [Message("user", "Go.")], drawn, constraint=Constraint("call", "pick"), tools=[pick.spec]
+            )
+            assert [call.name for call in forced.calls] == ["pick"] and not forced.text
         assert "answer" in stops
         await backend.close()
 

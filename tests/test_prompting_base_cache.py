@@ -116,7 +116,9 @@ def test_scores_and_each_texts_embedding_are_kept(file):
     model = Cached(fake, file)
 
     async def whole():
-        assert await model.score(ASK, ["a", "b"]) == await model.score(ASK, ["a", "b"])
+        fresh, again = await model.score(ASK, ["a", "b c"]), await model.score(ASK, ["a", "b c"])
+        assert fresh == again and (fresh.usage.calls, again.usage.calls) == (1, 0)
+        assert again.usage.prompt == again.usage.cached == fresh.usage.prompt
         await model.score(ASK, ["b", "a"])
         first = await model.embed(["x", "y", "x"])
         second = await model.embed(["z", "y", "x"])

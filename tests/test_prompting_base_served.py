@@ -6,12 +6,14 @@ import json
 import numpy as np
 import pytest
 
+from intarsia.errors import BadInput
 from intarsia.prompting.base import (
     BackendError,
     Call,
     Constraint,
     ContextOverflow,
     FakeBackend,
+    InvalidOutput,
     Message,
     OpenAICompatible,
     Sampling,
@@ -93,6 +95,28 @@ def test_calls(served):
     run(whole())
 
 
+def test_a_call_that_has_to_be_made(served):
+    fake, model = served
+
+    async def whole():
+        for source in ("look", "required"):
+            form = Constraint("call", source)
+            fake.script = {"": Call("look", {"at": "Köln"}, "c7")}
+            assert (await model.generate(ASK, constraint=form, tools=[TOOL])).calls[0].name == "look"
+            fake.script = None  # the smallest call
+            reply = await model.generate(ASK, constraint=form, tools=[TOOL])
+            assert reply.calls[0].name == "look" and reply.finish == "tool_calls"
+            direct = await fake.generate(ASK, constraint=form, tools=[TOOL])
+            assert direct.calls[0].arguments == reply.calls[0].arguments
+        with pytest.raises(BadInput, match="not offered"):
+            await fake.generate(ASK, constraint=Constraint("call", "other"), tools=[TOOL])
+        fake.script = ["no call"]
+        with pytest.raises(InvalidOutput, match="calls no tool, and look had to be called"):
+            await fake.generate(ASK, constraint=Constraint("call", "look"), tools=[TOOL])
+
+    run(whole())
+
+
 @pytest.mark.parametrize(
     "constraint",
     [
@@ -112,7 +136,9 @@ def test_scores_embeddings_and_the_model(served):
 
     async def whole():
         for prompt in (ASK, "a text"):
-            assert await model.score(prompt, ["a", "b c"]) == pytest.approx(await fake.score(prompt, ["a", "b c"]))
+            wanted, found = await fake.score(prompt, ["a", "b c"]), await model.score(prompt, ["a", "b c"])
+            assert found == pytest.approx(wanted) and found.usage == wanted.usage
+            assert found.usage.prompt == fake.count(prompt) + 1  # "b": no choice's last token is read
         texts = ["red car", "blue sea", ""][:2]
         np.testing.assert_allclose(await model.embed(texts), await fake.embed(texts), rtol=1e-5)
         await model.check()

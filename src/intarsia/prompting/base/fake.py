@@ -51,7 +51,7 @@ class FakeBackend(Streaming):
 
     - script: answers in the order they are asked for; or answers by a regex that is searched for in the last message
       (the first that fits; `""` fits all); or a function of the prompt, async or not. Without one, a form's smallest
-      text (see `smallest`), else the last message over again; above temperature 0 in another order, by the seed.
+      text (see `smallest`), or call, else the last message over again; above temperature 0 in another order, by the seed.
     - scores: log probability of a choice, or a function of prompt and choice; without it one by the choice's hash.
     - errors: what to raise at which request, counted from 1: `{2: BackendError("busy", retryable=True)}`.
     - seconds: for each token of an answer. width: of embeddings.
@@ -161,6 +161,8 @@ class FakeBackend(Streaming):
     async def _answer(self, request: Request) -> Any:
         script, text = self.script, _text(request.prompt)
         if script is None:
+            if request.constraint is not None and request.constraint.kind == "call":
+                return _smallest_call(request.constraint, request.tools)
             if request.constraint is not None:
                 drawn = request.sampling is not None and request.sampling.temperature > 0
                 return smallest(request.constraint, self._seed(request) if drawn else None)
@@ -230,6 +232,14 @@ def _named(calls: list[Call], tools: Sequence[ToolSpec]) -> tuple[Call, ...]:
     return tuple(
         call if call.id else dataclasses.replace(call, id=f"call_{n}") for n, call in enumerate(calls, 1)
     )  # fmt: skip
+
+
+def _smallest_call(form: Constraint, tools: Sequence[ToolSpec]) -> Call:
+    named = [tool for tool in tools if form.source in ("required", tool.name)]
+    if not named:
+        raise BadInput(f"{form.source} has to be called, and is not offered: give it as a tool")
+    arguments = smallest(Constraint("json", json.dumps(named[0].parameters)))
+    return Call(named[0].name, json.loads(arguments))
 
 
 def _call_text(call: Call) -> str:

@@ -88,8 +88,12 @@ class Asking:
 
 
 def _ways(constraint: Constraint) -> Iterator[dict[str, Any]]:
-    """The ways to ask for a form: OpenAI's, and vLLM's of now and of before 0.12."""
+    """The ways to ask for a form: OpenAI's, and vLLM's of now and of before 0.12; for calls of tools there is one."""
     kind, source = constraint.kind, constraint.source
+    if kind == "call":
+        named = {"type": "function", "function": {"name": source}}
+        yield {"tool_choice": source if source == "required" else named}
+        return
     form = json.loads(source) if kind in ("json", "choice") else source
     if kind == "json":
         schema = {"name": constraint.name, "schema": form, "strict": strict(form)}

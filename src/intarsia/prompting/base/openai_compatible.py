@@ -206,7 +206,7 @@ class OpenAICompatible:
         """The end of an answer, when all of it has come."""
         calls = answer.calls
         finish = answer.finish or "stop"
-        if constraint is not None and not calls and finish != "length":
+        if constraint is not None and not calls and (finish != "length" or constraint.kind == "call"):
             check(answer.text, constraint)
         used = answer.usage or Usage(self.count(prompt, tools), answer.tokens or estimated_tokens(answer.text))
         return Delta(finish="tool_calls" if calls else finish, usage=used, calls=calls)

@@ -22,6 +22,8 @@ def errors_of(text: str, constraint: Constraint) -> list[str]:
         case "choice":
             choices = json.loads(constraint.source)
             return [] if text in choices else [f"{_short(text)} is none of the {len(choices)} choices"]
+        case "call":
+            return [f"{_short(text)} calls no tool, and {told_of(constraint)} had to be called"]
     at = ByteMatcher(constraint)
     done = at.accept(text.encode())
     if done < len(text.encode()):
@@ -33,8 +35,13 @@ def check_form(constraint: Constraint) -> None:
     """Raise as `errors_of` does for a form with which no text can be checked, before there is one."""
     if constraint.kind == "json":
         _validator(constraint.source)
-    else:
+    elif constraint.kind != "call":
         check_constraint(constraint)
+
+
+def told_of(call: Constraint) -> str:
+    """What has to be called, in words."""
+    return "one" if call.source == "required" else call.source
 
 
 def check(text: str, constraint: Constraint) -> None:

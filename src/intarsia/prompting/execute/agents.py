@@ -23,13 +23,14 @@ from intarsia.prompting.base.wrapping import runs_here
 from intarsia.prompting.execute.asking import asked_for, read, run_now, within
 from intarsia.prompting.execute.shape import Shape
 from intarsia.prompting.execute.tools import Tool
-from intarsia.prompting.execute.trust import Untrusted, fenced, is_untrusted, may_call, taint
+from intarsia.prompting.execute.trust import Untrusted, fenced, is_untrusted, may_call, plain, taint
 from intarsia.prompting.tracing import step
 
 if TYPE_CHECKING:
     from intarsia.prompting.base.budget import Budget
     from intarsia.prompting.execute.trust import Confirm
 
+ERROR = "error: "  # what the result of a call that failed begins with
 Why = Literal["answer", "steps", "budget", "repeated", "errors", "checker"]
 
 
@@ -80,6 +81,8 @@ async def agent(
     errors: int = 1,
     guarded: Sequence[str] = ("writes",),
     fence: bool = True,
+    first: str | bool = False,
+    conclude: bool = False,
     strict: bool = False,
 ) -> Finished:
     """Let a model call tools until it answers.
@@ -96,6 +99,10 @@ async def agent(
       (`trust.fenced`); a template may put results between plain words, which a result could write as well.
     - check: looks after each round whether to stop: the goal is reached, say.
     - errors: rounds in a row that may fail altogether: what went wrong goes back to the model.
+    - first: a tool that has to be called, and not to fail, before there is an answer: its name, or `True` for any. The
+      model is held to such a call; a server is asked for one (`tool_choice`). What answers out of its memory, or names
+      what it never looked up, is made to look.
+    - conclude: no tool is offered in the last of its steps, and the model is held to the shape: it ends with an answer.
     - strict: raise where it stops without an answer.
 
     Every request and every call is a step of the trace that is open, if one is. Raises as `Backend.generate`, with
@@ -105,18 +112,23 @@ async def agent(
         raise BadInput(f"two tools have the same name: {', '.join(tool.name for tool in tools)}")
     if steps < 1:
         raise BadInput(f"steps is {steps}: give at least 1")
+    if isinstance(first, str) and first not in by_name:
+        raise BadInput(f"first: there is no tool '{first}'{did_you_mean(first, by_name)}")
+    if first and (not tools or (conclude and steps < 2)):
+        raise BadInput("a tool that has to be called first wants tools, and a step of its own before the answer")
     wanted, sampling = asked_for(prompt, shape, sampling)
     messages = [Message("user", prompt)] if isinstance(prompt, str) else list(prompt)
     if not all(isinstance(message, Message) for message in messages):
         raise BadInput("an agent needs messages or a text, not token ids")
     form = wanted.constraint if wanted is not None else None
     given = {"messages": messages, "tools": sorted(by_name), "steps": steps, "shape": form, "sampling": sampling}
+    given |= {name: value for name, value in (("first", first), ("conclude", conclude)) if value}
     with step("flow", "agent", given, code=backend.fingerprint) as event:
         if event.replayed:
             return event.output
         work = _Agent(
             within(backend, budget), by_name, wanted, sampling, budget, confirm, parallel, check, errors, guarded,
-            fence,
+            fence, first, conclude,
         )  # fmt: skip
         event.output = done = await work.run(messages, steps, strict)
         event.facts["why_stopped"] = done.why_stopped
@@ -132,17 +144,18 @@ class _Agent:
     def __init__(
         self, backend: Backend, tools: dict[str, Tool], shape: Shape | None, sampling: Sampling, budget: Any,
         confirm: Any, parallel: bool, check: Checker | None, errors: int, guarded: Sequence[str],
-        fence: bool,
+        fence: bool, first: str | bool, conclude: bool,
     ):  # fmt: skip
         self.backend, self.tools, self.shape, self.sampling, self.budget = backend, tools, shape, sampling, budget
         self.confirm, self.parallel, self.check, self.errors, self.guarded = confirm, parallel, check, errors, guarded
-        self.fence = fence
+        self.fence, self.first, self.conclude = fence, first, conclude
         self.specs = tuple(tool.spec for tool in tools.values())
         self.messages: list[Message] = []
         self.done: list[Done] = []
         self.usage = Usage(calls=0)
         self.reply = Reply("")
         self.seen: set[tuple[str, str, str]] = set()
+        self.worked: set[str] = set()  # tools that were called and did not fail
         self.stale = self.failed = 0
 
     async def run(self, messages: list[Message], steps: int, strict: bool) -> Finished:
@@ -151,13 +164,18 @@ class _Agent:
         try:
             if (open_ := self._unanswered()) and (stop := await self._act(open_)):
                 return self._finished(*stop, strict=strict)
-            for _ in range(steps):
-                self.reply = reply = await self._ask()
-                if not reply.calls:
-                    if bad := malformed_in(reply.text):
+            for turn in range(steps):
+                last = self.conclude and turn == steps - 1
+                must = "" if last else self._must()
+                self.reply = reply = await self._ask(must, last)
+                if not reply.calls or last:
+                    free = not last or self.shape is None
+                    if free and (bad := malformed_in(reply.text)):
                         stop = await self._told_malformed(reply, bad[0].why)
+                    elif must:
+                        stop = await self._told_malformed(reply, "a tool has to be called before the answer")
                     else:
-                        return await self._answered(reply)
+                        return await self._answered(reply, last)
                 else:
                     calls = [call if call.id else replace(call, id=self._id(i)) for i, call in enumerate(reply.calls)]
                     self.messages.append(Message("assistant", self._said(reply.text), calls=tuple(calls)))
@@ -180,31 +198,49 @@ class _Agent:
             raise PromptingError(f"the agent gave no answer: {reasons.get(why, why)}")
         return Finished(answer, text, tuple(self.messages), tuple(self.done), self.usage, why, self.reply)
 
-    async def _ask(self) -> Reply:
-        reply = await self.backend.generate(
-            tuple(self.messages), self.sampling, constraint=self._form(), tools=self.specs
-        )
+    def _must(self) -> str:
+        """The tool that has to be called now; `required` for any, empty for none."""
+        if not self.first or (self.worked if self.first is True else self.first in self.worked):
+            return ""
+        return "required" if self.first is True else str(self.first)
+
+    async def _ask(self, must: str, last: bool) -> Reply:
+        if last:
+            form, tools = (None if self.shape is None else self.shape.constraint), ()
+        else:
+            form, tools = self._form(must), self.specs
+        try:
+            reply = await self.backend.generate(tuple(self.messages), self.sampling, constraint=form, tools=tools)
+        except InvalidOutput as error:
+            if not must:
+                raise
+            reply = Reply(error.raw)  # a server that does not hold the model to a call: it is told, and may try again
         self.usage += reply.usage
         return reply
 
-    def _form(self) -> Constraint | None:
-        """What a model that runs here is held to: valid calls, or an answer."""
-        if self.backend.tokenizer is None or not self.specs or not runs_here(self.backend):
-            return self.shape.constraint if self.shape is not None and not self.specs else None
+    def _form(self, must: str) -> Constraint | None:
+        """What a model that runs here is held to: valid calls, or an answer. A server is asked for a call that must be
+        made, and after it for the answer's form: it lets the model call or answer, or holds it to the answer."""
+        form = None if self.shape is None else self.shape.constraint
+        if not self.specs:
+            return form
+        if self.backend.tokenizer is None or not runs_here(self.backend):
+            if must:
+                return Constraint("call", must, "call")
+            return form if self.first and not runs_here(self.backend) else None
         from intarsia.prompting.base.call_forms import calls_constraint
 
-        form = None if self.shape is None else self.shape.constraint
         if form is not None and form.kind == "grammar":
             form = None
         return calls_constraint(
-            self.specs, "auto", tokenizer=self.backend.tokenizer, parallel=self.parallel, answer=form
+            self.specs, must or "auto", tokenizer=self.backend.tokenizer, parallel=self.parallel, answer=form
         )
 
-    async def _answered(self, reply: Reply) -> Finished:
+    async def _answered(self, reply: Reply, last: bool) -> Finished:
         try:
             value = read(self.shape, reply)
         except InvalidOutput:
-            if not self.specs or self.shape is None:
+            if not self.specs or self.shape is None or last:
                 raise
             # It has the form that a template gives an answer, and not the wanted one: once more, held to it.
             self.reply = reply = await self.backend.generate(
@@ -224,7 +260,7 @@ class _Agent:
 
     async def _told_malformed(self, reply: Reply, why: str) -> tuple[Why] | None:
         self.messages.append(Message("assistant", self._said(reply.text)))
-        self.messages.append(Message("tool", f"error: {why}"))
+        self.messages.append(Message("tool", f"{ERROR}{why}"))
         return self._count_failure(True)
 
     async def _act(self, calls: Sequence[Call]) -> tuple[Why, Any] | tuple[Why] | None:
@@ -247,6 +283,8 @@ class _Agent:
             again = key in self.seen
             new |= not again
             self.seen.add(key)
+            if not done.failed:
+                self.worked.add(done.call.name)
             if again:
                 told += "\n[the same call gave the same result before]"
             self.messages.append(Message("tool", told, call=done.call.id, name=done.call.name))
@@ -278,13 +316,13 @@ class _Agent:
                 result, failed = event.output["result"], event.output["failed"]
                 return Done(call, result, failed)
             if refused:
-                result, failed = f"error: {refused}", True
+                result, failed = f"{ERROR}{refused}", True
             else:
                 try:
                     result, failed = await self._in_time(self.tools[call.name], call), False
                 except ToolError as error:
                     # What went wrong is told in words that may come from anywhere.
-                    said = f"error: {str(error).removeprefix(call.name + ': ')}"
+                    said = f"{ERROR}{str(error).removeprefix(call.name + ': ')}"
                     result, failed = said if self.tools[call.name].trusted else Untrusted(said), True
             event.output = {"result": result, "failed": failed}
             return Done(call, result, failed)
@@ -323,3 +361,6 @@ class _Agent:
             if message.role == "tool" and (call := calls.get(message.call)) is not None:
                 arguments = json.dumps(call.arguments, sort_keys=True, default=str)
                 self.seen.add((call.name, arguments, str(message.content)))
+                said = plain(message.content)
+                if not (said.partition(">")[2].lstrip() if is_untrusted(message.content) else said).startswith(ERROR):
+                    self.worked.add(call.name)

@@ -52,6 +52,9 @@ def chat(request: ChatRequest, backend: Backend) -> list[Asked]:
             raise ApiError(400, "a tool that must be called and a form of the answer exclude each other")
         forced = _chosen(request.tool_choice, tools)
         form = _form_of_call(forced, backend, request.parallel_tool_calls is not False)
+    elif form is not None and form.kind != "grammar" and tools and _knows_calls(backend):
+        parallel = request.parallel_tool_calls is not False
+        form = calls_constraint(tools, "auto", tokenizer=backend.tokenizer, parallel=parallel, answer=form)
     most = request.max_completion_tokens or request.max_tokens
     if most is None:
         most = UNASKED
@@ -134,9 +137,14 @@ def _chosen(choice: Any, tools: tuple[ToolSpec, ...]) -> tuple[ToolSpec, ...]:
     return found
 
 
+def _knows_calls(backend: Backend) -> bool:
+    """Whether it is known here how the model's own template writes calls."""
+    return getattr(backend.tokenizer, "chat_template", None) is not None
+
+
 def _form_of_call(tools: tuple[ToolSpec, ...], backend: Backend, parallel: bool) -> Constraint:
     """The form of a call: as the model's own template writes it where that is known here, else as JSON."""
-    if getattr(backend.tokenizer, "chat_template", None) is not None:
+    if _knows_calls(backend):
         choice = tools[0].name if len(tools) == 1 else "required"
         return calls_constraint(tools, choice, tokenizer=backend.tokenizer, parallel=parallel)
     calls = [

@@ -158,6 +158,10 @@ class LocalBackend:
         ids = self.ids(prompt, tools)
         self._check_room(len(ids), sampling.max_tokens)
         matcher = calls = None
+        if constraint is not None and constraint.kind == "call":
+            from intarsia.prompting.base.call_forms import calls_constraint
+
+            constraint = calls_constraint(tools, constraint.source, tokenizer=self.tokenizer, parallel=False)
         if constraint is not None:
             from intarsia.prompting.base.masking import Matcher
 
