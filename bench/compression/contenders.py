@@ -69,13 +69,20 @@ class Source:
 
         - both: calibrated on both kinds of text."""
         name = "-".join(f"{key}={value}" for key, value in sorted(settings.items())) + "-both" * both
-        place = self.folder / f"rounded-{name}"
-        if not place.is_dir():
+
+        def make() -> Model:
             if both and not self.both:
                 raise ImportError("there is no second kind of text to calibrate on")
             texts, tokens = (self.both, 2 * self.tokens) if both else (self.texts, self.tokens)
-            small = quantize(self.dense, calibration=list(texts), tokens=tokens, **settings)
-            small.save(place)
+            return quantize(self.dense, calibration=list(texts), tokens=tokens, **settings)
+
+        return self.kept(f"rounded-{name}", make)
+
+    def kept(self, name: str, make: Callable[[], Model]) -> Model:
+        """The model below the folder called so; made where it is not there yet."""
+        place = self.folder / name
+        if not place.is_dir():
+            make().save(place)
         return ia.load(str(place))
 
 
@@ -84,7 +91,8 @@ class Contender:
     """A way to make the model small, and what runs it.
 
     - package: whose version the table names. engine: a key of `engines.ENGINES`.
-    - make: writes into the folder it is given what the engine opens."""
+    - make: writes into the folder it is given what the engine opens. smaller: whether parts of the network are gone.
+    - own_tokens: whether its vocabulary may be another than the dense model's; its tokenizer lies in `tokenizer`."""
 
     name: str
     package: str
@@ -92,6 +100,8 @@ class Contender:
     make: Callable[[Source, Path], Any]
     ours: bool = False
     bits: float = 8
+    own_tokens: bool = False
+    smaller: bool = False
 
 
 def contenders() -> list[Contender]:

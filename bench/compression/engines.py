@@ -190,6 +190,11 @@ class TorchaoInt4(_Rounded):
         return network
 
 
+def fitted(folder: Path, threads: int) -> Engine:
+    """What a search chose, in the engine that it chose: its name is in the file `engine`."""
+    return ENGINES[(folder / "engine").read_text()](folder, threads)
+
+
 ENGINES: dict[str, Callable[[Path, int], Engine]] = {
     "gguf": Gguf,
     "onnx-genai": OnnxGenAI,
@@ -200,4 +205,5 @@ ENGINES: dict[str, Callable[[Path, int], Engine]] = {
     "torch-ao": TorchAo,
     "torchao-int8": TorchaoInt8,
     "torchao-int4": TorchaoInt4,
+    "fitted": fitted,
 }

@@ -1,13 +1,15 @@
 """Ours beside the peers: one model, the same windows, and one interleaved run.
 
 Every point has a process of its own. Its peak of memory is that of opening it, reading 256 tokens and writing 64. Then
-it is asked for the windows' logits, of every kind of text. At last all are timed in turn, round after round, each in a
+it is asked for the windows' logits, of every kind of text (one with a vocabulary of its own reads the windows as text,
+and the same number of its own tokens when it is timed). At last all are timed in turn, round after round, each in a
 fresh process that was warmed up; the median round counts."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import math
 import os
 import re
 import tempfile
@@ -21,7 +23,8 @@ import torch
 
 from bench.common import Timing, alternate, ratio, show
 from bench.compression.contenders import Contender, Source, contenders
-from bench.compression.quality import Judge
+from bench.compression.families import families
+from bench.compression.quality import Judge, by_text
 from bench.compression.texts import MODEL, WINDOW, calibration, domains, off_grid, spread
 from bench.compression.worker import Worker
 from bench.kept import Kept
@@ -66,12 +69,36 @@ def looked_at(contender: Contender, source: Source, judges: Mapping[str, Judge],
     """What a point costs in quality, bytes and memory."""
     with opened(contender, source, threads) as worker:
         # First of all, while nothing else has asked for memory.
-        memory = worker.time(next(iter(judges.values())).windows[0][:PREFILL], DECODE)["peak"]
+        memory = worker.time(prompt_of(contender, source, next(iter(judges.values()))), DECODE)["peak"]
         texts = {}
         for text, judge in judges.items():
-            rows = ahead(worker.logits, judge.windows)
-            texts[text] = judge.of(lambda ids, rows=rows: torch.from_numpy(next(rows))[:-1].float())
+            if contender.own_tokens:
+                own = tokenizer_of(contender, source)
+                texts[text] = by_text(source.dense, own, judge.windows, lambda ids: _floats(worker.logits(ids)))
+            else:
+                rows = ahead(worker.logits, judge.windows)
+                texts[text] = judge.of(lambda ids, rows=rows: _floats(next(rows))[:-1])
         return {"texts": texts, "bytes": worker.bytes, "peak": memory}
+
+
+def _floats(logits: Any) -> torch.Tensor:
+    return torch.from_numpy(logits).float()
+
+
+def tokenizer_of(contender: Contender, source: Source) -> Any:
+    """Of a point that has one of its own."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(made(contender, source) / "tokenizer")
+
+
+def prompt_of(contender: Contender, source: Source, judge: Judge) -> list[int]:
+    """What is read when speed and memory are measured: `PREFILL` tokens of the first window, in the point's own."""
+    ids = judge.windows[0]
+    if contender.own_tokens:
+        text = source.dense.tokenizer.decode(ids, clean_up_tokenization_spaces=False)  # type: ignore[union-attr]
+        ids = tokenizer_of(contender, source)(text, add_special_tokens=False)["input_ids"]
+    return ids[:PREFILL]
 
 
 def ahead(give: Callable[[Sequence[int]], Any], windows: Sequence[Sequence[int]]) -> Iterator[Any]:
@@ -102,12 +129,16 @@ def measured(
             print(f"left out: {name}: {first_line(error) or type(error).__name__}", flush=True)
             continue
         there[name] = contender
-        found[name] = {**look, "ours": contender.ours, "bits": contender.bits, "version": version(contender.package)}
-        said = ", ".join(f"{quality['kl']:.4f}" for quality in look["texts"].values())
+        found[name] = {
+            **look, "ours": contender.ours, "bits": contender.bits, "smaller": contender.smaller,
+            "version": version(contender.package),
+        }  # fmt: skip
+        said = ", ".join(divergence(quality) for quality in look["texts"].values())
         print(f"{name}: KL {said}, {look['bytes'] / 1e6:.1f} MB", flush=True)
-    prompt = next(iter(judges.values())).windows[0][:PREFILL]
+    prompts = {name: prompt_of(c, source, next(iter(judges.values()))) for name, c in there.items()}
 
     def once(contender: Contender) -> dict[str, float]:
+        prompt = prompts[contender.name]
         with opened(contender, source, threads) as worker:
             worker.time(prompt[:8], 2)
             return worker.time(prompt, DECODE)
@@ -118,7 +149,7 @@ def measured(
         seconds[name].append(timed())
     decode = {}
     for name, some in seconds.items():
-        for part, count in (("prefill", len(prompt)), ("decode", DECODE)):
+        for part, count in (("prefill", len(prompts[name])), ("decode", DECODE)):
             for key, suffix in ((f"{part}_cpu", "_a_cpu_second"), (part, "_a_second")):
                 found[name][part + suffix] = count / Timing(tuple(s[key] for s in some)).median
         decode[name] = Timing(tuple(s["decode_cpu"] for s in some))
@@ -131,8 +162,13 @@ def version(package: str) -> str:
 
 
 def divergences(row: Mapping[str, Any]) -> list[float]:
-    """KL in nats a token, by kind of text."""
-    return [quality["kl"] for quality in row["texts"].values()]
+    """KL in nats a token, by kind of text; infinite where tokens went, which have no probability any more."""
+    return [math.inf if quality["kl"] is None else quality["kl"] for quality in row["texts"].values()]
+
+
+def divergence(quality: Mapping[str, Any]) -> str:
+    """As the table has it: in brackets what is over the tokens that both vocabularies have."""
+    return f"({quality['kl_shared']:.4f})" if quality["kl"] is None else f"{max(quality['kl'], 0):.4f}"
 
 
 def place(row: Mapping[str, Any], slack: float = 0.0, least: float = 0.0) -> tuple[float, ...]:
@@ -148,19 +184,22 @@ def beyond(theirs: Mapping[str, Mapping[str, Any]], ours: Mapping[str, Mapping[s
 
 
 def figures(found: Mapping[str, Mapping[str, Any]], decode: Mapping[str, Timing]) -> dict[str, float]:
-    """What is written with --json."""
+    """What is written with --json. The quickest of ours is of those that are whole networks: a smaller one is quicker
+    in any engine."""
     ours = {name: row for name, row in found.items() if row["ours"]}
     theirs = {name: row for name, row in found.items() if not row["ours"]}
+    whole = [name for name, row in ours.items() if not row.get("smaller")]
     out: dict[str, float] = {}
     if mixed := [divergences(row)[0] for name, row in ours.items() if "4.1 bits in the mean" in name]:
         out["kl_int4_mixed"] = mixed[0]
     if four := [divergences(row)[0] for row in theirs.values() if row["bits"] == 4]:
         out["kl_int4_best_peer"] = min(four)
-    if ours and theirs:
-        quick = min(ours, key=lambda name: decode[name].median)
+    if whole and theirs:
+        quick = min(whole, key=lambda name: decode[name].median)
         rival = min(theirs, key=lambda name: decode[name].median)
         # Within rounds: the machine is as slow for one as for the other.
         out["decode_over_fastest_peer"] = ratio(decode[rival], decode[quick])
+    if ours and theirs:
         out["peer_points_beyond_front"] = len(beyond(theirs, ours))
     return out
 
@@ -176,16 +215,22 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     ours = {name: row for name, row in found.items() if row["ours"]}
     out = set(beyond({n: r for n, r in found.items() if not r["ours"]}, ours))
     names = sorted(found, key=lambda name: -found[name]["decode_a_cpu_second"])
-    best = {names[i] for i in front([place(found[name]) for name in names])}
+    # What has no divergence to compare is on no front.
+    told = [name for name in names if math.inf not in divergences(found[name])]
+    best = {told[i] for i in front([place(found[name]) for name in told])}
     return [
         [name, row["version"],
-         *(said for q in row["texts"].values()
-           for said in (f"{max(q['kl'], 0):.4f}", f"{q['perplexity']:.2f}", f"{q['top1']:.1%}")),
+         *(said for q in row["texts"].values() for said in (divergence(q), f"{q['perplexity']:.2f}", _same(q))),
          f"{row['bytes'] / 1e6:.1f}", f"{row['peak'] / 1e6:.0f}", f"{row['prefill_a_cpu_second']:.0f}",
          f"{row['decode_a_cpu_second']:.1f}", f"{row['prefill_a_second']:.0f}", f"{row['decode_a_second']:.1f}",
          "o" * (name in best) + "+" * (name in out)]
         for name in names for row in [found[name]]
     ]  # fmt: skip
+
+
+def _same(quality: Mapping[str, Any]) -> str:
+    said = f"{quality['top1']:.1%}"
+    return f"({said})" if quality["kl"] is None else said
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
@@ -197,7 +242,10 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         source = Source(off_grid(), folder, first, options.tokens, both)
         count = options.windows or (1 if options.quick else 4)
         judges = {text: Judge(source.dense, spread(source.dense, some, count)) for text, some in domains().items()}
-        given = [c for c in contenders() if not options.points or any(word in c.name for word in options.points)]
+        given = [
+            c for c in (*contenders(), *families())
+            if not options.points or any(word in c.name for word in options.points)
+        ]  # fmt: skip
         kept = Kept(options.keep, f"peers-{options.tokens}-{count}", options.quick)
         found, decode = measured(given, source, judges, rounds=3, kept=kept)
     title = f"{MODEL} off its grid: ours and the peers, one thread, {count * (WINDOW - 1):,} tokens of each text"

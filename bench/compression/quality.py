@@ -1,13 +1,17 @@
-"""What a method costs in quality: perplexity, and the divergence from the model that was given."""
+"""What a method costs in quality: perplexity, and the divergence from the model that was given; also of a model that
+cuts text into other tokens."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from intarsia.compression.searching import judging
 from intarsia.models import Model
 from intarsia.sites import run
 
@@ -36,6 +40,28 @@ class Judge:
             same += float((found.argmax(-1) == p.argmax(-1)).sum())
             count += len(found)
         return {"kl": divergence / count, "perplexity": math.exp(loss / count), "top1": same / count, "tokens": count}
+
+
+def by_text(dense: Model, tokenizer: Any, windows: Sequence[Sequence[int]], give: judging.Logits) -> dict[str, Any]:
+    """As `Judge.of`, of a model with a tokenizer of its own, over the windows as text (`searching.judging`).
+
+    - give: the model's own token ids -> logits, float32 [token, vocabulary].
+
+    Perplexity is a token of the dense model's. No token that went has a probability any more, so that the divergence
+    over the dense vocabulary is infinite: `kl` is None, and `kl_shared` and `top1` are over the tokens that both have,
+    where both have read the same characters. With the same vocabulary `kl` is what it always is."""
+    other: Any = SimpleNamespace(tokenizer=tokenizer)
+    loss = divergence = same = 0.0
+    count = places = 0
+    for text in judging.texts_of(dense, windows):
+        # One judge a window: what the dense model says of all of them would be gigabytes more.
+        judge = judging.Judge(dense, [text])
+        found = judge(other, 1, give)
+        loss, count, places = loss + found.loss, count + found.tokens, places + found.places
+        divergence, same = divergence + found.kl * found.places, same + found.agreement * found.places
+    kl = divergence / places
+    out = {"kl": kl, "perplexity": math.exp(loss / count), "top1": same / places, "tokens": count}
+    return out if judging.common_tokens(dense, other) is None else {**out, "kl": None, "kl_shared": kl}
 
 
 @torch.inference_mode()
