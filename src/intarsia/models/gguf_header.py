@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from intarsia.errors import BadInput, MissingExtra
 
@@ -28,6 +28,21 @@ class Header:
     size: int
 
 
+class _Tensor(NamedTuple):
+    """kind: its type, as ggml counts them. offset: of its data, from the end of the header."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: int
+    offset: int
+
+
+def tensor_types(file: Path) -> frozenset[int]:
+    """The types of the tensors of `file`, as ggml counts them (0: F32, 1: F16, 2: Q4_0 ...). Raises `BadInput` when it
+    is no GGUF file, or its header is damaged."""
+    return frozenset(tensor.kind for tensor in _scan(file)[1])
+
+
 def read_header(file: Path) -> Header:
     """Read the header of `file` and check that the file is whole.
 
@@ -38,6 +53,24 @@ def read_header(file: Path) -> Header:
     except ImportError:
         raise MissingExtra("reading GGUF files", "gguf") from None
     size = file.stat().st_size
+    fields, tensors, start = _scan(file)
+    wanted = start
+    for tensor in tensors:
+        try:
+            per_block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(tensor.kind)]
+        except (ValueError, KeyError) as error:
+            raise _damaged(file, size) from error
+        wanted = max(wanted, start + tensor.offset + prod(tensor.shape) // per_block * block_bytes)
+    if not tensors:
+        raise BadInput(f"{file} holds no weights: perhaps only a vocabulary")
+    if size < wanted:
+        raise BadInput(f"{file} is cut off: {wanted:,} bytes wanted, {size:,} found. Copy or download it again")
+    return Header(fields, tuple(tensor.name for tensor in tensors), wanted)
+
+
+def _scan(file: Path) -> tuple[dict[str, Any], list[_Tensor], int]:
+    """Fields, tensors, and where the data of the tensors begins."""
+    size = file.stat().st_size
     with file.open("rb") as stream:
         if stream.read(4) != b"GGUF":
             raise BadInput(f"{file} is no GGUF file: it should begin with the letters GGUF")
@@ -47,25 +80,21 @@ def read_header(file: Path) -> Header:
                 (version,) = reader.scalars("I")
                 if version not in (2, 3):
                     raise BadInput(f"{file} is GGUF version {version}: versions 2 and 3 are read")
-                tensors, keys = reader.scalars("QQ")
+                count, keys = reader.scalars("QQ")
                 fields = {reader.text(): reader.value(*reader.scalars("I")) for _ in range(keys)}
-                names, end = [], 0
-                for _ in range(tensors):
-                    names.append(reader.text())
+                tensors = []
+                for _ in range(count):
+                    name = reader.text()
                     (dims,) = reader.scalars("I")
-                    shape = reader.scalars("Q" * dims)
-                    kind, offset = reader.scalars("IQ")
-                    per_block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
-                    end = max(end, offset + prod(shape) // per_block * block_bytes)
+                    tensors.append(_Tensor(name, reader.scalars("Q" * dims), *reader.scalars("IQ")))
             except (struct.error, ValueError, KeyError, OverflowError, MemoryError, RecursionError) as error:
-                raise BadInput(f"{file} is cut off or damaged in its header ({size:,} bytes): get it again") from error
+                raise _damaged(file, size) from error
             align = fields.get("general.alignment", 32)
-            wanted = -(-reader.at // align) * align + end
-    if not names:
-        raise BadInput(f"{file} holds no weights: perhaps only a vocabulary")
-    if size < wanted:
-        raise BadInput(f"{file} is cut off: {wanted:,} bytes wanted, {size:,} found. Copy or download it again")
-    return Header(fields, tuple(names), wanted)
+            return fields, tensors, -(-reader.at // align) * align
+
+
+def _damaged(file: Path, size: int) -> BadInput:
+    return BadInput(f"{file} is cut off or damaged in its header ({size:,} bytes): get it again")
 
 
 class _Reader:
@@ -91,6 +120,16 @@ class _Reader:
         start = self._skip(length)
         return self.blob[start : self.at].decode("utf-8", "replace")
 
+    def _skip_texts(self, count: int) -> None:
+        # Vocabularies and merges, 100,000 at a time: nothing is made of them.
+        blob, at, last = self.blob, self.at, len(self.blob) - 8
+        for _ in range(count):
+            if at > last:
+                raise ValueError("a value reaches over the end of the file")
+            at += 8 + int.from_bytes(blob[at : at + 8], "little")
+        self.at = at
+        self._skip(0)
+
     def value(self, kind: int) -> Any:
         if kind == _STRING:
             return self.text()
@@ -99,6 +138,8 @@ class _Reader:
         inner, count = self.scalars("IQ")
         if inner in _SCALARS:
             self._skip(count * struct.calcsize("<" + _SCALARS[inner]))
+        elif inner == _STRING:
+            self._skip_texts(count)
         else:
             for _ in range(count):
                 self.value(inner)

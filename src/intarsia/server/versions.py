@@ -118,7 +118,7 @@ def resolved(source: str, engine: str | None = None) -> str:
     it made the model. Raises `BadInput` for an export that is not there."""
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        return source
+        return source  # by name, or a file: `open_local` finds its engine
     if (folder / CURRENT).is_symlink():
         folder = (folder / CURRENT).resolve()
     if (folder / "manifest.json").is_file() or (folder / "bundle").is_dir() or (folder / "run.json").is_file():
@@ -163,10 +163,9 @@ def open_version(
     if _is_local(place):
         from intarsia.prompting.base.local import open_local
 
-        runs_on = "torch" if engine == "torch" else "auto"
         backend = open_local(
             place, name=name, threads=threads, max_batch=max_batch, memory=memory * 2**20, adapters=adapters,
-            engine=runs_on,
+            engine=engine or "auto",
         )  # fmt: skip
     else:
         if adapters:

@@ -18,6 +18,11 @@ class CTranslate2:
     - context_length: the most tokens, prompt and answer together."""
 
     name = "ctranslate2"
+    no_session = (
+        "it gives logits of whole texts alone, with nothing kept for the next call, or chooses all tokens by itself"
+    )
+    """Why it cannot be asked step by step: `forward_batch` takes and gives no cache, `generate_tokens` no logits before
+    a token is chosen, and its cache of prompts (`static_prompt`) finds a prompt again only as a whole."""
 
     def __init__(self, path: str | Path, threads: int | None = None):
         try:

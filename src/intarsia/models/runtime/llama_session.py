@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from intarsia.models.runtime.llama_cpp import LlamaCpp
 
 LONGEST = 8192  # tokens of a row, where the file allows more: memory for all places is taken at once
+FEW = 31  # tokens that every CPU reads right at once
 
 
 class LlamaSession:
@@ -44,8 +45,11 @@ class LlamaSession:
                 )
         except RuntimeError as error:
             raise IntarsiaError(f"{self._path} does not open in ik_llama.cpp: {error}") from None
-        self._stretch = min(runtime.stretch, self._context._n_ubatch)
         self._held = [0] * rows
+        self._stretch: int = self._context._n_ubatch
+        if not runtime.sure:
+            runtime.stretch = runtime.stretch or self._proved_stretch()
+            self._stretch = min(self._stretch, runtime.stretch)
         self.ends = tuple(i for i in range(self.vocabulary) if self._c.llama_token_is_eog(self._model.model, i))
 
     def read(self, steps: Sequence[Step], *, every: bool = False) -> list[np.ndarray]:
@@ -78,6 +82,19 @@ class LlamaSession:
         if length:
             self._copy(self._context.ctx, source, target, 0, length)
         self._held[target] = length
+
+    def _proved_stretch(self) -> int:
+        """Tokens that may be read at once. From 32 on the engine multiplies by other code, wrong for some kinds of
+        weights (Q4_1) on some CPUs: it is tried, and left out where the numbers differ."""
+        ids = [(7 * i + 1) % self.vocabulary for i in range(FEW + 1)]
+        if len(ids) > self.places:
+            return FEW
+        (at_once,) = self.read([Step(0, ids, 0)])
+        self.read([Step(0, ids[: FEW // 2], 0)])
+        (parted,) = self.read([Step(0, ids[FEW // 2 :], FEW // 2)])
+        self.cut(0, 0)
+        apart = float(np.abs(at_once - parted).max())
+        return self._stretch if apart <= 0.1 * float(np.abs(parted).max()) else FEW
 
     def _decode(self, part: Sequence[tuple[int, int, int, int]]) -> None:
         batch = self._c.llama_batch_init(len(part), 0, 1)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from intarsia.errors import IntarsiaError, MissingExtra, first_line
 from intarsia.models.runtime.asking import checked_ids, known_of, threads_for
+from intarsia.models.runtime.session import Step, greedy, until_end
+
+if TYPE_CHECKING:
+    from intarsia.models.runtime.openvino_session import OpenVinoSession
 
 
 class OpenVino:
     """A folder with a stateful OpenVINO graph, run on the CPU. Where the CPU has bfloat16, it computes in that.
 
-    - context_length: the most tokens, prompt and answer together."""
+    - context_length: the most tokens, prompt and answer together. inputs: names of those that the graph has."""
 
     name = "openvino"
 
@@ -32,8 +37,8 @@ class OpenVino:
         try:
             core = openvino.Core()
             model = core.read_model(graph)
-            self._names = {name for port in model.inputs for name in port.get_names()}
-            self._request = core.compile_model(model, "CPU", settings).create_infer_request()
+            self.inputs = frozenset(name for port in model.inputs for name in port.get_names())
+            self._compiled = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
             raise IntarsiaError(f"{self.path} does not open in OpenVINO: {first_line(error)}") from None
         known = known_of(self.path)
@@ -41,37 +46,29 @@ class OpenVino:
         self.vocabulary: int = known.get("vocabulary") or model.outputs[0].get_partial_shape()[2].get_length()
         self.ends: tuple[int, ...] = tuple(known.get("end", ()))
 
+    def request(self) -> Any:
+        """A place of the engine's own for one row: it keeps keys and values, and shares the weights."""
+        return self._compiled.create_infer_request()
+
+    @cached_property
+    def _alone(self) -> OpenVinoSession:
+        return self.session()
+
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Logits of every position, float32 [token, vocabulary]."""
         ids = checked_ids(ids, 0, self.vocabulary, self.context_length)
-        self._request.reset_state()
-        return np.asarray(self._read(ids, 0), dtype=np.float32)
+        return self._alone.read([Step(0, ids, 0)], every=True)[0]
 
     def tokens(self, ids: Sequence[int], count: int) -> Iterator[int]:
         """`count` tokens that follow, greedily, whatever they are; the first comes once the prompt is read."""
-        ids = checked_ids(ids, count, self.vocabulary, self.context_length)
-        self._request.reset_state()
-        row = self._read(ids, 0)
-        for place in range(len(ids), len(ids) + count):
-            token = int(row[-1].argmax())
-            yield token
-            row = self._read([token], place)
+        return greedy(self._alone, checked_ids(ids, count, self.vocabulary, self.context_length), count)
 
     def generate(self, ids: Sequence[int], max_new_tokens: int) -> list[int]:
         """The tokens that follow `ids`, greedily; ends early after an end token, which is included."""
-        out: list[int] = []
-        for token in self.tokens(ids, max_new_tokens):
-            out.append(token)
-            if token in self.ends or len(out) == max_new_tokens:
-                break
-        return out
+        return until_end(self.tokens(ids, max_new_tokens), self.ends)
 
-    def _read(self, ids: Sequence[int], past: int) -> np.ndarray:
-        """Logits [token, vocabulary] of tokens after `past` others; the engine keeps keys and values."""
-        given: dict[str, Any] = {
-            "input_ids": np.asarray([ids], dtype=np.int64),
-            "attention_mask": np.ones((1, past + len(ids)), dtype=np.int64),
-            "position_ids": np.arange(past, past + len(ids), dtype=np.int64)[None],
-            "beam_idx": np.zeros(1, dtype=np.int32),
-        }
-        return self._request.infer({k: v for k, v in given.items() if k in self._names})[0][0]
+    def session(self, rows: int = 1, context_length: int | None = None) -> OpenVinoSession:
+        """The model asked step by step: `rows` that wait for one another, each up to `context_length` tokens."""
+        from intarsia.models.runtime.openvino_session import OpenVinoSession
+
+        return OpenVinoSession(self, rows, context_length)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -41,3 +41,23 @@ class Session(Protocol):
     def copy(self, source: int, target: int, length: int) -> None:
         """Let an empty row hold the first `length` tokens of another. Only where there are several rows."""
         ...
+
+
+def greedy(session: Session, ids: Sequence[int], count: int) -> Iterator[int]:
+    """The `count` most probable tokens that follow `ids` in the first row, whatever they are; the first comes once
+    `ids` are read. No token is read before the one after it is asked for."""
+    step = Step(0, ids, 0)
+    for _ in range(count):
+        (row,) = session.read([step])
+        yield (token := int(row[-1].argmax()))
+        step = Step(0, [token], step.start + len(step.ids))
+
+
+def until_end(tokens: Iterable[int], ends: Sequence[int]) -> list[int]:
+    """Tokens up to the first that ends an answer, which is included."""
+    out: list[int] = []
+    for token in tokens:
+        out.append(token)
+        if token in ends:
+            break
+    return out

@@ -29,7 +29,7 @@ class LocalBackend:
     """A `Backend` over an engine. `open_local` makes it.
 
     - model: the `Model`; None where only another engine's file is there.
-    - runs_on: `torch`, `gguf` or `onnx-genai`.
+    - runs_on: `torch`, `gguf`, `onnx-genai` or `openvino`.
     - adapter: the LoRA adapter it answers with. `with_adapter` gives the same network with another one: they share the
       engine, and requests of different adapters run together.
     - describe_tools: for chat templates that know no tools: whether these are described in the system message."""

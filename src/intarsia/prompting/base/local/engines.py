@@ -138,7 +138,10 @@ class SessionRunner:
 
 
 def check_session(runtime: Any) -> None:
-    """Raise `BadInput` for an engine that cannot be asked step by step."""
+    """Raise `BadInput` for an engine, or its class, that cannot be asked step by step."""
     if not hasattr(runtime, "session"):
-        name = getattr(runtime, "name", type(runtime).__name__)
-        raise BadInput(f"the engine {name} cannot be asked step by step: open the model's gguf or onnx-genai export")
+        name, why = getattr(runtime, "name", type(runtime).__name__), getattr(runtime, "no_session", "")
+        raise BadInput(
+            f"the engine {name} cannot be asked step by step{f' ({why})' if why else ''}: open the model itself, or its "
+            "gguf, onnx-genai or openvino export"
+        )

