@@ -35,6 +35,7 @@ class Composition:
     predicted: float
     bits: float
     recovered: bool = False
+    parts: dict[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -127,7 +128,7 @@ class Composer:
         least, largest = store.smallest(shape), store.fixed(shape) + sum(max(store.costs(m)) for m in shape.matrices)
         if least > self.most or shape.parameters > self.parameters:
             return []
-        lost = sum(FAMILIES[name].predicted(value, self.evidence) for name, value in cuts)
+        lost = {name: FAMILIES[name].predicted(value, self.evidence) for name, value in cuts}
         if math.isfinite(self.most):
             targets = [min(self.most, largest)]
             if store.name == "gguf" and largest > least:
@@ -137,7 +138,7 @@ class Composer:
         return [self._allocated(cuts, store, shape, target, lost) for target in dict.fromkeys(targets)]
 
     def _allocated(
-        self, cuts: tuple[Cut, ...], store: Store, shape: Anatomy, target: float, lost: float
+        self, cuts: tuple[Cut, ...], store: Store, shape: Anatomy, target: float, lost: dict[str, float]
     ) -> Composition:
         matrices = [m for m in shape.matrices if store.grids(m)]
         choices = [store.grids(m) for m in matrices]
@@ -154,8 +155,9 @@ class Composer:
         grids = {m.name: choices[n][i] for n, (m, i) in enumerate(zip(matrices, found.chosen, strict=True))}
         total = sum(m.weights for m in matrices)
         bits = sum(m.weights * grids[m.name].bits for m in matrices) / max(total, 1)
+        parts = {**lost, "bits": found.harm}
         return Composition(
-            store.name, cuts, grids, store.bytes(shape, grids), shape.parameters, lost + found.harm, bits
+            store.name, cuts, grids, store.bytes(shape, grids), shape.parameters, sum(parts.values()), bits, parts=parts
         )  # fmt: skip
 
     def _of_store(self, store: Store) -> dict[str, list[float]]:

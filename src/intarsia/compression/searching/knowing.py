@@ -6,6 +6,7 @@ computed before it is asked for, or again when a search goes on. The order of bl
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from intarsia.compression.quantization.grids import ROW, Grid, from_grid, round_
 from intarsia.compression.quantization.scaling import awq
 from intarsia.compression.searching.keeping import Kept
 from intarsia.compression.searching.sensitivity import Sensitivity, sensitivity
-from intarsia.compression.statistics import LayerStats, batches, collect, some_windows
+from intarsia.compression.statistics import WINDOW, LayerStats, batches, collect, some_windows
 from intarsia.progress import track
 
 if TYPE_CHECKING:
@@ -152,6 +153,30 @@ class Evidence:
         """Second moment of what the output head reads, [width, width]."""
         head = head_of(self.folded)
         return collect(self.folded, [head], self.windows)[head.name].moment
+
+    @cached_property
+    def uses(self) -> tuple[Counter[int], Counter[int]]:
+        """By token: how often the texts have it, and how many stretches do (of a text, `WINDOW` tokens at most)."""
+        tokenizer: Any = self.model.tokenizer
+        counts, stretches = Counter[int](), Counter[int]()
+        for record in self.texts:
+            ids = tokenizer(record.text, verbose=False)["input_ids"]
+            counts.update(ids)
+            for start in range(0, len(ids), WINDOW):
+                stretches.update(set(ids[start : start + WINDOW]))
+        return counts, stretches
+
+    def missed(self, rows: int) -> float:
+        """Share of a text's tokens that a vocabulary of `rows` tokens will lack: of each stretch, those that no other
+        stretch has. Places that the used tokens leave go to the earliest others (`vocabulary.choosing`), which are
+        there then."""
+        counts, stretches = self.uses
+        free = rows - len(counts)
+        filled = -1
+        while free > 0:
+            filled += 1
+            free -= filled not in counts
+        return sum(n for i, n in counts.items() if stretches[i] == 1 and i > filled) / max(counts.total(), 1)
 
     @cached_property
     def order(self) -> list[dict[str, Any]]:
