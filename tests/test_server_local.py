@@ -98,6 +98,23 @@ def test_forms_and_calls_hold_whatever_the_weights(client):
         assert 0 <= json.loads(calls[0].function.arguments)["n"] <= 9
 
 
+def test_tools_and_a_form_of_the_answer(client):
+    """A model that may call, and answers in a form: it does one of both, and nothing else."""
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"enum": ["yes", "no"]}}}
+    ways = set()
+    for seed in range(8):
+        said = client.chat.completions.create(
+            model="tiny", messages=[{"role": "user", "content": "a"}], tools=[TOOL], response_format=form, seed=seed,
+            max_tokens=120, temperature=2.0, parallel_tool_calls=False,
+        )  # fmt: skip
+        calls = said.choices[0].message.tool_calls
+        ways.add(bool(calls))
+        assert calls[0].function.name == "weather" if calls else json.loads(said.choices[0].message.content) in (
+            "yes", "no"
+        )  # fmt: skip
+    assert False in ways
+
+
 def test_scores_vectors_and_counts(client, backend):
     body = {"model": "tiny", "prompt": "ab", "choices": ["c", "de"]}
     said = client.post("/score", body=body, cast_to=dict[str, Any])

@@ -11,8 +11,8 @@ class Constraint:
     """A form of text. `intarsia.prompting.execute.Shape` makes it from a type, and reads the answer back.
 
     - kind, source: `choice` (a JSON list of texts), `regex` (its pattern, anchored at both ends), `json` (a JSON
-      schema), `grammar` (Lark, as llguidance takes it), `call` (one call of a tool that was offered, and nothing else: its
-      name, or `required` for any).
+      schema), `grammar` (Lark, as llguidance takes it), `call` (one call of a tool that was offered, and nothing else:
+      its name, or `required` for any).
     - name: what a server is told it is called."""
 
     kind: Literal["choice", "regex", "json", "grammar", "call"]

@@ -51,7 +51,8 @@ class FakeBackend(Streaming):
 
     - script: answers in the order they are asked for; or answers by a regex that is searched for in the last message
       (the first that fits; `""` fits all); or a function of the prompt, async or not. Without one, a form's smallest
-      text (see `smallest`), or call, else the last message over again; above temperature 0 in another order, by the seed.
+      text or call (see `smallest`), else the last message over again; above temperature 0 in another order, by the
+      seed.
     - scores: log probability of a choice, or a function of prompt and choice; without it one by the choice's hash.
     - errors: what to raise at which request, counted from 1: `{2: BackendError("busy", retryable=True)}`.
     - seconds: for each token of an answer. width: of embeddings.

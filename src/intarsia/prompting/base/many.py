@@ -36,8 +36,6 @@ async def generate_many(
     - task: what progress is called.
 
     Raises `FailedPrompt` with the number of the prompt, caused by its error; `BadInput` for at_once below 1."""
-    if at_once < 1:
-        raise BadInput(f"at_once is {at_once}: give at least 1")
     replies: list[Reply | Exception | None] = [None] * len(prompts)
 
     async def one(number: int) -> None:
@@ -48,12 +46,19 @@ async def generate_many(
                 raise FailedPrompt(number, error) from error
             replies[number] = error
 
+    await each_or_failed(len(prompts), one, at_once, task)
+    return replies  # type: ignore[return-value]
+
+
+async def each_or_failed(count: int, one: Callable[[int], Awaitable[None]], at_once: int, task: str) -> None:
+    """`each`, of what went wrong the `FailedPrompt` with the smallest number. Raises `BadInput` for at_once below 1."""
+    if at_once < 1:
+        raise BadInput(f"at_once is {at_once}: give at least 1")
     try:
-        await each(len(prompts), one, at_once, task)
+        await each(count, one, at_once, task)
     except BaseExceptionGroup as failed:
         told = [error for error in failed.exceptions if isinstance(error, FailedPrompt)]
         raise min(told, key=lambda error: error.number) if told else failed.exceptions[0] from None
-    return replies  # type: ignore[return-value]
 
 
 async def each(count: int, one: Callable[[int], Awaitable[None]], at_once: int, task: str) -> None:

@@ -19,7 +19,7 @@ from intarsia.prompting.execute.prompt.describing import described
 from intarsia.prompting.execute.prompt.header import InputSpec, split
 from intarsia.prompting.execute.prompt.rendered import Rendered
 from intarsia.prompting.execute.prompt.types import ANY, checked
-from intarsia.prompting.execute.trust import fence_for, fenced, plain
+from intarsia.prompting.execute.trust import Fence, fence_for, fenced, plain
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -132,8 +132,22 @@ class Prompt:
         - shape: the wanted form, for `{{ shape }}`; default: the header's.
         - seed: of the marks around text from outside; default: the open trace's, or this process' (`fence_for`)."""
         values = self.check(**inputs)
-        shape = self.header.shape if shape is None else shape
         fence = fence_for(_leaves(values), about=self.version, seed=seed)
+        return self._rendered(values, fence, shape, tokenizer, tools)
+
+    def render_many(
+        self, rows: Sequence[Mapping[str, Any]], *, shape: Any = None, seed: str | None = None
+    ) -> list[Rendered]:  # fmt: skip
+        """Conversations of many inputs, with the same marks around text from outside in all: what they do not differ in
+        by their inputs is the same, so that they can be asked together (`ask_many`). Arguments: as of `render`."""
+        values = [self.check(**row) for row in rows]
+        fence = fence_for((leaf for each in values for leaf in _leaves(each)), about=self.version, seed=seed)
+        return [self._rendered(each, fence, shape) for each in values]
+
+    def _rendered(
+        self, values: dict[str, Any], fence: Fence, shape: Any, tokenizer: Any = None, tools: Sequence[ToolSpec] = ()
+    ) -> Rendered:  # fmt: skip
+        shape = self.header.shape if shape is None else shape
         told = {"open": fence.open, "close": fence.close}
         said = self._said({**values, "shape": described(shape), "fence": told})
         messages, spans = [], []

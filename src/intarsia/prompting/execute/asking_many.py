@@ -1,0 +1,152 @@
+"""`ask_many`: many prompts of one kind to a model, several in one request where that is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from intarsia.errors import BadInput, IntarsiaError
+from intarsia.prompting.base.backend import Backend
+from intarsia.prompting.base.errors import BudgetExceeded, ContextOverflow
+from intarsia.prompting.base.many import FailedPrompt, each_or_failed
+from intarsia.prompting.base.messages import Input, Message
+from intarsia.prompting.base.replies import Sampling, Usage
+from intarsia.prompting.execute.asking import Answer, ask, asked_for, hash_of, run_now, within
+from intarsia.prompting.execute.shape import Shape
+from intarsia.prompting.execute.together import Answers, put_together, schema_of
+from intarsia.prompting.execute.trust import Untrusted, is_untrusted, taint
+
+if TYPE_CHECKING:
+    from intarsia.prompting.base.budget import Budget
+
+AROUND = 4  # tokens of an answer in a list beside its own: a comma, quotes
+
+
+async def ask_many(
+    backend: Backend,
+    prompts: Sequence[Input | Any],
+    *,
+    shape: Any = None,
+    together: int = 1,
+    sampling: Sampling | None = None,
+    budget: Budget | None = None,
+    at_once: int = 8,
+    keep_going: bool = False,
+    task: str = "asking",
+) -> list[Any]:
+    """An `Answer` to each prompt, in their order.
+
+    - prompts: as of `ask`. Those that share a request are conversations that differ in their last message alone
+      (`Prompt.render_many`), and what is sent is what `put_together(prompts)` gives.
+    - shape: of each answer; default: the first prompt's own, which holds for all.
+    - together: prompts in a request, at most. 1: each by itself, as `ask` does it. With more, the model is held to a
+      list of just so many answers, a choice being one of its texts, written and not scored.
+    - sampling: `max_tokens` is of each answer. keep_going, at_once, task: as of `generate_many`.
+
+    Requests are fewer, and what the prompts share is sent once. It may cost quality: a model that reads several texts
+    mixes them up, the more of them and the smaller it is; measure it on your own set (`intarsia eval --together`).
+    And a text from outside can sway the answers to its neighbours: put together only what may stand together.
+
+    Where a request would not fit the model's context, or what is left of the budget, it is halved, and again. Where one
+    has not the form, or a server refuses it, its prompts are asked by themselves. In a trace that is gone on with, and
+    with a cache, what was asked is not asked again, as long as the same prompts are given in the same order.
+
+    `usage` of an answer is its share of the request's: they add up to what all took. Raises as `ask`, in a
+    `FailedPrompt`; with `keep_going` errors stand in their prompts' places. `BadInput` for prompts that cannot be put
+    together, and for a grammar."""
+    if together < 1:
+        raise BadInput(f"together is {together}: give at least 1")
+    if not prompts:
+        return []
+    wanted, sampling = asked_for(prompts[0], shape, sampling)
+    if together > 1:
+        schema_of(wanted)
+        put_together(prompts)
+    work = _Many(within(backend, budget), list(prompts), wanted, sampling, keep_going)
+    groups = [range(start, min(start + together, len(prompts))) for start in range(0, len(prompts), together)]
+    await each_or_failed(len(groups), lambda number: work.ask(groups[number]), at_once, task)
+    return work.answers
+
+
+def ask_many_now(backend: Backend, prompts: Sequence[Input | Any], **options: Any) -> list[Any]:
+    """`ask_many`, for where no event loop runs."""
+    return run_now(ask_many(backend, prompts, **options), "ask_many_now", "ask_many")
+
+
+class _Many:
+    def __init__(
+        self, backend: Backend, prompts: list[Any], shape: Shape | None, sampling: Sampling, keep_going: bool
+    ):  # fmt: skip
+        self.backend, self.prompts, self.shape, self.sampling = backend, prompts, shape, sampling
+        self.keep_going = keep_going
+        self.answers: list[Any] = [None] * len(prompts)
+
+    async def ask(self, numbers: range, lost: Usage = Usage(calls=0)) -> None:
+        """Answers to some prompts. lost: what was used for them already, and came to nothing."""
+        if len(numbers) == 1:
+            await self._ask_alone(numbers[0], lost)
+            return
+        said = put_together([self.prompts[number] for number in numbers])
+        sampling = replace(self.sampling, max_tokens=self._most() * len(numbers))
+        length = self.backend.context_length
+        if length is not None and self.backend.count(said) + sampling.max_tokens > length:
+            await self._ask_halves(numbers, lost)
+            return
+        form = Answers(self.shape, len(numbers))
+        try:
+            reply = await self.backend.generate(said, sampling, constraint=form.constraint)
+            lost += reply.usage
+            found = form.read(reply.text)
+        except (ContextOverflow, BudgetExceeded):
+            await self._ask_halves(numbers, lost)
+            return
+        except IntarsiaError as error:
+            if getattr(error, "retryable", False):  # nobody answers: more requests would not help
+                for number in numbers:
+                    self._failed(number, error)
+                return
+            for place, number in enumerate(numbers):
+                await self._ask_alone(number, share(lost, place, len(numbers)))
+            return
+        outside = is_untrusted(said)
+        messages = (*said, Message("assistant", Untrusted(reply.text) if outside else reply.text))
+        for place, (number, (value, text)) in enumerate(zip(numbers, found, strict=True)):
+            if outside and (self.shape is None or self.shape.kind != "choice"):
+                value, text = taint(value), Untrusted(text)
+            usage = share(lost, place, len(numbers))
+            self.answers[number] = Answer(value, text, reply, usage, hash_of(said), messages=messages)
+
+    async def _ask_halves(self, numbers: range, lost: Usage) -> None:
+        middle = len(numbers) // 2
+        await self.ask(numbers[:middle], lost)
+        await self.ask(numbers[middle:])
+
+    async def _ask_alone(self, number: int, lost: Usage) -> None:
+        try:
+            answer = await ask(self.backend, self.prompts[number], shape=self.shape, sampling=self.sampling)
+        except IntarsiaError as error:
+            self._failed(number, error)
+            return
+        self.answers[number] = replace(answer, usage=answer.usage + lost)
+
+    def _failed(self, number: int, error: IntarsiaError) -> None:
+        if not self.keep_going:
+            raise FailedPrompt(number, error) from error
+        self.answers[number] = error
+
+    def _most(self) -> int:
+        """Tokens of an answer in a list, at most."""
+        most = self.sampling.max_tokens
+        if self.shape is not None and self.shape.kind == "choice":
+            most = min(most, max(map(self.backend.count, self.shape.choices)))
+        return most + AROUND
+
+
+def share(usage: Usage, place: int, of: int) -> Usage:
+    """One of so many equal parts of what was used; the parts add up to it."""
+
+    def part(value: Any) -> Any:
+        return value / of if isinstance(value, float) else value * (place + 1) // of - value * place // of
+
+    return Usage(*(part(getattr(usage, field.name)) for field in fields(Usage)))
