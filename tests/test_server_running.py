@@ -31,7 +31,8 @@ from tests.server_help import Spelling, running, until
 ROOT = Path(__file__).parents[1]
 PROCESS = """
 import sys
-from intarsia.server.running import listening, serve
+from intarsia.server.listening import listening
+from intarsia.server.running import serve
 from intarsia.server.service import Serving, service
 from tests.server_help import Spelling
 serving = Serving()
@@ -69,6 +70,7 @@ def body(tokens: int, stream: bool) -> dict[str, Any]:
 def test_no_request_is_lost_when_a_server_ends_under_load():
     counts = {"served": 0, "told": 0, "refused": 0, "lost": 0}
     lock, stop = threading.Lock(), threading.Event()
+    lost: list[str] = []
 
     def count(what: str) -> None:
         with lock:
@@ -89,8 +91,9 @@ def test_no_request_is_lost_when_a_server_ends_under_load():
                 except httpx2.ConnectError:
                     count("refused")  # nobody was there any more: nothing was accepted
                     return
-                except httpx2.TransportError:
+                except httpx2.TransportError as error:
                     count("lost")
+                    lost.append(f"{error!r} of a {'stream' if stream else 'request'}")
                     return
                 if answer.status_code == 503:
                     assert answer.headers["retry-after"] == "1"
@@ -108,7 +111,36 @@ def test_no_request_is_lost_when_a_server_ends_under_load():
         stop.set()
         for thread in threads:
             thread.join(30)
-    assert counts["lost"] == 0 and counts["served"] > 12 and counts["told"] + counts["refused"] == 12
+    assert counts["lost"] == 0, lost
+    assert counts["served"] > 12 and counts["told"] + counts["refused"] == 12
+
+
+def test_nobody_who_connects_while_a_server_ends_is_reset():
+    ends: list[str] = []
+    stop = threading.Event()
+
+    def knock(url: str) -> None:
+        while not stop.is_set():
+            try:
+                with httpx2.Client(timeout=30) as client:  # a connection of its own each time
+                    ends.append(str(client.get(f"{url}/readyz").status_code))
+            except httpx2.ConnectError:
+                ends.append("refused")
+                return
+            except httpx2.TransportError as error:
+                ends.append(repr(error))
+
+    with process() as (server, url):
+        threads = [threading.Thread(target=knock, args=(url,)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+        for thread in threads:
+            thread.join(30)
+        stop.set()
+    assert set(ends) <= {"200", "503", "refused"} and "503" in ends and ends.count("refused") == 8
 
 
 def test_what_does_not_end_in_time_ends_with_an_error_of_its_own():

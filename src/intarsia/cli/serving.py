@@ -51,7 +51,7 @@ def serve_experts(model: str, **given: Any) -> None:
 
     host, port = given.pop("host"), given.pop("port")
     seed = given.pop("seed")
-    from intarsia.server.running import listening
+    from intarsia.server.listening import listening
 
     listener = listening(host, port)
     with shown():
@@ -147,7 +147,8 @@ def _serve_small(
 
     if missing := [name for extra in extras for name in lacking(extra)]:
         raise MissingExtra(f"{what} ({', '.join(missing)})", ",".join(extras))
-    from intarsia.server.running import listening, serve
+    from intarsia.server.listening import listening
+    from intarsia.server.running import serve
     from intarsia.server.service import Serving, guarded
 
     listener = listening(host, port)

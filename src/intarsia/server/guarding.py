@@ -70,7 +70,7 @@ class Ending:
             await send(message)
 
         if self.ending() and scope["path"] not in STATE:
-            await response_of(Stopping())(scope, receive, closing)
+            await refuse(receive, send, Stopping())
             return
         await self.app(scope, receive, closing)
 
@@ -89,7 +89,7 @@ class Bodies:
             return
         announced = _header(scope, b"content-length")
         if announced.isdigit() and (len(announced) > 18 or int(announced) > self.most):
-            await self._refuse(scope, receive, send, self._large())
+            await refuse(receive, send, self._large(), self.most)
             return
         taken, whole, started = 0, False, False
         until = asyncio.get_running_loop().time() + self.patience
@@ -120,27 +120,28 @@ class Bodies:
             await self.app(scope, limited, noticing)
         except _Refused as refused:
             if not started:
-                await self._refuse(scope, receive, send, refused.error)
+                await refuse(receive, send, refused.error, self.most)
 
     def _large(self) -> ApiError:
         return ApiError(413, f"the body is larger than {self.most:,} bytes", code="body_too_large")
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send, error: ApiError) -> None:
-        """Tell of it and close. What is on its way is read a little longer, so that the answer is not lost to the
-        reset that closing upon unread bytes would be."""
-        answer = response_of(error)
-        answer.headers["connection"] = "close"
-        await send({"type": "http.response.start", "status": answer.status_code, "headers": answer.raw_headers})
-        await send({"type": "http.response.body", "body": answer.body, "more_body": True})
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1.0):
-                dropped = 0
-                while dropped < 4 * self.most:
-                    message = await receive()
-                    if message["type"] != "http.request" or not message.get("more_body", False):
-                        break
-                    dropped += len(message.get("body", b""))
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+async def refuse(receive: Receive, send: Send, error: ApiError, most: int = BODY) -> None:
+    """Tell of it and close. What is on its way is read a little longer, `most` bytes times four: closing upon unread
+    bytes is a reset, to which the answer would be lost."""
+    answer = response_of(error)
+    answer.headers["connection"] = "close"
+    await send({"type": "http.response.start", "status": answer.status_code, "headers": answer.raw_headers})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": True})
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1.0):
+            dropped = 0
+            while dropped < 4 * most:
+                message = await receive()
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    break
+                dropped += len(message.get("body", b""))
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class _Refused(BaseException):

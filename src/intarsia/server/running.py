@@ -1,7 +1,8 @@
 """A server process from its first connection to its last answer.
 
 `serve(app, serving, listener)` runs until SIGTERM or SIGINT. Then: `/readyz` says 503; connections that still come, and
-requests on connections that are open, are told to come again (503, Retry-After); what is running is finished within
+requests on connections that are open, are told to come again (503, Retry-After); then the socket is closed without a
+reset connection (`listening`); what is running is finished within
 `grace` seconds, and what is not by then ends with an error of its own. Nothing that was accepted is dropped."""
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from intarsia.errors import BadInput
 from intarsia.server.errors import ApiError, body_of
+from intarsia.server.listening import BACKLOG, deafen, waiting
 from intarsia.server.serving import Serving
 from intarsia.server.streaming import ABORT
 
@@ -28,6 +29,8 @@ GRACE = 30.0
 """Seconds that requests have to end once the server must."""
 LINGER = 0.4
 """Seconds that a server which must end still tells newcomers so."""
+QUEUE = 0.05
+"""Seconds that the listening socket stays open once it lets nobody in any more."""
 PARTING = 1.5
 """Seconds that connections without a request stay open once nothing runs any more: a request may be on its way."""
 HEADERS = 10.0
@@ -118,8 +121,13 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish what is running, tell the others."""
         self.serving.draining = True
-        # Whoever is in the queue of the kernel is let in and told; closing now would reset it.
         await asyncio.sleep(self.linger)
+        listeners = [one for server in self.servers for one in server.sockets]
+        for one in listeners:
+            deafen(one)
+        # One whose handshake was under way is in the queue a moment later.
+        await asyncio.sleep(QUEUE)
+        await self._until(lambda: not any(map(waiting, listeners)), asyncio.get_running_loop().time() + self.linger)
         for server in self.servers:
             server.close()
         for sock in sockets or []:
@@ -150,15 +158,6 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0.02)
 
 
-def listening(host: str, port: int) -> socket.socket:
-    """The socket, before minutes are spent on loading. Raises `BadInput` where it cannot be had."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
-        raise BadInput(f"cannot listen on {host}:{port} ({error.strerror}): give another --host or --port") from None
-
-
 def serve(
     app: Any, serving: Serving, listener: socket.socket, *, grace: float = GRACE, head_patience: float = HEADERS,
     log_level: str = "warning",
@@ -167,6 +166,6 @@ def serve(
     kind = type("Protocol", (Protocol,), {"head_patience": head_patience})
     config = uvicorn.Config(
         app, http=kind, ws="none", log_level=log_level, access_log=False, server_header=False, timeout_keep_alive=75,
-        backlog=1024, lifespan="on",
+        backlog=BACKLOG, lifespan="on",
     )  # fmt: skip
     Server(config, serving, grace).run(sockets=[listener])
