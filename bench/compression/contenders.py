@@ -117,17 +117,16 @@ def contenders() -> list[Contender]:
         "Q4_0": (4, {"bits": 4, **SYMMETRIC}),
         "4 bits": (4, ASYMMETRIC),
         "Q5_0": (5, {"bits": 5, **SYMMETRIC}),
-        **{
-            f"{bits} bits in the mean": (bits, {"average_bits": bits, "among": (4, 5, 8), **SYMMETRIC})
-            for bits in (4.1, 4.6, 5.3, 6.5, 7.5)
-        },
+        **_mixed(4.1, 4.6, 5.3, 6.5, 7.5),
     }
+    of_both = {"Q4_0": files["Q4_0"], **_mixed(4.1, 4.6, 5.8, 7)}
     eight = {"bits": 8, "method": "gptq", "scheme": "symmetric", **BLOCKS}
     own = [
-        *(Contender(f"ours: GGUF {name}, awq+gptq{', both texts' * both}", "ik-llama-cpp-python", "gguf",
-                    _own_gguf(settings, both), bits=bits)
-          for both in (False, True) for name, (bits, settings) in files.items()),
-        Contender("ours: GGUF Q8_0, gptq, both texts", "ik-llama-cpp-python", "gguf", _own_gguf(eight, True)),
+        *(Contender(f"ours: GGUF {name}, awq+gptq", "ik-llama-cpp-python", "gguf", _own_gguf(settings), bits=bits)
+          for name, (bits, settings) in files.items()),
+        *(Contender(f"ours: GGUF {name}, awq+gptq, both texts", "ik-llama-cpp-python", "gguf",
+                    _own_gguf(settings, both=True), bits=bits)
+          for name, (bits, settings) in of_both.items()),
         Contender("ours: GGUF Q8_0, gptq", "ik-llama-cpp-python", "gguf", _own_gguf(eight)),
         *(Contender(f"ours: ONNX GenAI {name}, awq+gptq", "onnxruntime-genai", "onnx-genai", _own_onnx(some), bits=4)
           for name, some in four.items()),
@@ -179,6 +178,12 @@ def peers() -> list[Contender]:
         Contender("torchao int4 weights", "torchao", "torchao-int4", _link, bits=4),
     ]
     return [*llama, *own, *onnx, *vino, *ct2, *torch]
+
+
+def _mixed(*means: float) -> dict[str, tuple[float, Mapping[str, Any]]]:
+    """Files whose parts have 4, 5 or 8 bits, by name: (bits in the mean, settings)."""
+    return {f"{bits} bits in the mean": (bits, {"average_bits": bits, "among": (4, 5, 8), **SYMMETRIC})
+            for bits in means}  # fmt: skip
 
 
 def _own_gguf(settings: Mapping[str, Any], both: bool = False) -> Callable[[Source, Path], Any]:
