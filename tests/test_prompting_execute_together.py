@@ -58,6 +58,9 @@ def test_what_is_put_together_is_what_they_share_and_numbered_texts():
         put_together([[1, 2]])
     with pytest.raises(BadInput, match="role assistant"):
         put_together([(Message("assistant", "a"),)])
+    assert put_together(["a", "b"], "Text {number}: ")[0].content == "Text 1: a\n\nText 2: b"
+    with pytest.raises(BadInput, match="so that texts can be told apart"):
+        put_together(["a", "b"], "- ")
     with pytest.raises(BadInput, match="one or more"):
         put_together([])
 

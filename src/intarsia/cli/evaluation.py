@@ -44,6 +44,9 @@ from intarsia.errors import BadInput, OutOfBudget
 @click.option("--max-tokens", type=click.IntRange(1), help="Of an answer.  [default: as the prompt says]")
 @click.option("--temperature", type=click.FloatRange(0), help="[default: as the prompt says]")
 @click.option("--at-once", default=8, show_default=True, type=click.IntRange(1), help="Requests under way.")
+@click.option("--together", default=1, show_default=True, type=click.IntRange(1), help=(
+    "Records in a request, numbered: fewer requests, and perhaps worse answers; labels are written then, not scored."
+))  # fmt: skip
 @click.option("--out", metavar="FOLDER", help="Keep answers as they come, results.json and report.html.")
 @click.option("--replay", is_flag=True, help="Take the answers that --out holds; only new ones are asked for.")
 @click.option("--check", is_flag=True, help="Ask again for all answers that --out holds, and say which differ.")
@@ -71,7 +74,7 @@ def _of_store(set_: Path, folder: str, metrics: tuple[str, ...], model: str | No
     from intarsia.prompting.execute.evaluating import RetrievalEvaluation
 
     for option in ("prompt_file", "labels", "shape", "judge_file", "judge_model", "adapter"):
-        if given[option] is not None or model is not None:
+        if given[option] is not None or model is not None or given["together"] > 1:
             raise BadInput("--store measures searches: leave --model, --prompt and what belongs to them out")
     if given["replay"] or given["check"]:
         raise BadInput("searches are quick: they are done again, and --replay and --check are for answers of models")
@@ -117,7 +120,7 @@ async def _asked(made: Any, model: str, given: dict[str, Any]) -> Any:
     try:
         return await made.run(
             backend, judge=judge, out=given["out"], at_once=given["at_once"], replay=given["replay"],
-            check=given["check"], force=given["force"],
+            check=given["check"], force=given["force"], together=given["together"],
         )  # fmt: skip
     finally:
         for one in (backend, judge):

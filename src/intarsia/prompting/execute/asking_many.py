@@ -14,7 +14,7 @@ from intarsia.prompting.base.messages import Input, Message
 from intarsia.prompting.base.replies import Sampling, Usage
 from intarsia.prompting.execute.asking import Answer, ask, asked_for, hash_of, run_now, within
 from intarsia.prompting.execute.shape import Shape
-from intarsia.prompting.execute.together import Answers, put_together, schema_of
+from intarsia.prompting.execute.together import MARK, Answers, put_together, schema_of
 from intarsia.prompting.execute.trust import Untrusted, is_untrusted, taint
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ async def ask_many(
     *,
     shape: Any = None,
     together: int = 1,
+    mark: str = MARK,
     sampling: Sampling | None = None,
     budget: Budget | None = None,
     at_once: int = 8,
@@ -38,7 +39,7 @@ async def ask_many(
     """An `Answer` to each prompt, in their order.
 
     - prompts: as of `ask`. Those that share a request are conversations that differ in their last message alone
-      (`Prompt.render_many`), and what is sent is what `put_together(prompts)` gives.
+      (`Prompt.render_many`), and what is sent is what `put_together(prompts, mark)` gives.
     - shape: of each answer; default: the first prompt's own, which holds for all.
     - together: prompts in a request, at most. 1: each by itself, as `ask` does it. With more, the model is held to a
       list of just so many answers, a choice being one of its texts, written and not scored.
@@ -62,8 +63,8 @@ async def ask_many(
     wanted, sampling = asked_for(prompts[0], shape, sampling)
     if together > 1:
         schema_of(wanted)
-        put_together(prompts)
-    work = _Many(within(backend, budget), list(prompts), wanted, sampling, keep_going)
+        put_together(prompts, mark)
+    work = _Many(within(backend, budget), list(prompts), wanted, mark, sampling, keep_going)
     groups = [range(start, min(start + together, len(prompts))) for start in range(0, len(prompts), together)]
     await each_or_failed(len(groups), lambda number: work.ask(groups[number]), at_once, task)
     return work.answers
@@ -76,10 +77,11 @@ def ask_many_now(backend: Backend, prompts: Sequence[Input | Any], **options: An
 
 class _Many:
     def __init__(
-        self, backend: Backend, prompts: list[Any], shape: Shape | None, sampling: Sampling, keep_going: bool
+        self, backend: Backend, prompts: list[Any], shape: Shape | None, mark: str, sampling: Sampling,
+        keep_going: bool,
     ):  # fmt: skip
-        self.backend, self.prompts, self.shape, self.sampling = backend, prompts, shape, sampling
-        self.keep_going = keep_going
+        self.backend, self.prompts, self.shape, self.mark = backend, prompts, shape, mark
+        self.sampling, self.keep_going = sampling, keep_going
         self.answers: list[Any] = [None] * len(prompts)
 
     async def ask(self, numbers: range, lost: Usage = Usage(calls=0)) -> None:
@@ -87,7 +89,7 @@ class _Many:
         if len(numbers) == 1:
             await self._ask_alone(numbers[0], lost)
             return
-        said = put_together([self.prompts[number] for number in numbers])
+        said = put_together([self.prompts[number] for number in numbers], self.mark)
         sampling = replace(self.sampling, max_tokens=self._most() * len(numbers))
         length = self.backend.context_length
         if length is not None and self.backend.count(said) + sampling.max_tokens > length:

@@ -20,12 +20,19 @@ from intarsia.prompting.execute.trust import joined, plain
 SHARED = ("$defs", "definitions")  # where a schema keeps what it refers to
 
 
-def put_together(prompts: Sequence[Input]) -> tuple[Message, ...]:
-    """One conversation of several that are alike but for their last message, which is the user's: what comes before it
-    once, then the last messages, `[1] ` before the first and so on, a blank line between. Nothing else is said: what is
-    asked of each numbered text belongs into the prompts themselves.
+MARK = "[{number}] "
 
-    Raises `BadInput` for prompts that are not so alike."""
+
+def put_together(prompts: Sequence[Input], mark: str = MARK) -> tuple[Message, ...]:
+    """One conversation of several that are alike but for their last message, which is the user's: what comes before it
+    once, then the last messages, each behind its mark, a blank line between. Nothing else is said: what is asked of
+    each numbered text belongs into the prompts themselves.
+
+    - mark: what stands before each, with its `{number}`, from 1.
+
+    Raises `BadInput` for prompts that are not so alike, and for a mark without a number."""
+    if mark.format(number=1) == mark.format(number=2):
+        raise BadInput(f"mark is {mark!r}: it needs {{number}}, so that texts can be told apart")
     talks = [_talk(prompt) for prompt in prompts]
     if not talks:
         raise BadInput("no prompts to put together: give one or more")
@@ -33,12 +40,12 @@ def put_together(prompts: Sequence[Input]) -> tuple[Message, ...]:
     for number, talk in enumerate(talks):
         if [_said(message) for message in talk[:-1]] != head:
             raise BadInput(
-                f"prompts 0 and {number} (from 0) differ before their last message, so they cannot be put together: make"
-                " that the same in all (Prompt.render_many gives all the same marks around text from outside)"
+                f"prompts 0 and {number} (from 0) differ before their last message, so they cannot be put together: "
+                "make that the same in all (Prompt.render_many gives all the same marks around text from outside)"
             )
     parts: list[str] = []
     for number, talk in enumerate(talks, 1):
-        parts += ["\n\n" if number > 1 else "", f"[{number}] ", talk[-1].content]
+        parts += ["\n\n" if number > 1 else "", mark.format(number=number), talk[-1].content]
     return (*talks[0][:-1], Message("user", joined(parts)))
 
 

@@ -88,11 +88,12 @@ class Evaluation:
 
     async def run(
         self, backend: Backend, *, judge: Backend | None = None, out: str | Path | None = None, at_once: int = 8,
-        replay: bool = False, check: bool = False, force: bool = False,
+        together: int = 1, replay: bool = False, check: bool = False, force: bool = False,
     ) -> EvalFinding:  # fmt: skip
         """Ask, measure, compare, judge the gates.
 
         - judge: the model that judges; default: the one that is judged.
+        - together: records in a request, at most: see `ask_many`, also for what it may cost. at_once: requests.
         - out: a folder: `rows.jsonl` (answers as they come: a run that was stopped goes on), `results.json`,
           `report.html`. replay: take the answers that a finished folder holds. check: ask them again, and say which are
           others now. force: begin anew.
@@ -103,7 +104,7 @@ class Evaluation:
         answers = Answers(folder / ROWS if folder is not None else None, check)
         given = await answers.all(
             backend, self.prompt, self.cases, labels=self.labels, shape=self.shape, sampling=self.sampling,
-            at_once=at_once,
+            at_once=at_once, together=together,
         )  # fmt: skip
         rows = [self._row(case, one) for case, one in zip(self.cases, given, strict=True)]
         if self.judge is not None:
@@ -112,6 +113,8 @@ class Evaluation:
             for row, value in zip(rows, values, strict=True):
                 row.values["judge"] = value
         finding = self._finding(backend, rows, given, answers)
+        if together > 1:
+            finding.notes.append(f"{together} records were asked together in a request, at most")
         if before is not None:
             finding.notes += _moved(before, finding)
         if folder is not None:
