@@ -141,12 +141,12 @@ def test_hybrid_by_ranks_is_the_sum_of_reciprocal_ranks(tmp_path, store):
 
 
 def test_hybrid_by_scores_is_their_weighted_mean(tmp_path, store):
-    from intarsia.prompting.data.store.searching import WEIGHTS
+    from intarsia.prompting.data.store.fusing import WEIGHTS
 
     weights = WEIGHTS["scores"]
     assert sum(weights.values()) == sum(WEIGHTS["name"].values()) == pytest.approx(1)
     store.add(folder(tmp_path))
-    found = store.search("what do cats eat?", k=5)
+    found = store.search("what do cats eat?", k=5, fusion="scores")
     ends = {}
     for name in weights:
         values = [getattr(hit.scores, name) for hit in found if getattr(hit.scores, name) is not None]
@@ -158,6 +158,51 @@ def test_hybrid_by_scores_is_their_weighted_mean(tmp_path, store):
             if (score := getattr(hit.scores, name)) is not None:
                 wanted += weights[name] * (score - low) / (high - low)
         assert hit.score == pytest.approx(wanted)
+
+
+def test_hybrid_with_feedback_is_a_naive_one(tmp_path, store):
+    from intarsia.prompting.data.store.fusing import DOCUMENT, FIRST, TOWARDS, WEIGHTS
+
+    store.add(folder(tmp_path))
+    query = "what do cats eat?"
+    words = {hit.chunk: hit.scores.words for hit in store.search(query, 50, mode="words")}
+    all_hits = {hit.chunk: hit for hit in store.search(query, 50, mode="dense")}
+    made = HashedWords()([f"{hit.headings}\n{hit.text}" for hit in all_hits.values()] + [query]).astype(np.float64)
+    made /= np.linalg.norm(made, axis=1, keepdims=True)
+    rows, asked = dict(zip(all_hits, made[:-1], strict=True)), made[-1]
+
+    def shares(scores):
+        low, high = min(scores.values()), max(scores.values())
+        return {chunk: (score - low) / (high - low) for chunk, score in scores.items()}
+
+    def mean(vector, weights):
+        dense, by_words = shares({chunk: row @ vector for chunk, row in rows.items()}), shares(words)
+        return {chunk: weights["dense"] * dense[chunk] + weights["words"] * by_words.get(chunk, 0) for chunk in rows}
+
+    first = mean(asked, WEIGHTS["scores"])
+    best = sorted(first, key=lambda chunk: -first[chunk])[:FIRST]
+    again = asked + TOWARDS * np.mean([rows[chunk] for chunk in best], axis=0)
+    second = mean(again / np.linalg.norm(again), WEIGHTS["feedback"])
+    of = {chunk: hit.source for chunk, hit in all_hits.items()}
+    wanted = {
+        chunk: (score + DOCUMENT * max(second[other] for other in second if of[other] == of[chunk])) / (1 + DOCUMENT)
+        for chunk, score in second.items()
+    }
+    found = store.search(query, 50)
+    assert len(found) == len(wanted) and [hit.score for hit in found] == sorted((h.score for h in found), reverse=True)
+    for hit in found:
+        assert hit.score == pytest.approx(wanted[hit.chunk], abs=2e-3)  # rows are kept in float16
+        assert hit.scores.dense == pytest.approx(rows[hit.chunk] @ asked, abs=1e-3)  # of what was asked, not moved
+    # One name of a program is asked once, and weighs words more.
+    name = store.search("cats.eat", 50)
+    assert [hit.chunk for hit in name] == [hit.chunk for hit in store.search("cats.eat", 50, fusion="scores")]
+
+
+def test_rare_words_tell_more(tmp_path, store):
+    store.add(folder(tmp_path))  # five chunks
+    worth = store.rarity(["cats", "food", "they", "unicorn"])
+    assert worth["unicorn"] == pytest.approx(np.log(6)) and worth["cats"] == pytest.approx(np.log(1 + 5 / 3))
+    assert worth["food"] == worth["they"] == worth["cats"]
 
 
 def test_one_ranking_that_is_empty_or_flat():

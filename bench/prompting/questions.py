@@ -26,6 +26,8 @@ from intarsia.prompting.data.python_manual import python_manual
 MODULE_MOST = 12
 """Questions of one module: no module is what is measured."""
 LEAST_WORDS, LEAST_REST = 6, 12
+DEVELOPMENT = (2200, 0)
+"""Sections and seed of the modules that searching and checking were chosen on: what is reported is of others."""
 _SENTENCE = re.compile(r"(.{20,300}?[.!?])(?:\s+|$)")
 
 
@@ -51,10 +53,7 @@ def python_docs(
       language reference. without: modules that are left out: those of another draw."""
     documents = [document for document in python_manual() if document.title not in without]
     if sections:
-        documents = [document for document in documents if document.metadata["kind"] == "module"]
-        random.Random(seed).shuffle(documents)
-        sizes = itertools.accumulate(len(document.sections) for document in documents)
-        documents = [document for document, size in zip(documents, sizes, strict=True) if size <= sections]
+        documents = _modules(documents, sections, seed)
     asked = _drawn(documents, 1, most, seed)
     details = _drawn(documents, 2, most, seed, asked)
     made = [_without_sentences(document, asked | details) for document in documents]
@@ -69,6 +68,18 @@ def python_docs(
     for (source, anchor), (sentence, _) in details.items():
         questions.append(Question("detail", sentence, source, anchor, source.partition(":")[2]))
     return made, questions
+
+
+def drawn_modules(sections: int, seed: int) -> set[str]:
+    """The modules that `python_docs` takes."""
+    return {document.title for document in _modules(list(python_manual()), sections, seed)}
+
+
+def _modules(documents: list[SourceDocument], sections: int, seed: int) -> list[SourceDocument]:
+    documents = [document for document in documents if document.metadata["kind"] == "module"]
+    random.Random(seed).shuffle(documents)
+    sizes = itertools.accumulate(len(document.sections) for document in documents)
+    return [document for document, size in zip(documents, sizes, strict=True) if size <= sections]
 
 
 def _drawn(

@@ -3,10 +3,11 @@
     python -m bench.prompting.retrieval [--quick] [--json FILE] [--keep DIR] [--sets python boolq] [--sections N]
 
 Recall@5: the share of questions whose section is among the first five chunks; MRR: the mean of 1 / the rank of its
-first chunk, 0 beyond 20. Half of the groups (modules, articles) was for choosing weights; figures are of the other
-half, with 95 % intervals by the bootstrap over groups. BoolQ comes from the data set `continual` (INTARSIA_DATA).
---keep: the folder that stores are built in, and found again. --sections: of Python's documentation, modules of so
-many sections, drawn by a seed (0: all; --quick: 500)."""
+first chunk, 0 beyond 20; 95 % intervals by the bootstrap over groups (modules, articles). How rankings are fused was
+chosen on modules drawn apart (`DEVELOPMENT`) and on half of BoolQ's articles: figures are of other modules, and of the
+other half. BoolQ comes from the data set `continual` (INTARSIA_DATA). --keep: the folder that stores are built in, and
+found again. --sections: of Python's documentation, modules of so many sections, drawn by --seed (0: all others;
+--quick: 500)."""
 
 from __future__ import annotations
 
@@ -19,20 +20,28 @@ from typing import Any
 import numpy as np
 
 from bench.common import parser, show, start, write
-from bench.prompting.questions import Question, boolq, halves, python_docs
+from bench.prompting.questions import DEVELOPMENT, Question, boolq, drawn_modules, halves, python_docs
 from intarsia.data import shared_data
 from intarsia.measure.intervals import with_interval
 from intarsia.prompting.data import SourceDocument, Store
 from intarsia.prompting.data.store.searching import MODES
 
 DEPTH, TOP = 20, 5
+WAYS: dict[str, dict[str, Any]] = {
+    "hybrid": {"mode": "hybrid"},
+    "hybrid by scores": {"mode": "hybrid", "fusion": "scores"},
+    "hybrid by ranks": {"mode": "hybrid", "fusion": "ranks"},
+    "dense": {"mode": "dense"},
+    "words": {"mode": "words"},
+}
+"""What is compared; `hybrid` is the default."""
 ASKED, QUICK = 800, 500  # objects of Python's documentation; sections of it with --quick
 Array = np.ndarray[Any, Any]
 
 
-def ranks(store: Store, questions: Sequence[Question], mode: str) -> Array:
+def ranks(store: Store, questions: Sequence[Question], way: str) -> Array:
     """The rank of each question's section, 0 where it is not among the first `DEPTH` chunks."""
-    found = store.search_many([question.text for question in questions], DEPTH, mode=mode)  # type: ignore[arg-type]
+    found = store.search_many([question.text for question in questions], DEPTH, **WAYS[way])
     out = []
     for question, one in zip(questions, found, strict=True):
         places = ((hit.source, hit.anchor) == (question.source, question.anchor) for hit in one)
@@ -54,18 +63,19 @@ def evaluate(store: Store, questions: Sequence[Question], name: str) -> dict[str
     for kind in kinds:
         some = [question for question in questions if question.kind == kind]
         groups = [question.group for question in some]
-        scored = {mode: values(ranks(store, some, mode)) for mode in MODES}
-        for mode, value in scored.items():
+        scored = {way: values(ranks(store, some, way)) for way in WAYS}
+        for way, value in scored.items():
             recall = with_interval(value, lambda sums: sums[:, 0] / sums[:, 2], groups)
             mrr = with_interval(value, lambda sums: sums[:, 1] / sums[:, 2], groups)
-            figures[f"{name}.{kind}.{mode}.recall5"], figures[f"{name}.{kind}.{mode}.mrr"] = recall[0], mrr[0]
-            rows.append([f"{kind}, {mode}", str(len(some)), _told(recall), _told(mrr)])
+            key = f"{name}.{kind}.{way.replace(' ', '_')}"
+            figures[f"{key}.recall5"], figures[f"{key}.mrr"] = recall[0], mrr[0]
+            rows.append([f"{kind}, {way}", str(len(some)), _told(recall), _told(mrr)])
         best = max(("dense", "words"), key=lambda mode: scored[mode][:, 0].mean())
         both = np.stack([scored["hybrid"][:, 0] - scored[best][:, 0], np.ones(len(some))], 1)
         gain = with_interval(both, lambda sums: sums[:, 0] / sums[:, 1], groups)
         figures[f"{name}.{kind}.hybrid_minus_best_single_recall5"] = gain[0]
         rows.append([f"{kind}, hybrid - {best}", str(len(some)), _told(gain, sign=True), ""])
-    show(f"{name}: the half that nothing was chosen by", ["", "questions", "recall@5", "MRR"], rows)
+    show(f"{name}: questions that nothing was chosen by", ["", "questions", "recall@5", "MRR"], rows)
     return figures
 
 
@@ -103,7 +113,7 @@ def build(place: Path, documents: Sequence[SourceDocument]) -> tuple[Store, floa
 
 
 def run(
-    sets: Sequence[str], *, quick: bool = False, keep: Path | None = None, sections: int = 0, seed: int = 0
+    sets: Sequence[str], *, quick: bool = False, keep: Path | None = None, sections: int = 0, seed: int = 1
 ) -> dict[str, float]:  # fmt: skip
     """Build, search, print; the figures."""
     figures: dict[str, float] = {}
@@ -111,9 +121,11 @@ def run(
     with tempfile.TemporaryDirectory() as temporary:
         for name in sets:
             if name == "python":
-                documents, questions = python_docs(ASKED, sections or (QUICK if quick else 0), seed)
+                many = sections or (QUICK if quick else 0)
+                documents, test = python_docs(ASKED, many, seed, drawn_modules(*DEVELOPMENT))
             elif (folder := shared_data("continual")) is not None:
                 documents, questions = boolq(folder)
+                _, test = halves(questions)
             else:
                 print("boolq: left out: no data set 'continual' (INTARSIA_DATA)")
                 continue
@@ -121,7 +133,6 @@ def run(
             with store:
                 rows = store.documents()
                 chunks, characters = sum(row.chunks for row in rows), sum(row.characters for row in rows)
-                _, test = halves(questions, seed)
                 found = evaluate(store, test, name)
                 gains += [v for k, v in found.items() if k.endswith("hybrid_minus_best_single_recall5")]
                 figures |= found
@@ -151,9 +162,11 @@ def main() -> None:
     arguments.add_argument("--sets", nargs="+", choices=("python", "boolq"), default=("python", "boolq"))
     arguments.add_argument("--keep", type=Path, metavar="DIR", help="where stores are built, and found again")
     arguments.add_argument("--sections", type=int, default=0, help="sections of Python's documentation (0: all)")
+    arguments.add_argument("--seed", type=int, default=1, help="that modules are drawn by")
     options = arguments.parse_args()
     start(options)
-    write(run(options.sets, quick=options.quick, keep=options.keep, sections=options.sections), options.json)
+    given = {"quick": options.quick, "keep": options.keep, "sections": options.sections, "seed": options.seed}
+    write(run(options.sets, **given), options.json)
 
 
 if __name__ == "__main__":

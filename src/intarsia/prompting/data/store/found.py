@@ -13,8 +13,9 @@ from intarsia.prompting.data.splitting import count_about
 
 @dataclass(frozen=True)
 class Scores:
-    """Why a hit is one: the cosine of its vector and its rank by that, its BM25 (more is better) and its rank by that;
-    None where a ranking does not hold it. rerank: what the function that judged anew gave."""
+    """Why a hit is one: the cosine of its vector to the question's and its rank by that, its BM25 (more is better) and
+    its rank by that; None where a ranking does not hold it, and without vectors. rerank: what the function that judged
+    anew gave."""
 
     dense: float | None = None
     dense_rank: int | None = None

@@ -11,10 +11,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from intarsia.errors import BadInput, did_you_mean
+from intarsia.prompting.data.store.chunks import documents_of, rows_of, vectors_of
 from intarsia.prompting.data.store.filters import Where, documents_where
 from intarsia.prompting.data.store.found import Hit, Scores
-from intarsia.prompting.data.store.ranking import combined, fused, spread
-from intarsia.prompting.data.store.words import asked, is_name
+from intarsia.prompting.data.store.fusing import (
+    FUSIONS,
+    Fusion,
+    first_hits,
+    fuse,
+    moved,
+    wants_feedback,
+    with_documents,
+)
+from intarsia.prompting.data.store.ranking import spread
+from intarsia.prompting.data.store.words import asked
 
 if TYPE_CHECKING:
     from intarsia.prompting.data.store.store import Store
@@ -25,15 +35,6 @@ Rerank = Callable[[str, Sequence[str]], Sequence[float]]
 Array = np.ndarray[Any, Any]
 CANDIDATES = 100
 """How deep both rankings are fused, at least."""
-Fusion = Literal["scores", "ranks"]
-FUSIONS = ("scores", "ranks")
-WEIGHTS: dict[str, dict[str, float]] = {
-    "scores": {"dense": 0.5, "words": 0.5},
-    "name": {"dense": 0.2, "words": 0.8},
-    "ranks": {"dense": 1.0, "words": 1.0},
-}
-"""Of the two rankings in a hybrid one, chosen on the dev halves of `bench.prompting.retrieval`. `name`: by scores, of a
-question that is nothing but one name of a program (`os.path.join`): an encoder of prose has no vector for it."""
 HEADING = 4.0
 """What a word in the headings counts for, where one in the text counts 1."""
 
@@ -48,7 +49,7 @@ class Search:
     diversity: float = 0.0
     rerank: Rerank | None = None
     candidates: int = CANDIDATES
-    fusion: Fusion = "scores"
+    fusion: Fusion = "feedback"
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -94,7 +95,24 @@ def _on_one_state(
         if mode != "dense":
             for one, query in zip(rankings, queries, strict=True):
                 one["words"] = _words(connection, query, allowed, deep)
-        return [_ranked(store, connection, query, one, how) for query, one in zip(queries, rankings, strict=True)]
+        vectors: Sequence[Array | None] = [None] * len(queries) if embedded is None else list(embedded)
+        again = [i for i, query in enumerate(queries) if mode == "hybrid" and wants_feedback(query, how.fusion)]
+        second = dict(zip(again, _again(store, connection, again, embedded, rankings, allowed, deep), strict=True))
+        return [
+            _ranked(store, connection, queries[i], vectors[i], rankings[i], second.get(i), how)
+            for i in range(len(queries))
+        ]
+
+
+def _again(
+    store: Store, connection: sqlite3.Connection, asked: Sequence[int], embedded: Array | None,
+    rankings: Sequence[dict[str, dict[int, float]]], allowed: list[int] | None, k: int,
+) -> list[dict[int, float]]:  # fmt: skip
+    """Chunk -> cosine to a question's vector moved towards its first hits, best first, for those questions."""
+    if not asked or embedded is None:
+        return []
+    rows = [moved(embedded[i], vectors_of(store, connection, first_hits(rankings[i]))) for i in asked]
+    return _dense(store, connection, np.stack(rows), allowed, k)
 
 
 def _dense(
@@ -149,23 +167,27 @@ def _words(connection: sqlite3.Connection, query: str, allowed: list[int] | None
 
 
 def _ranked(
-    store: Store, connection: sqlite3.Connection, query: str, rankings: dict[str, dict[int, float]], how: Search
-) -> list[Hit]:
+    store: Store, connection: sqlite3.Connection, query: str, vector: Array | None,
+    rankings: dict[str, dict[int, float]], second: dict[int, float] | None, how: Search,
+) -> list[Hit]:  # fmt: skip
     if len(rankings) == 1:
         (order,) = rankings.values()
-    elif how.fusion == "scores":
-        order = combined(rankings, WEIGHTS["name" if is_name(query) else "scores"])
+    elif second is None:
+        order = fuse(query, rankings, how.fusion)
     else:
-        order = fused({name: list(found) for name, found in rankings.items()}, WEIGHTS["ranks"])
+        order = fuse(query, {**rankings, "dense": second}, how.fusion)
+        order = with_documents(order, documents_of(connection, list(order)))
     more = how.rerank is not None or how.diversity > 0
     chosen = list(order)[: max(how.candidates, how.k) if more else how.k]
     ranks = {name: {chunk: rank for rank, chunk in enumerate(found, 1)} for name, found in rankings.items()}
-    parts = {
-        f"{name}{suffix}": of[name] for name in rankings for suffix, of in (("", rankings), ("_rank", ranks))
-    }  # fmt: skip
+    words = rankings.get("words", {})
+    near: dict[int, float] = {}
+    if vector is not None and chosen:
+        near = dict(zip(chosen, (vectors_of(store, connection, chosen) @ vector).tolist(), strict=True))
     hits = []
-    for chunk, row in _rows(connection, chosen):
-        scores = Scores(**{name: found.get(chunk) for name, found in parts.items()})
+    for chunk, row in rows_of(connection, chosen):
+        place = {f"{name}_rank": found.get(chunk) for name, found in ranks.items()}
+        scores = Scores(dense=near.get(chunk), words=words.get(chunk), **place)
         hits.append(
             Hit(
                 text=row[0], source=row[1], title=row[2], path=tuple(json.loads(row[3])), anchor=row[4], start=row[5],
@@ -178,18 +200,6 @@ def _ranked(
         worth = np.array([hit.score for hit in hits])
         hits = [hits[i] for i in spread(worth, _vectors(store, connection, hits), how.k, how.diversity)]
     return hits[: how.k]
-
-
-def _rows(connection: sqlite3.Connection, chunks: list[int]) -> list[tuple[int, Any]]:
-    """Chunks with their documents, in the order given."""
-    rows = connection.execute(
-        "SELECT c.id, substr(d.text, c.start + 1, c.end - c.start), d.source, d.title, c.path, c.anchor, c.start, "
-        "c.end, d.metadata FROM chunks c JOIN documents d ON d.id = c.document "
-        "WHERE c.id IN (SELECT value FROM json_each(?))",
-        (json.dumps(chunks),),
-    )
-    found = {row[0]: row[1:] for row in rows}
-    return [(chunk, found[chunk]) for chunk in chunks]
 
 
 def _reranked(rerank: Rerank, query: str, hits: list[Hit]) -> list[Hit]:
@@ -206,14 +216,7 @@ def _reranked(rerank: Rerank, query: str, hits: list[Hit]) -> list[Hit]:
 def _vectors(store: Store, connection: sqlite3.Connection, hits: list[Hit]) -> Array:
     """[hit, width]: its chunk's vector; without vectors, which words it has, so that copies are still told."""
     if store.has_vectors:
-        rows = dict(
-            connection.execute(
-                "SELECT c.id, v.place FROM chunks c JOIN vectors v ON v.hash = c.hash "
-                "WHERE c.id IN (SELECT value FROM json_each(?))",
-                (json.dumps([hit.chunk for hit in hits]),),
-            ).fetchall()
-        )
-        return store.state(connection).matrix.take(np.array([rows[hit.chunk] for hit in hits]))
+        return vectors_of(store, connection, [hit.chunk for hit in hits])
     texts = [set(hit.text.casefold().split()) for hit in hits]
     place = {word: i for i, word in enumerate(sorted(set().union(*texts)))}
     out = np.zeros((len(hits), max(len(place), 1)), np.float32)

@@ -14,13 +14,15 @@ from intarsia.prompting.data.splitting import OVERLAP, SIZE
 from intarsia.prompting.data.store import adding, rewriting, vectors
 from intarsia.prompting.data.store import edges as edges_
 from intarsia.prompting.data.store.adding import Added
+from intarsia.prompting.data.store.chunks import rarity
 from intarsia.prompting.data.store.database import FILE, connect, noted
 from intarsia.prompting.data.store.encoders import AUTO, DEFAULT, encoder_of
 from intarsia.prompting.data.store.filters import Where, documents_where
 from intarsia.prompting.data.store.folder import StoreFolder, begin, checked_encoder
 from intarsia.prompting.data.store.found import Edge, Found
 from intarsia.prompting.data.store.found import Path as FactPath
-from intarsia.prompting.data.store.searching import CANDIDATES, Fusion, Mode, Rerank, Search, search_many
+from intarsia.prompting.data.store.fusing import Fusion
+from intarsia.prompting.data.store.searching import CANDIDATES, Mode, Rerank, Search, search_many
 from intarsia.prompting.data.store.words import storable
 
 if TYPE_CHECKING:
@@ -180,7 +182,7 @@ class Store(StoreFolder):
     def search(
         self, query: str, k: int = 5, *, mode: Mode = "hybrid", where: Where | None = None, hops: int = 0,
         diversity: float = 0.0, rerank: Rerank | None = None, candidates: int = CANDIDATES,
-        fusion: Fusion = "scores", facts: int = 10,
+        fusion: Fusion = "feedback", facts: int = 10,
     ) -> Found:  # fmt: skip
         """The k chunks that fit a question best; see `search_many`."""
         return self.search_many(
@@ -191,14 +193,16 @@ class Store(StoreFolder):
     def search_many(
         self, queries: Sequence[str], k: int = 5, *, mode: Mode = "hybrid", where: Where | None = None, hops: int = 0,
         diversity: float = 0.0, rerank: Rerank | None = None, candidates: int = CANDIDATES,
-        fusion: Fusion = "scores", facts: int = 10,
+        fusion: Fusion = "feedback", facts: int = 10,
     ) -> list[Found]:  # fmt: skip
         """The k chunks that fit each question best, in one pass over the vectors.
 
         - mode: `dense`: by the cosine of vectors, all of them; `words`: by BM25, words of headings counting more;
           `hybrid`: both. A store without vectors is searched by words.
         - fusion: how hybrid makes one ranking of two: `scores`: their weighted mean, each brought to 0..1 over the best
-          `candidates`; `ranks`: the sum of 1 / (60 + rank), reciprocal rank fusion.
+          `candidates`; `ranks`: the sum of 1 / (60 + rank), reciprocal rank fusion; `feedback`: by scores, twice: the
+          second time with the question's vector moved towards the first hits, and with what the rest of a document
+          scores (`intarsia.prompting.data.store.fusing`).
         - where: which documents are meant, before anything is ranked (`intarsia.prompting.data.store.filters`).
         - hops: 1 or 2: also facts that many steps around what the question names; facts: so many at most.
         - diversity: 0 to 1: how much a hit that is like a better one counts less (maximal marginal relevance).
@@ -215,6 +219,11 @@ class Store(StoreFolder):
             Found(query, tuple(found), tuple(paths), tuple(names))
             for query, found, (paths, names) in zip(queries, hits, around, strict=True)
         ]
+
+    def rarity(self, words: Sequence[str]) -> dict[str, float]:
+        """How much each word tells here: log(1 + chunks / (1 + chunks with it)); most where no chunk has it."""
+        with self.reading() as connection:
+            return rarity(connection, words)
 
     def _around(self, query: str, hops: int, most: int) -> tuple[list[FactPath], list[str]]:
         """Facts around what a question names, ranked by likeness to it where there are vectors."""

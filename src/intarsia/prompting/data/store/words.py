@@ -18,7 +18,7 @@ _RUN = (
 _RUNS = re.compile(f"[{_RUN}]+|[^{_RUN}]+")
 _IS_RUN = re.compile(f"[{_RUN}]")
 _HUMP = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_COMMON = frozenset((
+COMMON = frozenset((
     "a", "an", "and", "are", "as", "at", "be", "been", "but", "by", "can", "could", "did", "do", "does", "for", "from",
     "had", "has", "have", "how", "i", "if", "in", "into", "is", "it", "its", "me", "my", "no", "not", "of", "on", "or",
     "our", "shall", "should", "so", "that", "the", "their", "them", "then", "there", "these", "they", "this", "those",
@@ -85,7 +85,7 @@ def telling(text: str) -> list[str]:
     pairs = [word for word in found if len(word) > 1 or not _IS_RUN.match(word)]
     alone = [word for word in found if word not in pairs and not any(word in pair for pair in pairs)]
     words = [*pairs, *alone]
-    return [word for word in words if word not in _COMMON] or words
+    return [word for word in words if word not in COMMON] or words
 
 
 def asked(text: str) -> str:
