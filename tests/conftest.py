@@ -3,6 +3,7 @@
 The networks are tiny, so a second thread costs more than it gives; and several processes with several threads each
 spin against one another."""
 
+import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +19,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("real"):
             item.add_marker(pytest.mark.xdist_group("real"))
+
+
+def pytest_collection_finish():
+    """What is imported and collected stays to the end, a million objects: looking through them is most of what
+    `gc.collect()` takes, which every step of a recipe calls."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
