@@ -42,5 +42,6 @@ def made(folder: Path, **settings: object) -> Assistant:
     """An assistant in `folder`/helper, without a real model and searched by words."""
     handbook(folder)
     return new_assistant(
-        folder / "helper", [folder / "handbook"], graph=folder / "facts.tsv", model="fake:", encoder=None, **settings
-    )  # type: ignore[arg-type]
+        folder / "helper", [folder / "handbook"], graph=folder / "facts.tsv", model="fake:", encoder=None,
+        answers="write", **settings,
+    )  # type: ignore[arg-type]  # fmt: skip

@@ -9,7 +9,17 @@ import shutil
 import pytest
 
 from intarsia.errors import BadInput
-from intarsia.prompting.assistant import Assistant, Turn, measure, new_assistant, support, update
+from intarsia.prompting.assistant import (
+    Assistant,
+    Evidence,
+    Turn,
+    gather,
+    measure,
+    new_assistant,
+    support,
+    told_by_facts,
+    update,
+)
 from intarsia.prompting.assistant.opening import _opened
 from intarsia.prompting.assistant.scaffolding import written
 from intarsia.prompting.base import Call, ContextOverflow, FakeBackend
@@ -121,6 +131,40 @@ def test_it_says_when_the_documents_do_not(helper):
     reply = asked(helper, "What is the capital of Mongolia?", backend=backend).value
     assert reply.refused and reply.answer == "The documents do not say." and not reply.citations
     assert not backend.requests and reply.strength < helper.settings.least
+
+
+def test_a_word_is_not_a_dotted_name(helper):
+    helper.store.link([("shutil.which", "defined_in", "shutil"), ("re.Pattern", "defined_in", "re")])
+    store, evidence = helper.store, []
+    for question in (
+        "Which rule is defined for a pattern?",
+        "Where is re.Pattern defined?",
+        "Where is Pattern defined?",
+    ):
+        evidence.append(Evidence(question, entities=("shutil.which", "re.Pattern")))
+    assert told_by_facts(store, evidence[0]) is None
+    assert {told_by_facts(store, one).text for one in evidence[1:]} == {"re.Pattern defined in re."}
+
+
+def test_near_is_what_has_the_words_that_matter(helper):
+    def strength(question):
+        return gather(helper.store, question).strength
+
+    assert strength("How long is the warranty of the kettle?") > helper.settings.least
+    # All words but the one that matters, in any form of theirs; words of asking do not count.
+    assert strength("warranties of kettles") == strength("What is said about the warranty of the kettle?") == 1.0
+    assert strength("the warranty of the zeppelin") < strength("the zeppelin or the kettle or the warranty") < 1
+    assert gather(helper.store, "zeppelin").strength == 0.0
+
+
+def test_who_writes_is_said(tmp_path):
+    handbook(tmp_path)
+    for name, model, answers, wanted in (
+        ("a", "smollm2-135m", None, "quote"), ("b", "openai:http://127.0.0.1:1/v1#big", None, "write"),
+        ("c", "smollm2-135m", "write", "write"), ("d", "http://127.0.0.1:1/v1#big", "quote", "quote"),
+    ):  # fmt: skip
+        helper = new_assistant(tmp_path / name, [tmp_path / "handbook"], model=model, encoder=None, answers=answers)
+        assert helper.settings.answers == wanted
 
 
 def test_a_conversation_goes_on(helper):

@@ -1,22 +1,23 @@
-"""The prompting framework: answers that have the wanted form, search, and requests beside LangChain's.
+"""The prompting framework: answers that have the wanted form, search, requests beside LangChain's, and what holds.
 
-    python -m bench.prompting [--quick] [--json FILE] [--parts shapes retrieval langchain] [--keep DIR]
+    python -m bench.prompting [--quick] [--json FILE] [--parts shapes retrieval langchain support] [--keep DIR]
                               [--peer langchain=DIR]
 
 - shapes: answers held to random JSON schemas, and what it costs a token, beside xgrammar and outlines
   (`bench.prompting.shapes`).
 - retrieval: vectors, words and both on questions with known answers (`bench.prompting.retrieval`); --keep: where its
   stores are built, and found again.
-- langchain: requests and tokens of three tasks, beside LangChain (`bench.prompting.langchain`)."""
+- langchain: requests and tokens of three tasks, beside LangChain (`bench.prompting.langchain`).
+- support: statements that a passage holds, and that it does not, told apart (`bench.prompting.support`)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from bench.common import parser, start, write
-from bench.prompting import langchain, retrieval, shapes
+from bench.prompting import langchain, retrieval, shapes, support
 
-PARTS = ("shapes", "retrieval", "langchain")
+PARTS = ("shapes", "retrieval", "langchain", "support")
 HEADLINES = (
     "valid_schema_share", "hybrid_minus_best_single_recall5", "calls_ratio_langchain", "tokens_ratio_langchain"
 )  # fmt: skip
@@ -37,6 +38,8 @@ def main() -> None:
         figures |= named("retrieval", retrieval.run(("python", "boolq"), quick=options.quick, keep=options.keep))
     if "langchain" in options.parts:
         figures |= named("langchain", langchain.run(options))
+    if "support" in options.parts:
+        figures |= named("support", support.run(support.QUICK if options.quick else support.MOST))
     write(figures, options.json)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import click
 
 from intarsia.cli.base import Command, Group, print_json, settings_of
@@ -26,11 +28,15 @@ def new() -> None:
 @click.option("--graph", metavar="GRAPH", help="Facts: a knowledge graph's folder, a file of facts, or python.")
 @click.option("--model", default="smollm2-135m", show_default=True, help="A model's name; openai:http://host/v1#name.")
 @click.option("--encoder", default="minilm", show_default=True, help="What embeds passages; none: words alone.")
+@click.option(
+    "--answers", type=click.Choice(("quote", "write")),
+    help="The documents' sentences, or the model's own, checked.  [default: write, with a model behind a server]",
+)  # fmt: skip
 @click.option("--name", default="", help="What it is called.  [default: the folder's name]")
 @click.option("--about", default="", help="What the documents are about, as the prompts say it.")
 def assistant(
-    folder: str, documents: tuple[str, ...], python: bool, graph: str | None, model: str, encoder: str, name: str,
-    about: str,
+    folder: str, documents: tuple[str, ...], python: bool, graph: str | None, model: str, encoder: str,
+    answers: Literal["quote", "write"] | None, name: str, about: str,
 ) -> None:  # fmt: skip
     """Write an assistant into DIR, a new folder: it answers questions from documents, and says where it stands.
 
@@ -40,7 +46,7 @@ def assistant(
     with shown():
         made = new_assistant(
             folder, documents, python=python, graph=graph, model=model, encoder=None if encoder == "none" else encoder,
-            name=name, about=about,
+            answers=answers, name=name, about=about,
         )  # fmt: skip
     documents_, facts = len(made.store.documents()), sum(made.store.facts_by_source().values())
     if settings_of().json:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from intarsia.prompting.assistant.gathering import Evidence
 from intarsia.prompting.assistant.replies import Reply, reply
+from intarsia.prompting.assistant.wording import stem
 from intarsia.prompting.data.store import Edge, Store
-from intarsia.prompting.data.store.words import telling
+from intarsia.prompting.data.store.words import COMMON, telling
 
 MOST = 12
 """Facts that an answer lists."""
 _HOW = re.compile(r"\s*(how|why|show|explain|write|should)\b", re.I)
-_STEM = re.compile(r"(?:ing|ed|es|s|e)$")
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ def told_by_facts(store: Store, evidence: Evidence, words: Mapping[str, Sequence
     if not evidence.entities or _HOW.match(question):
         return None
     for entity in sorted(evidence.entities, key=lambda name: name not in question):
+        if entity not in question and _is_only_a_word(entity, question):
+            continue
         at = question.casefold().find(entity.rpartition(".")[2].casefold())
         outside = _without(question, entity)
         edges = store.edges(entity)
@@ -78,11 +80,18 @@ def _without(question: str, entity: str) -> str:
     return re.sub(re.escape(entity), lambda found: " " * len(found[0]), question, flags=re.I)
 
 
+def _is_only_a_word(entity: str, question: str) -> bool:
+    """Whether a question that has the last part of a dotted name means a word: `Which` and not shutil.which, `pattern`
+    and not re.Pattern."""
+    last = entity.rpartition(".")[2]
+    return last != entity and (last.casefold() in COMMON or re.search(rf"\b{re.escape(last)}\b", question) is None)
+
+
 def _place(question: str, relation: str, words: Sequence[str]) -> int | None:
     """Where a question asks for a relation: by a telling word of its name, or by one of the given words."""
     name = [word for word in relation.replace("_", " ").split() if telling(word) and len(word) > 3]
-    stems = {_STEM.sub("", word.casefold()) for word in (*name, *words)}
+    stems = {stem(word.casefold()) for word in (*name, *words)}
     for found in re.finditer(r"\w+", question):
-        if _STEM.sub("", found[0].casefold()) in stems:
+        if stem(found[0].casefold()) in stems:
             return found.start()
     return None

@@ -17,7 +17,8 @@ from intarsia.errors import BadInput, writing_to
 from intarsia.prompting.assistant.documents import update
 from intarsia.prompting.assistant.opening import Assistant
 from intarsia.prompting.assistant.questions import made_of
-from intarsia.prompting.assistant.settings import FILE, Settings
+from intarsia.prompting.assistant.settings import FILE, Answers, Settings
+from intarsia.prompting.base.opening import is_remote
 from intarsia.prompting.data.loading import PYTHON, is_database
 
 QUESTIONS = "questions.jsonl"
@@ -38,7 +39,7 @@ PYTHON_RELATIONS = {
 
 def new_assistant(
     folder: str | Path, documents: Sequence[str | Path] = (), *, python: bool = False, graph: str | Path | None = None,
-    model: str = MODEL, encoder: str | None = "minilm", name: str = "", about: str = "",
+    model: str = MODEL, encoder: str | None = "minilm", answers: Answers | None = None, name: str = "", about: str = "",
 ) -> Assistant:  # fmt: skip
     """Write an assistant's project into a new folder, and read its documents into its store.
 
@@ -46,6 +47,8 @@ def new_assistant(
       the installed interpreter instead.
     - graph: a knowledge graph's folder, a file of facts, or `python`. model: as `open_backend` takes it.
     - encoder: what embeds passages and questions; None: the search is by words alone.
+    - answers: `quote` or `write`; None: a model behind a server writes, one that runs here does not, since small ones
+      hardly ever write what their passages hold (docs/assistant.md).
     - name: default: the folder's. about: what the documents are about, as the prompts say it.
 
     Raises `BadInput` for a folder with something in it, and for documents that cannot be read: then nothing is left."""
@@ -64,6 +67,7 @@ def new_assistant(
     name = name or ("python" if python else folder.absolute().name)
     settings = Settings(
         name=name, model=str(model), encoder=encoder,
+        answers=answers or ("write" if is_remote(str(model)) else "quote"),
         about=about or ("Python and its standard library" if python else f"the documents in {_shown(documents)}"),
         documents=[PYTHON] if python else [_from(folder, source) for source in documents],
         graph="python" if python else None if graph is None else _from(folder, graph),

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from intarsia.errors import BadInput, did_you_mean, first_line
 
 FILE = "assistant.yaml"
+Answers = Literal["quote", "write"]
 
 
 class Settings(BaseModel):
@@ -23,7 +24,9 @@ class Settings(BaseModel):
     graph: str | None = Field(None, description="facts: a knowledge graph, a file of facts, or python; none without")
     model: str = Field("smollm2-135m", description="as open_backend takes it; loaded when it first writes")
     encoder: str | None = Field("minilm", description="what embeds documents and questions; null: words alone")
-    answers: Literal["write", "quote"] = Field("write", description="by the model, checked; or in quotes alone")
+    answers: Answers = Field(
+        "quote", description="quote: the documents' own sentences; write: by the model, checked, else quoted"
+    )
     store: str = Field("store", description="the folder of documents, vectors and facts")
     passages: int = Field(5, ge=1, le=50, description="passages that are found for a question")
     hops: int = Field(1, ge=0, le=2, description="facts so far around what a question names; 0: none")
@@ -32,7 +35,7 @@ class Settings(BaseModel):
     answer_tokens: int = Field(160, ge=16, description="tokens of an answer that is written")
     seconds: float = Field(60.0, gt=0, description="what writing one answer may take")
     least: float = Field(
-        0.35, ge=0, le=1, description="how near the nearest passage has to be, else it does not answer"
+        0.45, ge=0, le=1, description="how near the nearest passage has to be, else it does not answer"
     )
     support: float = Field(0.7, ge=0, le=1, description="the share of an answer's words that what it cites must hold")
     quote_words: int = Field(5, ge=1, description="words in a row from a passage that are marked as copied")

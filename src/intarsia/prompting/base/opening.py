@@ -57,6 +57,11 @@ def open_backend(
     return backend
 
 
+def is_remote(name: str) -> bool:
+    """Whether a name means a model behind a server."""
+    return name.startswith("openai:") or name.lower().startswith(("http://", "https://"))
+
+
 def _opened(name: str | Model, adapter: str | Path | None, key_variable: str, threads: int | None) -> Backend:
     if not isinstance(name, str):
         return _local(name, adapter, threads)
@@ -65,7 +70,7 @@ def _opened(name: str | Model, adapter: str | Path | None, key_variable: str, th
 
         _refuse(name, "a fake model", adapter=adapter, threads=threads)
         return FakeBackend(name=name.removeprefix("fake:") or "fake")
-    if name.startswith("openai:") or name.lower().startswith(("http://", "https://")):
+    if is_remote(name):
         from intarsia.prompting.base.openai_compatible import OpenAICompatible
 
         url, model = server_and_model(name.removeprefix("openai:"))
