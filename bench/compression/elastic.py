@@ -24,7 +24,7 @@ SHARES = (0.1, 0.2)
 STEPS = 60  # of the shared weights
 RANKED = 256  # tokens that blocks are ranked on
 SEARCH: dict[str, Any] = {
-    "finalists": 4, "rank_tokens": RANKED, "quality_tokens": 1024, "multiple": 32, "least": 0.6,
+    "finalists": 3, "rank_tokens": RANKED // 2, "quality_tokens": 1024, "multiple": 32, "least": 0.6,
 }  # fmt: skip
 QUICK: dict[str, Any] = {
     "finalists": 1, "rank_tokens": 64, "quality_tokens": 512, "multiple": 256, "most_blocks": 0.1, "least": 0.6,

@@ -89,9 +89,8 @@ def search(
         finalists = within(list(looked), harms, costs, config.finalists)
         if not finalists or costs.excess(finalists[0]) > 0:
             break
-        for choice in track(finalists, "judging the best"):
-            judge(choice, harms(choice))
-        if judge.best is not None:
+        made = [judge(choice, harms(choice)) for choice in track(finalists, "judging the best")]
+        if not all(one.broken for one in made):
             break  # (else the table was too hopeful)
     tested = list(judge.tested.values())
     finding = Architectures(
