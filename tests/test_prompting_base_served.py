@@ -20,6 +20,7 @@ from intarsia.prompting.base import (
     ToolSpec,
     assembled,
 )
+from intarsia.prompting.base.many import score_many
 from intarsia.server.service import Serving, service
 from tests.server_help import running
 
@@ -139,6 +140,14 @@ def test_scores_embeddings_and_the_model(served):
             wanted, found = await fake.score(prompt, ["a", "b c"]), await model.score(prompt, ["a", "b c"])
             assert found == pytest.approx(wanted) and found.usage == wanted.usage
             assert found.usage.prompt == fake.count(prompt) + 1  # "b": no choice's last token is read
+        await model.check()
+        prompts, choices = [ASK, "a text", [*ASK, Message("user", "b")]], ["a", "b c"]
+        found = await score_many(model, prompts, choices)
+        for prompt, scores in zip(prompts, found, strict=True):
+            assert scores == pytest.approx(await fake.score(prompt, choices))
+            assert scores.usage.prompt == fake.count(prompt) + 1
+        assert [scores.usage.calls for scores in found] == [1, 0, 0]  # one request
+        assert await score_many(model, [], choices) == []
         texts = ["red car", "blue sea", ""][:2]
         np.testing.assert_allclose(await model.embed(texts), await fake.embed(texts), rtol=1e-5)
         await model.check()

@@ -102,6 +102,18 @@ def test_written_answers_are_classes_where_labels_are_not_scored(place):
     assert {r.kind for r in backend.requests} == {"generate"}
 
 
+class Unscored(FakeBackend):
+    async def score(self, prompt, choices):
+        raise BadInput("it does not score")
+
+
+def test_labels_asked_together_are_scored_as_one_by_one(place):
+    together, apart = scorer(place), scorer(place)
+    found = measured(emotion(), together, together=7)
+    assert found.metrics == measured(emotion(), apart).metrics
+    assert {request.kind for request in together.requests} == {"score"}
+
+
 def test_records_asked_together_are_measured_kept_and_replayed(place):
     said, changed = answers_of(place), []
 
@@ -109,31 +121,27 @@ def test_records_asked_together_are_measured_kept_and_replayed(place):
         turns = [int(n) for n in re.findall(r"(?m)^\[\d+\] Emotion of: turn (\d+)$", prompt[-1].content)]
         return json.dumps(["fear" if said[turn] in changed else said[turn] for turn in turns])
 
-    backend = FakeBackend(script)
+    backend = Unscored(script)
     found = measured(emotion(), backend, together=9, at_once=2, out=place / "out")
     assert [row.answer for row in found.rows] == said and len(backend.requests) == 5  # 4 of nine, one of four
     assert found.metrics["accuracy"][0] == measured(emotion(), scorer(place)).metrics["accuracy"][0]
     assert "9 records were asked together" in found.notes[-1] and found.tokens > 0
-    again = measured(emotion(), FakeBackend(script), together=9, out=place / "out", replay=True)
+    again = measured(emotion(), Unscored(script), together=9, out=place / "out", replay=True)
     assert again.metrics == found.metrics and "40 answers were taken from the record" in again.notes
     # Asked otherwise, they are other answers.
     apart = scorer(place)
     measured(emotion(), apart, out=place / "out", replay=True)
     assert len(apart.requests) == 40
     changed.append("joy")
-    found = measured(emotion(), FakeBackend(script), together=9, out=place / "out", check=True)
+    found = measured(emotion(), Unscored(script), together=9, out=place / "out", check=True)
     assert len(found.differing) == said.count("joy")
 
 
 def test_a_group_that_was_stopped_is_asked_again_whole(place):
     said = answers_of(place)
-    first = FakeBackend([json.dumps(said[:20]), BackendError("down", retryable=True)])
+    first = Unscored([json.dumps(said[:20]), BackendError("down", retryable=True)])
     with pytest.raises(SomeFailed, match="down"):
         measured(emotion(), first, together=20, at_once=1, out=place / "out")
-
-    class Unscored(FakeBackend):
-        async def score(self, prompt, choices):
-            raise BadInput("it does not score")
 
     rest = Unscored(["no list", *(Reply(word) for word in ["joy", "no emotion", *said[22:]])])
     rest.fingerprint = first.fingerprint  # the same model, up again

@@ -36,6 +36,11 @@ def talk(text, system="Say what it is."):
     return (Message("system", system), Message("user", text))
 
 
+class Unscored(FakeBackend):
+    async def score(self, prompt, choices):
+        raise BadInput("this server does not score")
+
+
 WORDS = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu"]
 PROMPTS = [talk(word) for word in WORDS]
 
@@ -87,6 +92,25 @@ def test_one_at_a_time_is_as_asking_each():
     assert ask_many_now(backend, [], shape=str) == []
 
 
+def test_choices_are_scored_each_by_itself():
+    def score(prompt, choice):
+        assert "[1]" not in prompt[-1].content
+        return float((choice == "big") == (prompt[-1].content in WORDS[:3]))
+
+    for prompts in (PROMPTS, [talk(word, f"System {word}") for word in WORDS]):  # they need not be alike
+        backend = FakeBackend(scores=score)
+        found = ask_many_now(backend, prompts, shape=["big", "small"], together=5)
+        assert [answer.value for answer in found] == ["big"] * 3 + ["small"] * 4
+        assert {request.kind for request in backend.requests} == {"score"} and len(backend.requests) == 7
+        assert found[0].probabilities["big"] > 0.7 and found[0].messages[-1].content == "big"
+    # Where one text begins another it is written; where one prompt fails, the others have their answers.
+    written = FakeBackend(['["big", "bigger"]'])
+    assert [a.value for a in ask_many_now(written, PROMPTS[:2], shape=["big", "bigger"], together=2)][1] == "bigger"
+    broken = FakeBackend(scores=score, errors={2: BackendError("no"), 4: BackendError("no")})
+    found = ask_many_now(broken, PROMPTS[:3], shape=["big", "small"], together=3, keep_going=True)
+    assert [getattr(answer, "value", "failed") for answer in found].count("big") == 2
+
+
 def test_values_are_of_the_shape_s_type():
     inner = '{"name": "b", "kind": "big", "inner": {"name": "c", "kind": "small", "inner": null}}'
     backend = FakeBackend([f'[{{"name": "a", "kind": "small", "inner": null}}, {inner}]'])
@@ -95,7 +119,7 @@ def test_values_are_of_the_shape_s_type():
     assert json.loads(second.text) == json.loads(inner) and second.messages[-1].role == "assistant"
     schema = json.loads(backend.requests[0].constraint.source)
     assert "$defs" in schema and schema["minItems"] == 2  # what it refers to is where it was
-    assert ask_many_now(FakeBackend(['["1", "2"]']), PROMPTS[:2], shape=Literal[1, 2], together=2)[1].value == 2
+    assert ask_many_now(Unscored(['["1", "2"]']), PROMPTS[:2], shape=Literal[1, 2], together=2)[1].value == 2
     pattern = re.compile(r"a+|b")
     found = ask_many_now(FakeBackend(['["aa", "b"]']), PROMPTS[:2], shape=pattern, together=2)
     assert [answer.value for answer in found] == ["aa", "b"]
@@ -161,7 +185,7 @@ def test_what_stands_beside_text_from_outside_may_have_been_swayed_by_it():
     prompts = [talk("a"), talk(Untrusted("b"))]
     found = ask_many_now(FakeBackend(['["c", "d"]']), prompts, shape=str, together=2)
     assert all(is_untrusted(answer.value) and is_untrusted(answer.text) for answer in found)
-    found = ask_many_now(FakeBackend(['["big", "small"]']), prompts, shape=["big", "small"], together=2)
+    found = ask_many_now(Unscored(['["big", "small"]']), prompts, shape=["big", "small"], together=2)
     assert not any(is_untrusted(answer.value) for answer in found)  # one of a few known texts
 
 
@@ -178,9 +202,9 @@ def test_rendered_prompts_have_the_same_marks():
     said = put_together(made)
     assert said[1].content.count("<untrusted-") == 2 and made[0].fence == made[1].fence
     assert said[1].content.startswith(f"[1] <{made[0].fence}>Oh no!</") and is_untrusted(said[1].content)
-    backend = FakeBackend(['["anger", "joy"]'])
+    backend = Unscored(['["anger", "joy"]'])
     assert [answer.value for answer in ask_many_now(backend, made, together=2)] == ["anger", "joy"]
-    assert backend.requests[0].sampling.max_tokens == (1 + 4) * 2  # a choice is no longer than its longest text
+    assert backend.requests[-1].sampling.max_tokens == (1 + 4) * 2  # a choice is no longer than its longest text
     assert prompt.render_many([{"turn": "Oh no!"}])[0].hash == apart[0].hash
 
 
@@ -212,14 +236,14 @@ def test_a_network_is_held_to_just_so_many_answers():
 
     async def work():
         drawn = Sampling(max_tokens=30, temperature=1.0, seed=3)
-        labels = await ask_many(backend, PROMPTS, shape=["big", "small"], together=4, sampling=drawn)
+        labels = await ask_many(backend, PROMPTS, shape=["big", "bigger"], together=4, sampling=drawn)
         pattern = await ask_many(backend, PROMPTS[:4], shape=re.compile("[a-z]{1,3}"), together=4, sampling=drawn)
         before = backend.statistics()["requests"]
         await backend.close()
         return labels, pattern, before
 
     labels, pattern, requests = asyncio.run(work())
-    assert len(labels) == 7 and {answer.value for answer in labels} <= {"big", "small"}
+    assert len(labels) == 7 and {answer.value for answer in labels} <= {"big", "bigger"}
     assert all(re.fullmatch("[a-z]{1,3}", answer.value) for answer in pattern)
     assert requests == 2 + 1
 

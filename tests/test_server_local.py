@@ -118,6 +118,13 @@ def test_tools_and_a_form_of_the_answer(client):
 def test_scores_vectors_and_counts(client, backend):
     body = {"model": "tiny", "prompt": "ab", "choices": ["c", "de"]}
     said = client.post("/score", body=body, cast_to=dict[str, Any])
+    several = {"model": "tiny", "prompts": ["ab", [5, 6], ASK], "choices": ["c", "de"]}
+    many = client.post("/score", body=several, cast_to=dict[str, Any])
+    assert len(many["results"]) == 3 and many["results"][0]["scores"] == pytest.approx(said["scores"], abs=1e-5)
+    assert many["usage"]["prompt_tokens"] == sum(one["usage"]["prompt_tokens"] for one in many["results"])
+    for wrong in ({"prompts": []}, {"prompts": ["a"], "prompt": "a"}, {"prompts": [""] * 65}):
+        with pytest.raises((openai.BadRequestError, openai.UnprocessableEntityError)):
+            client.post("/score", body={"model": "tiny", "choices": ["a"], **wrong}, cast_to=dict[str, Any])
     own = asyncio.run(backend.score("ab", ["c", "de"]))
     np.testing.assert_allclose(said["scores"], own, atol=1e-5)
     assert said["probabilities"][0] == pytest.approx(1 / (1 + math.exp(own[1] - own[0])))

@@ -45,7 +45,7 @@ from intarsia.errors import BadInput, OutOfBudget
 @click.option("--temperature", type=click.FloatRange(0), help="[default: as the prompt says]")
 @click.option("--at-once", default=8, show_default=True, type=click.IntRange(1), help="Requests under way.")
 @click.option("--together", default=1, show_default=True, type=click.IntRange(1), help=(
-    "Records in a request, numbered: fewer requests, and perhaps worse answers; labels are written then, not scored."
+    "Records in a request, numbered: fewer requests, and perhaps worse answers; labels are scored, each by itself."
 ))  # fmt: skip
 @click.option("--out", metavar="FOLDER", help="Keep answers as they come, results.json and report.html.")
 @click.option("--replay", is_flag=True, help="Take the answers that --out holds; only new ones are asked for.")

@@ -85,15 +85,25 @@ class Cached(Wrapper):
 
     async def score(self, prompt: Input, choices: Sequence[str]) -> list[float]:
         """As `Backend.score`."""
-        key = self._key("score", {"prompt": self._read(prompt), "choices": [*choices]})
+        key = self._score_key(prompt, choices)
         if (found := await self._get([key])).get(key) is not None:
-            said = json.loads(found[key])
-            known = said if isinstance(said, dict) else {"scores": said, "read": 0}  # (files of before told no tokens)
-            return Scores(known["scores"], _free(Usage(known["read"])))
+            return _scores(found[key])
         scores = await self.inner.score(prompt, choices)
-        known = {"scores": list(scores), "read": (taken_by(scores) or Usage()).prompt}
-        await self._put("score", {key: json.dumps(known).encode()})
+        await self._put("score", {key: _scored(scores)})
         return scores
+
+    async def score_many(self, prompts: Sequence[Input], choices: Sequence[str]) -> list[Scores]:
+        """As `many.score_many`; only the prompts that are not kept are asked for."""
+        keys = [self._score_key(prompt, choices) for prompt in prompts]
+        found = await self._get(keys)
+        missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in found}
+        made = await super().score_many([*missing.values()], choices) if missing else []
+        fresh = dict(zip(missing, made, strict=True))
+        await self._put("score", {key: _scored(scores) for key, scores in fresh.items()})
+        return [fresh[key] if key in fresh else _scores(found[key]) for key in keys]
+
+    def _score_key(self, prompt: Input, choices: Sequence[str]) -> str:
+        return self._key("score", {"prompt": self._read(prompt), "choices": [*choices]})
 
     async def embed(self, texts: Sequence[str]) -> np.ndarray:
         """As `Backend.embed`; only the texts that are not kept are asked for, each once."""
@@ -168,6 +178,18 @@ class Cached(Wrapper):
 
 def _again(reply: Reply) -> Reply:
     return replace(reply, cached=True, usage=_free(reply.usage))
+
+
+def _scored(scores: list[float]) -> bytes:
+    """Scores as they are kept."""
+    return json.dumps({"scores": list(scores), "read": (taken_by(scores) or Usage()).prompt}).encode()
+
+
+def _scores(kept: bytes) -> Scores:
+    """The same again, for nothing."""
+    said = json.loads(kept)
+    known = said if isinstance(said, dict) else {"scores": said, "read": 0}  # (files of before told no tokens)
+    return Scores(known["scores"], _free(Usage(known["read"])))
 
 
 def _free(usage: Usage) -> Usage:

@@ -1,4 +1,4 @@
-"""`generate_many`: many prompts, some at a time."""
+"""`generate_many`: many prompts, some at a time; `score_many`: the same choices behind many."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from intarsia.prompting.base.backend import Backend
 from intarsia.prompting.base.constraint import Constraint
 from intarsia.prompting.base.errors import PromptingError
 from intarsia.prompting.base.messages import Input, ToolSpec
-from intarsia.prompting.base.replies import Reply, Sampling
+from intarsia.prompting.base.replies import Reply, Sampling, Scores
+from intarsia.prompting.base.wrapping import innermost
 
 
 class FailedPrompt(PromptingError):
@@ -59,6 +60,19 @@ async def each_or_failed(count: int, one: Callable[[int], Awaitable[None]], at_o
     except BaseExceptionGroup as failed:
         told = [error for error in failed.exceptions if isinstance(error, FailedPrompt)]
         raise min(told, key=lambda error: error.number) if told else failed.exceptions[0] from None
+
+
+async def score_many(backend: Backend, prompts: Sequence[Input], choices: Sequence[str]) -> list[Scores]:
+    """As `Backend.score`, of each prompt: in one request where the backend has a `score_many` of its own, which servers
+    need; else all are asked for at once. Each prompt is read by itself: the scores are the same."""
+    if hasattr(innermost(backend), "score_many"):
+        return await backend.score_many(prompts, choices)  # type: ignore[attr-defined]
+    tasks = [asyncio.ensure_future(backend.score(prompt, choices)) for prompt in prompts]
+    try:
+        return [made if isinstance(made, Scores) else Scores(made) for made in await asyncio.gather(*tasks)]
+    finally:
+        for task in tasks:  # where one failed, the others need not go on
+            task.cancel()
 
 
 async def each(count: int, one: Callable[[int], Awaitable[None]], at_once: int, task: str) -> None:

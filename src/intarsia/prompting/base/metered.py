@@ -91,6 +91,19 @@ class Metered(Wrapper):
             hold.settle(usage)
             return Scores(scores, usage)
 
+    async def score_many(self, prompts: Sequence[Input], choices: Sequence[str]) -> list[Scores]:
+        """As `many.score_many`, and as `score`."""
+        more = sum(map(self._tokens, choices))
+        most = Usage(sum(self.inner.count(prompt) + more for prompt in prompts))
+        async with self._paid(most) as hold, self._in_time():
+            found = await super().score_many(prompts, choices)
+            told = [self._paid_for(taken_by(scores)) for scores in found]
+            if None in told:
+                hold.settle(self._priced(most))
+            else:
+                hold.settle(sum((usage for usage in told if usage is not None and not _is_free(usage)), Usage(calls=0)))
+            return [Scores(scores, usage) for scores, usage in zip(found, told, strict=True)]
+
     async def embed(self, texts: Sequence[str]) -> np.ndarray:
         """As `Backend.embed`. The tokens of the texts count."""
         most = Usage(sum(map(self._tokens, texts)))
@@ -98,6 +111,12 @@ class Metered(Wrapper):
             vectors = await self.inner.embed(texts)
             hold.settle(self._priced(most))
             return vectors
+
+    def _paid_for(self, usage: Usage | None) -> Usage | None:
+        """With its cost: of those that share a request, the first alone has the call."""
+        if usage is None or self.price is None or _is_free(usage):
+            return usage
+        return replace(usage, cost=self.price.of(usage))
 
     def _tokens(self, text: str) -> int:
         return self.inner.count(text) if text else 0
@@ -136,3 +155,8 @@ class Metered(Wrapper):
             if not timer.expired():
                 raise
             raise BudgetExceeded("seconds", *self.budget.time()) from None
+
+
+def _is_free(usage: Usage) -> bool:
+    """Whether no model was asked: it came from a cache of answers."""
+    return not usage.calls and usage.cached >= usage.prompt

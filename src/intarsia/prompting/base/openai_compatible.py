@@ -19,7 +19,7 @@ from intarsia.prompting.base.messages import Input, ToolSpec
 from intarsia.prompting.base.openai_asking import Asking, told
 from intarsia.prompting.base.openai_form import Answer, of_the_api
 from intarsia.prompting.base.openai_scores import Scorer
-from intarsia.prompting.base.replies import Delta, Reply, Sampling, Usage
+from intarsia.prompting.base.replies import Delta, Reply, Sampling, Scores, Usage
 from intarsia.prompting.base.validating import check, check_form
 from intarsia.prompting.base.whole import assembled
 
@@ -116,11 +116,16 @@ class OpenAICompatible:
             raise BackendError(f"{self.server} broke off: the stream ended before the answer did", retryable=True)
         yield self._last(answer, prompt, tools, constraint)
 
-    async def score(self, prompt: Input, choices: Sequence[str]) -> list[float]:
+    async def score(self, prompt: Input, choices: Sequence[str]) -> Scores:
         """As `Backend.score`: by the server's `/score` where it is Intarsia's, else by the log probabilities that its
         `/completions` gives of a prompt's own tokens. Raises `BadInput` where it has neither."""
         async with self._told():
             return await self._scorer.scores(prompt, choices)
+
+    async def score_many(self, prompts: Sequence[Input], choices: Sequence[str]) -> list[Scores]:
+        """As `many.score_many`. Raises `NotImplementedError` where the server is not Intarsia's (`score` may do)."""
+        async with self._told():
+            return await self._scorer.scores_of_many(prompts, choices)
 
     async def embed(self, texts: Sequence[str]) -> np.ndarray:
         """As `Backend.embed`."""

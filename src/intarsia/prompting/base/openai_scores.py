@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from intarsia.errors import BadInput
@@ -13,6 +14,7 @@ from intarsia.prompting.base.openai_asking import prompt_body
 from intarsia.prompting.base.openai_form import of_the_api, usage_of
 from intarsia.prompting.base.replies import Scores, Usage
 
+AT_ONCE = 64  # prompts in a request for scores
 _NOT_THERE = (404, 405, 501)
 
 
@@ -25,6 +27,7 @@ class Scorer:
     def __init__(self, client: Client, model: str, tokenizer: Any):
         self.client, self.model, self.tokenizer = client, model, tokenizer
         self._own = True  # whether the server has Intarsia's /score, until it has said that it has not
+        self._many = True  # and whether that takes many prompts
         self._echo = True
         self._least = 0  # tokens it has to make at least
 
@@ -47,22 +50,52 @@ class Scorer:
         usage = sum(took, Usage(calls=0)) if len(took) == len(told) else None
         return Scores((score for score, _ in told), usage)
 
-    async def _by_server(self, prompt: Input, choices: Sequence[str]) -> Scores | None:
-        body = {"model": self.model, **prompt_body(prompt), "choices": list(choices)}
-        try:
-            said = await self.client.post("/score", body)
-        except Refused as refused:
-            # vLLM has another /score, which refuses this as a form that is wrong.
-            other = refused.code in (400, 422) and "text_1" in refused.said
-            if refused.code not in _NOT_THERE and not other:
-                raise
+    async def scores_of_many(self, prompts: Sequence[Input], choices: Sequence[str]) -> list[Scores]:
+        """The same of many prompts, `AT_ONCE` a request. Raises `NotImplementedError` without Intarsia's `/score`."""
+        if not all(choices):
+            raise BadInput("an empty choice has no probability: give a text")
+        out: list[Scores] = []
+        for start in range(0, len(prompts), AT_ONCE):
+            some = prompts[start : start + AT_ONCE]
+            bodies = [prompt_body(prompt) for prompt in some]
+            asked = {"prompts": [body.get("messages") or body["prompt"] for body in bodies], "choices": list(choices)}
             said = None
+            if self._own and self._many:
+                try:
+                    said = await self._asked_server(asked)
+                except Refused as refused:
+                    if refused.code not in (400, 422) or "prompts" not in refused.said:
+                        raise
+            results = said.get("results") if isinstance(said, dict) else None
+            if not isinstance(results, list) or len(results) != len(some):
+                self._many = False
+                raise NotImplementedError(f"{self.client.address.server} does not score many prompts in a request")
+            with of_the_api(self.client.address.server):
+                for number, one in enumerate(results):
+                    usage = usage_of(one.get("usage"))
+                    usage = usage and replace(usage, calls=int(not number))  # one request
+                    out.append(Scores((float(score) for score in one["scores"]), usage))
+        return out
+
+    async def _by_server(self, prompt: Input, choices: Sequence[str]) -> Scores | None:
+        said = await self._asked_server({**prompt_body(prompt), "choices": list(choices)})
         scores = said.get("scores") if isinstance(said, dict) else None
         if not isinstance(scores, list) or len(scores) != len(choices):
             self._own = False
             return None
         with of_the_api(self.client.address.server):
             return Scores((float(score) for score in scores), usage_of(said.get("usage")))
+
+    async def _asked_server(self, body: Mapping[str, Any]) -> Any:
+        """What `/score` says; None where there is none."""
+        try:
+            return await self.client.post("/score", {"model": self.model, **body})
+        except Refused as refused:
+            # vLLM has another /score, which refuses this as a form that is wrong.
+            other = refused.code in (400, 422) and "text_1" in refused.said
+            if refused.code not in _NOT_THERE and not other:
+                raise
+            return None
 
     async def _by_echo(self, prompt: Input, choice: str) -> tuple[float, Usage | None]:
         if self.tokenizer is None:

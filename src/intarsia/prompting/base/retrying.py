@@ -10,7 +10,7 @@ from intarsia.models.remote.patience import attempts
 from intarsia.prompting.base.backend import Backend
 from intarsia.prompting.base.constraint import Constraint
 from intarsia.prompting.base.messages import Input, ToolSpec
-from intarsia.prompting.base.replies import Delta, Reply, Sampling
+from intarsia.prompting.base.replies import Delta, Reply, Sampling, Scores
 from intarsia.prompting.base.wrapping import Wrapper
 
 if TYPE_CHECKING:
@@ -59,6 +59,10 @@ class Retrying(Wrapper):
     async def score(self, prompt: Input, choices: Sequence[str]) -> list[float]:
         """As `Backend.score`."""
         return await self._again(lambda: self.inner.score(prompt, choices))
+
+    async def score_many(self, prompts: Sequence[Input], choices: Sequence[str]) -> list[Scores]:
+        """As `many.score_many`."""
+        return await self._again(lambda: super(Retrying, self).score_many(prompts, choices))
 
     async def embed(self, texts: Sequence[str]) -> np.ndarray:
         """As `Backend.embed`."""

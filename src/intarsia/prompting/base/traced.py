@@ -90,6 +90,17 @@ class Traced(Wrapper):
             event.used(taken_by(scores))
             return scores
 
+    async def score_many(self, prompts: Sequence[Input], choices: Sequence[str]) -> list[Scores]:
+        """As `many.score_many`."""
+        with self._step("score_many", {"prompts": [*map(_whole, prompts)], "choices": list(choices)}) as event:
+            if event.replayed:
+                return event.output
+            event.facts.update(self._facts())
+            event.output = found = await super().score_many(prompts, choices)
+            for scores in found:
+                event.used(taken_by(scores))
+            return found
+
     async def embed(self, texts: Sequence[str]) -> np.ndarray:
         """As `Backend.embed`."""
         with self._step("embed", {"texts": list(texts)}) as event:
@@ -126,5 +137,10 @@ def asked(
     prompt: Input, sampling: Sampling, constraint: Constraint | None, tools: Sequence[ToolSpec]
 ) -> dict[str, Any]:
     """All that a model is given in a request, as it is written down and as keys are made of it."""
-    given: dict[str, Any] = {"prompt": prompt if isinstance(prompt, str) else list(prompt), "sampling": sampling}
+    given: dict[str, Any] = {"prompt": _whole(prompt), "sampling": sampling}
     return given | ({"constraint": constraint} if constraint else {}) | ({"tools": list(tools)} if tools else {})
+
+
+def _whole(prompt: Input) -> Any:
+    """A prompt as it is written down."""
+    return prompt if isinstance(prompt, str) else list(prompt)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from intarsia.prompting.base.backend import Backend
 from intarsia.prompting.base.constraint import Constraint
 from intarsia.prompting.base.messages import Input, ToolSpec
-from intarsia.prompting.base.replies import Delta, Reply, Sampling
+from intarsia.prompting.base.replies import Delta, Reply, Sampling, Scores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +58,13 @@ class Wrapper:
     async def score(self, prompt: Input, choices: Sequence[str]) -> list[float]:
         """As `Backend.score`."""
         return await self.inner.score(prompt, choices)
+
+    async def score_many(self, prompts: Sequence[Input], choices: Sequence[str]) -> list[Scores]:
+        """As `many.score_many`, of a backend inside that has one. What wraps `score` alone is asked for each."""
+        if type(self).score is not Wrapper.score and type(self).score_many is Wrapper.score_many:
+            scores = await asyncio.gather(*(self.score(prompt, choices) for prompt in prompts))
+            return [made if isinstance(made, Scores) else Scores(made) for made in scores]
+        return await self.inner.score_many(prompts, choices)  # type: ignore[attr-defined]
 
     async def embed(self, texts: Sequence[str]) -> np.ndarray:
         """As `Backend.embed`."""

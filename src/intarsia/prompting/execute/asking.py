@@ -164,29 +164,38 @@ def hash_of(prompt: Any) -> str:
 
 
 async def _scored(backend: Backend, prompt: Input, shape: Shape, sampling: Sampling) -> Answer | None:
-    """A choice by its texts' probabilities; None where the backend does not score, or where one text begins another:
-    the longer can never be likelier, whatever the model means."""
-    texts = list(shape.choices)
-    if any(a != b and b.startswith(a) for a in texts for b in texts):
+    """A choice by its texts' probabilities; None where it cannot be scored (`scorable`), or the backend does not."""
+    if not scorable(shape):
         return None
     try:
-        logprobs = await backend.score(prompt, texts)
+        scores = await backend.score(prompt, list(shape.choices))
     except (BadInput, NotImplementedError) as error:
         if isinstance(error, ContextOverflow):
             raise
         return None
-    best = max(logprobs)
-    weights = [math.exp(one - best) for one in logprobs]
+    return chosen(backend, prompt, shape, sampling, scores)
+
+
+def scorable(shape: Shape | None) -> bool:
+    """Whether it is a choice, none of whose texts begins another: the longer can never be likelier, whatever the model
+    means."""
+    texts = list(shape.choices) if shape is not None and shape.kind == "choice" else []
+    return bool(texts) and not any(a != b and b.startswith(a) for a in texts for b in texts)
+
+
+def chosen(backend: Backend, prompt: Input, shape: Shape, sampling: Sampling, scores: Sequence[float]) -> Answer:
+    """The answer that log probabilities of a choice's texts make: the likeliest; above temperature 0, one drawn."""
+    texts = list(shape.choices)
+    best = max(scores)
+    weights = [math.exp(one - best) for one in scores]
     shares = {text: weight / sum(weights) for text, weight in zip(texts, weights, strict=True)}
-    chosen = max(shares, key=lambda text: shares[text])
+    text = max(shares, key=lambda text: shares[text])
     if sampling.temperature > 0:
-        heated = [math.exp((one - best) / sampling.temperature) for one in logprobs]
-        chosen = random.Random(sampling.seed).choices(texts, heated)[0]
-    usage = taken_by(logprobs) or Usage(prompt=backend.count(prompt))
-    talk = (*prompt, Message("assistant", chosen)) if _is_talk(prompt) else ()
-    return Answer(
-        shape.choices[chosen], chosen, Reply(chosen, usage=usage), usage, hash_of(prompt), shares, messages=talk
-    )
+        heated = [math.exp((one - best) / sampling.temperature) for one in scores]
+        text = random.Random(sampling.seed).choices(texts, heated)[0]
+    usage = taken_by(scores) or Usage(prompt=backend.count(prompt))
+    talk = (*prompt, Message("assistant", text)) if _is_talk(prompt) else ()
+    return Answer(shape.choices[text], text, Reply(text, usage=usage), usage, hash_of(prompt), shares, messages=talk)
 
 
 async def _again(said: Input, error: InvalidOutput, reask: Any) -> Input:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from intarsia.errors import BadInput, IntarsiaError
 from intarsia.prompting.base.backend import Backend
 from intarsia.prompting.base.errors import BudgetExceeded, ContextOverflow
-from intarsia.prompting.base.many import FailedPrompt, each_or_failed
+from intarsia.prompting.base.many import FailedPrompt, each_or_failed, score_many
 from intarsia.prompting.base.messages import Input, Message
 from intarsia.prompting.base.replies import Sampling, Usage
-from intarsia.prompting.execute.asking import Answer, ask, asked_for, hash_of, run_now, within
+from intarsia.prompting.execute.asking import Answer, ask, asked_for, chosen, hash_of, run_now, scorable, within
 from intarsia.prompting.execute.shape import Shape
 from intarsia.prompting.execute.together import MARK, Answers, put_together, schema_of
 from intarsia.prompting.execute.trust import Untrusted, is_untrusted, taint
@@ -42,7 +42,8 @@ async def ask_many(
       (`Prompt.render_many`), and what is sent is what `put_together(prompts, mark)` gives.
     - shape: of each answer; default: the first prompt's own, which holds for all.
     - together: prompts in a request, at most. 1: each by itself, as `ask` does it. With more, the model is held to a
-      list of just so many answers, a choice being one of its texts, written and not scored.
+      list of just so many answers. Choices are scored, each prompt being read by itself, where the model runs here or
+      the server is Intarsia's: then nothing of what follows concerns them, and answers are those of one by one.
     - sampling: `max_tokens` is of each answer. keep_going, at_once, task: as of `generate_many`.
 
     Requests are fewer, and what the prompts share is sent once. It may cost quality: a model that reads several texts
@@ -63,7 +64,8 @@ async def ask_many(
     wanted, sampling = asked_for(prompts[0], shape, sampling)
     if together > 1:
         schema_of(wanted)
-        put_together(prompts, mark)
+        if not scorable(wanted):
+            put_together(prompts, mark)
     work = _Many(within(backend, budget), list(prompts), wanted, mark, sampling, keep_going)
     groups = [range(start, min(start + together, len(prompts))) for start in range(0, len(prompts), together)]
     await each_or_failed(len(groups), lambda number: work.ask(groups[number]), at_once, task)
@@ -89,7 +91,10 @@ class _Many:
         if len(numbers) == 1:
             await self._ask_alone(numbers[0], lost)
             return
-        said = put_together([self.prompts[number] for number in numbers], self.mark)
+        prompts = [self.prompts[number] for number in numbers]
+        if await self._scored(numbers, prompts, lost):
+            return
+        said = put_together(prompts, self.mark)
         sampling = replace(self.sampling, max_tokens=self._most() * len(numbers))
         length = self.backend.context_length
         if length is not None and self.backend.count(said) + sampling.max_tokens > length:
@@ -118,6 +123,26 @@ class _Many:
                 value, text = taint(value), Untrusted(text)
             usage = share(lost, place, len(numbers))
             self.answers[number] = Answer(value, text, reply, usage, hash_of(said), messages=messages)
+
+    async def _scored(self, numbers: range, prompts: Sequence[Any], lost: Usage) -> bool:
+        """Choices, by the probabilities of their texts; False where these cannot be told of many at once."""
+        if not scorable(self.shape):
+            return False
+        assert self.shape is not None
+        try:
+            found = await score_many(self.backend, prompts, list(self.shape.choices))
+        except NotImplementedError:
+            return False
+        except IntarsiaError as error:
+            if isinstance(error, BadInput) and not isinstance(error, ContextOverflow):
+                return False
+            for number in numbers:  # one of them, perhaps, and not the others
+                await self._ask_alone(number, Usage(calls=0))
+            return True
+        for place, (number, prompt, scores) in enumerate(zip(numbers, prompts, found, strict=True)):
+            answer = chosen(self.backend, prompt, self.shape, self.sampling, scores)
+            self.answers[number] = replace(answer, usage=answer.usage + share(lost, place, len(numbers)))
+        return True
 
     async def _ask_halves(self, numbers: range, lost: Usage) -> None:
         middle = len(numbers) // 2

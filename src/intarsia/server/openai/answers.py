@@ -132,6 +132,14 @@ class Scores(pydantic.BaseModel):
     usage: UsageSaid
 
 
+class ScoresOfMany(pydantic.BaseModel):
+    """results: of each prompt, in their order. usage: of all."""
+
+    model: str
+    results: list[Scores]
+    usage: UsageSaid
+
+
 class Counted(pydantic.BaseModel):
     """count: tokens, template included. max_model_len: what the model takes, prompt and answer together."""
 

@@ -318,14 +318,18 @@ class _Prompted(Strict):
 
     @pydantic.model_validator(mode="after")
     def _one(self) -> _Prompted:
-        if (self.prompt is None) == (self.messages is None):
+        given = [self.prompt, self.messages, getattr(self, "prompts", None)]
+        if sum(one is not None for one in given) != 1:
             raise ValueError("give either prompt or messages")
         return self
 
 
 class ScoreRequest(_Prompted):
-    """The body of `POST /v1/score`: how likely is each choice as what comes next?"""
+    """The body of `POST /v1/score`: how likely is each choice as what comes next? `prompts`: of several texts or
+    conversations at once, each by itself, in place of one."""
 
+    prompts: Annotated[list[Text | Ids | Annotated[list[ChatMessage], Field(min_length=1)]],
+                       Field(min_length=1, max_length=64)] | None = None  # fmt: skip
     choices: Annotated[list[Annotated[str, Field(min_length=1, max_length=LONGEST)]], Field(min_length=1)]
 
 
