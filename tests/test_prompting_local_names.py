@@ -69,7 +69,7 @@ def test_one_that_is_made_once_and_served(wheel, monkeypatch):
 
 def test_what_has_no_file(wheel, tmp_path, monkeypatch):
     small().save(tmp_path / "mine")
-    with pytest.raises(BadInput, match="has no export for gguf .* intarsia compression export"):
+    with pytest.raises(BadInput, match=r"has no export for gguf .* intarsia compression export"):
         open_local(tmp_path / "mine", engine="gguf")
     with pytest.raises(BadInput, match="no export 'gguf': there are none"):
         open_version(str(tmp_path / "mine"), "mine", engine="gguf")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -157,3 +158,27 @@ def test_a_model_that_loads_is_waited_for_and_one_that_fails_is_told_of():
         page = httpx2.get(url)
         assert "<title>server</title>" in page.text and "{{" not in page.text
         assert "script-src 'unsafe-inline'" in page.headers["content-security-policy"]
+
+
+def test_the_collector_rests_until_models_are_there():
+    from concurrent.futures import Future
+
+    from intarsia.server import sweeping
+
+    async def started() -> list[bool]:
+        good, bad = Future[int](), Future[int]()
+        sweeping.hold()
+        async with sweeping.after([good, bad])():
+            seen = [gc.isenabled()]
+            good.set_result(1)
+            await asyncio.sleep(0.01)
+            seen.append(gc.isenabled())
+            bad.set_exception(RuntimeError("no such file"))
+            await asyncio.sleep(0.01)
+            return [*seen, gc.isenabled(), gc.get_freeze_count() > 1000]
+
+    try:
+        assert asyncio.run(started()) == [False, False, True, True]
+    finally:
+        gc.unfreeze()
+        gc.enable()

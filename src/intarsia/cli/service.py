@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import sys
 import threading
@@ -36,7 +37,11 @@ if TYPE_CHECKING:
 @click.argument("models", nargs=-1, metavar="MODEL...")
 @click.option("--name", "names", multiple=True, help="What clients call the model; once for each. Unset: its own name.")
 @click.option("--adapter", "adapters", multiple=True, metavar="NAME=PATH", help="A LoRA folder, served as model NAME.")
-@click.option("--engine", help="An export to run in place of the weights: gguf or onnx-genai.")
+@click.option(
+    "--engine",
+    help="What runs it: torch, or an export: gguf, onnx-genai, openvino. gguf of a known name or a hub id is the file "
+    "that it comes as, or is made (8 bits) and kept in the cache.",
+)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; unset: torch's choice.")
 @click.option("--max-batch", type=click.IntRange(1), default=32, show_default=True, help="Requests worked on at once.")
 @click.option(
@@ -69,13 +74,13 @@ def serve(models: tuple[str, ...], **given: Any) -> None:
     names, adapters = _names(models, given["names"]), _adapters(given["adapters"], models)
     if not models and not any(given[what] for what in ("detector", "labeller", "store", "graph", "flows")):
         raise BadInput("nothing to serve: give a model, or --detector, --labeller, --store, --graph or --flows")
-    from intarsia.recipes.extras import lacking
+    _check_extra("serve")
+    from intarsia.server import sweeping
 
-    if missing := lacking("server"):
-        raise MissingExtra(f"serve ({', '.join(missing)})", "server")
+    sweeping.hold()
     # The slow part (torch, weights) goes on while the server is put together and begins to listen.
     loading = {name: _begun(source, name, given, adapters) for source, name in zip(models, names, strict=True)}
-    from intarsia.server.running import listening
+    from intarsia.server.listening import listening
     from intarsia.server.running import serve as run
     from intarsia.server.setting_up import Wanted, set_up
 
@@ -105,6 +110,7 @@ def serve(models: tuple[str, ...], **given: Any) -> None:
         yield
 
     serving.parts.insert(0, announced)
+    serving.parts.append(sweeping.after(list(loading.values())))
     run(app, serving, listener, grace=given["grace"], log_level="debug" if settings_of().debug else "warning")
     if serving.failed is not None:
         raise serving.failed
@@ -133,10 +139,7 @@ def serve(models: tuple[str, ...], **given: Any) -> None:
 def mcp(models: tuple[str, ...], **given: Any) -> None:
     if not models and not any(given[what] for what in ("detector", "store", "graph")):
         raise BadInput("no tools: give a model, --detector, --store or --graph")
-    from intarsia.recipes.extras import lacking
-
-    if missing := lacking("server"):
-        raise MissingExtra(f"mcp ({', '.join(missing)})", "server")
+    _check_extra("mcp")
     import asyncio
 
     from intarsia.server.setting_up import Wanted, over_stdio
@@ -149,6 +152,26 @@ def mcp(models: tuple[str, ...], **given: Any) -> None:
         detector=given["detector"], store=given["store"], graph=given["graph"],
     )  # fmt: skip
     asyncio.run(over_stdio(wanted))
+
+
+PACKAGES = ("fastapi", "uvicorn", "mcp", "prometheus_client", "opentelemetry.sdk.trace")
+
+
+def _check_extra(what: str) -> None:
+    """Raise `MissingExtra` that says what is lacking."""
+    # What is there is soon found; only else packages are read for what they want, which takes a while.
+    if all(_there(name) for name in PACKAGES):
+        return
+    from intarsia.recipes.extras import lacking
+
+    raise MissingExtra(f"{what} ({', '.join(lacking('server'))})", "server")
+
+
+def _there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:  # not even what it lies in
+        return False
 
 
 def _names(models: tuple[str, ...], given: tuple[str, ...]) -> list[str]:

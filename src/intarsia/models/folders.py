@@ -218,14 +218,28 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
         if (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
             return bare_tokenizer(folder)
         with quiet():
-            tokenizer = tf.AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=trust_remote_code
-            )
+            if _is_plain(folder):
+                tokenizer = tf.TokenizersBackend.from_pretrained(folder, local_files_only=True)
+            else:
+                tokenizer = tf.AutoTokenizer.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=trust_remote_code
+                )
     except ImportError as error:
         raise MissingTokenizerLibrary(folder, error) from error
     except Exception as error:
         raise BadInput(f"the tokenizer in {folder} cannot be loaded: {first_line(error)}") from error
     return forget_loading(tokenizer)
+
+
+def _is_plain(folder: Path) -> bool:
+    """Whether a tokenizer is nothing but its `tokenizer.json`, as transformers 5 and Intarsia save most. Its class says
+    so; to ask transformers, which would look at the network's config first, takes a second of imports."""
+    try:
+        config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    named = config.get("tokenizer_class") if isinstance(config, dict) else None
+    return named == "TokenizersBackend" and "auto_map" not in config and (folder / "tokenizer.json").is_file()
 
 
 def forget_loading(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

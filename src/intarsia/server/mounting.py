@@ -1,4 +1,5 @@
-"""`/mcp`, there from the beginning and made once the models are there: importing it takes most of a second."""
+"""`/mcp`, there from the beginning and made when it is first asked for, or a while after the models are there:
+importing it takes most of a second, which the first answers would wait for."""
 
 from __future__ import annotations
 
@@ -15,19 +16,23 @@ from intarsia.server.served import Served
 from intarsia.server.serving import Serving
 
 PATH = "/mcp"
+LATER = 5.0
+"""Seconds after the models are there."""
 
 
 class Mount:
     """An ASGI application that stands in for another one, which is made meanwhile. Requests wait for it.
 
-    - after: what must be done first, well or not."""
+    - after: what should be done first, well or not."""
 
     def __init__(self, served: Served, after: Sequence[Future[Any]] = ()):
         self.served, self.after = served, list(after)
         self._made: asyncio.Future[Any] | None = None
+        self._wanted = asyncio.Event()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         assert self._made is not None, "requests come after the server has begun"
+        self._wanted.set()
         await (await asyncio.shield(self._made))(scope, receive, send)
 
     @asynccontextmanager
@@ -45,9 +50,10 @@ class Mount:
     async def _work(self, over: asyncio.Event) -> None:
         assert self._made is not None
         ended = asyncio.create_task(over.wait())
-        if self.after:
-            waiting = asyncio.gather(*map(asyncio.wrap_future, self.after), return_exceptions=True)
-            await asyncio.wait([waiting, ended], return_when=asyncio.FIRST_COMPLETED)
+        begun = [asyncio.create_task(wait) for wait in (self._wanted.wait(), self._later())]
+        await asyncio.wait([*begun, ended], return_when=asyncio.FIRST_COMPLETED)
+        for task in begun:
+            task.cancel()
         if over.is_set():
             self._made.cancel()
             return
@@ -61,6 +67,11 @@ class Mount:
         async with server.session_manager.run():
             self._made.set_result(app)
             await ended
+
+    async def _later(self) -> None:
+        if self.after:
+            await asyncio.gather(*map(asyncio.wrap_future, self.after), return_exceptions=True)
+            await asyncio.sleep(LATER)
 
     def _make(self) -> tuple[Any, Any]:
         from intarsia.server import mcp

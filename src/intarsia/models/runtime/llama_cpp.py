@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 CONTEXT = 2048  # tokens, whatever the file allows: memory for all of them is taken at once
 SURE = {"F32": 0, "F16": 1, "Q4_0": 2, "Q5_0": 6, "Q8_0": 8, "BF16": 30}
-"""Types of tensors (as ggml counts them) that the engine reads right however many tokens come at once. Those with a minimum (Q4_1, Q5_1) it
-does not where 128 does not divide a row; of the others nothing is known."""
+"""Types of tensors, as ggml counts them, that the engine reads right however many tokens come at once. Those with a
+minimum (Q4_1, Q5_1) it does not where 128 does not divide a row; of the others nothing is known."""
 
 
 def check() -> None:

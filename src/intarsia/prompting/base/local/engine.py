@@ -6,7 +6,9 @@ chunks, so that answers under way go on)."""
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
@@ -29,6 +31,16 @@ COUNTS = (
 )  # fmt: skip
 
 Job = Callable[[Any], Generator[None, None, Any]]
+_AT_WORK: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+@atexit.register
+def _halt_all() -> None:
+    # A thread that is inside torch while the interpreter ends aborts the process.
+    for engine in list(_AT_WORK):
+        engine.halt(10)
+
+
 Request = Answer | Scoring
 
 
@@ -49,7 +61,7 @@ class Engine:
         self._active: list[Request] = []
         self._posts: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[Any], Any]]] = {}
         self._thread: threading.Thread | None = None
-        self._closing = False
+        self._closing = self._halted = False
         self._counts = dict.fromkeys(COUNTS, 0)
 
     def submit(self, answer: Request) -> None:
@@ -64,14 +76,15 @@ class Engine:
             self._waiting.append(answer)
             self._wake()
 
-    def do(self, job: Job) -> Future[Any]:
+    def do(self, job: Job, *, now: bool = True) -> Future[Any]:
         """Run a job between forwards. It is given the runner; each `yield` lets answers go on; what it returns is the
-        future's result."""
+        future's result. now: else it is begun after the first forward of the next request."""
         future: Future[Any] = Future()
         with self._arrived:
             self._check_open()
             self._jobs.append((job, future))
-            self._wake()
+            if now:
+                self._wake()
         return future
 
     def poster(self, loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Any]) -> Callable[[Any], None]:
@@ -95,6 +108,14 @@ class Engine:
         if self._thread is not None:
             self._thread.join()
 
+    def halt(self, seconds: float) -> None:
+        """End after the step that is under way, whoever waits, and wait so long for that."""
+        with self._arrived:
+            self._closing = self._halted = True
+            self._arrived.notify()
+        if self._thread is not None:
+            self._thread.join(seconds)
+
     def _check_open(self) -> None:
         if self._closing:
             raise BackendError(f"{self.name} was closed", retryable=False, status=503)
@@ -103,6 +124,7 @@ class Engine:
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name=f"intarsia {self.name}", daemon=True)
             self._thread.start()
+            _AT_WORK.add(self)
         self._arrived.notify()
 
     def _work(self) -> None:
@@ -113,9 +135,9 @@ class Engine:
         with torch.inference_mode():
             while True:
                 with self._arrived:
-                    while not (self._waiting or self._active or self._jobs or self._job or self._closing):
+                    while not (busy := self._waiting or self._active or self._jobs or self._job) and not self._closing:
                         self._arrived.wait()
-                    if self._closing and not (self._waiting or self._active or self._jobs or self._job):
+                    if self._halted or not busy:
                         return
                 with self.lock:
                     try:

@@ -142,6 +142,6 @@ def check_session(runtime: Any) -> None:
     if not hasattr(runtime, "session"):
         name, why = getattr(runtime, "name", type(runtime).__name__), getattr(runtime, "no_session", "")
         raise BadInput(
-            f"the engine {name} cannot be asked step by step{f' ({why})' if why else ''}: open the model itself, or its "
-            "gguf, onnx-genai or openvino export"
+            f"the engine {name} cannot be asked step by step{f' ({why})' if why else ''}: open the model itself, or "
+            "its gguf, onnx-genai or openvino export"
         )

@@ -14,6 +14,7 @@ from intarsia.errors import BadInput, first_line
 from intarsia.measure.likelihood import accepts
 from intarsia.models import Model
 from intarsia.prompting.base.local.prefixes import BLOCK, Prefixes
+from intarsia.prompting.base.local.proved import is_proved, remember
 from intarsia.prompting.base.local.runner import Work
 from intarsia.prompting.base.local.slots import GROWTH, Slots
 from intarsia.prompting.base.token_tree import TokenTree
@@ -30,12 +31,14 @@ class NetworkRunner:
     - rows: at once. memory: bytes for keys and values; half of it for rows, half for beginnings that may come again.
     - reference: a network with the same weights, if the model's own was made over (packed, given adapters).
     - adapters: names of LoRA adapters in the network (a PEFT model); rows with different ones run together.
+    - kind: of the network, where it tells what the proof depends on (`proved.kind_of`): one proof is enough for all.
 
     Raises `BadInput` for a network that keeps something else than keys and values, or whose rows cannot stand at
     different places: it is proved on a few tokens."""
 
     def __init__(
-        self, model: Model, *, rows: int, memory: int, adapters: Sequence[str] = (), reference: Any = None
+        self, model: Model, *, rows: int, memory: int, adapters: Sequence[str] = (), reference: Any = None,
+        kind: str | None = None,
     ):  # fmt: skip
         self.network = model.network
         self.rows, self.adapters = rows, tuple(adapters)
@@ -52,7 +55,9 @@ class NetworkRunner:
         self._lengths: dict[int, int] = {}  # tokens kept, by handle
         self._adapter: dict[int, str | None] = {}
         self._next = 0
-        self._prove(self._innermost() if reference is None else reference)
+        if not is_proved(kind):
+            self._prove(self._innermost() if reference is None else reference)
+            remember(kind)
 
     @property
     def bytes(self) -> int:

