@@ -60,6 +60,13 @@ class Matrix:
             if rows * width * 4 <= IN_MEMORY:
                 self._rows = np.asarray(self._rows, np.float32)
 
+    @staticmethod
+    def of(rows: Array) -> Matrix:
+        """Rows that are in memory, [row, width]."""
+        made = Matrix(Path(), 0, rows.shape[1])
+        made.rows, made._rows = len(rows), rows
+        return made
+
     def take(self, places: Array) -> Array:
         """[place, width] float32."""
         return np.asarray(self._rows[places], np.float32)
