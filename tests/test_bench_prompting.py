@@ -86,6 +86,24 @@ def test_labels_are_scored_without_a_token_made():
     assert [request.kind for request in backend.requests] == ["score", "score"]
 
 
+def test_labels_of_many_texts_are_scored_each_by_itself_or_written_as_a_list():
+    backend = FakeBackend(scores=lambda prompt, choice: float((choice == "joy") == ("glad" in prompt[-1].content)))
+    assert asyncio.run(tasks.label_many(backend, LABELS)) == ["joy", "grief"]
+    assert {request.prompt[0].content for request in backend.requests} == {LABELS.system}
+    written = FakeBackend({r"^\[1\] so glad\n\n\[2\] so sad$": '["joy", "grief"]'})
+    assert asyncio.run(tasks.label_together(written, LABELS)) == ["joy", "grief"]
+    assert [request.kind for request in written.requests] == ["generate"]
+    failing = FakeBackend(errors={1: BackendError("no"), 2: BackendError("no"), 3: BackendError("no")})
+    assert asyncio.run(tasks.label_together(failing, LABELS)) == [None, None]
+
+
+def test_entries_are_extracted_together():
+    task = tasks.extraction(3)
+    backend = FakeBackend([json.dumps([entry.model_dump() for entry in task.gold])])
+    assert task.judge(asyncio.run(tasks.extract_together(backend, task))) == 1
+    assert all(f"[{number}] stack." in backend.requests[0].prompt[-1].content for number in (1, 2, 3))
+
+
 def test_entries_are_extracted_and_judged_by_field():
     task = tasks.extraction(3)
     gold = {entry.name: entry for entry in task.gold}
@@ -134,6 +152,21 @@ def test_an_agent_searches_and_then_cites(asking):
     assert values == [(hit.source, hit.anchor) for hit in second] and len(backend.requests) == 6
     silent = FakeBackend(lambda _: '{"passage": "2", "answer": "it"}')
     assert asyncio.run(tasks.answer_by_agent(silent, asking)) == [None] * 3  # cited what it never saw
+    made = FakeBackend(script)
+    assert asyncio.run(tasks.answer_by_agent_that_searches(made, asking)) == values and len(made.requests) == 6
+    forced = [request.constraint and request.constraint.kind for request in made.requests]
+    assert forced.count("call") == 3
+
+
+def test_questions_are_answered_together(asking):
+    def second(prompt):
+        assert [f"Part {number}:\n[1] " in prompt[-1].content for number in (1, 2, 3)] == [True] * 3
+        return json.dumps([{"passage": "2", "answer": "it"}] * 3)
+
+    backend = FakeBackend(second)
+    values = asyncio.run(tasks.answer_together(backend, asking))
+    seconds = [asking.store.search(text, 3)[1] for text in asking.texts]
+    assert values == [(hit.source, hit.anchor) for hit in seconds] and len(backend.requests) == 1
 
 
 def test_texts_to_label_are_of_all_labels_and_differ(tmp_path, monkeypatch):
@@ -167,6 +200,20 @@ def test_ratios_are_means_of_tasks():
     assert "calls_ratio_langchain" not in alone and alone["t.ours_mine.calls"] == 10
 
 
+def test_what_does_the_same_work_is_set_side_by_side():
+    counts = Counts(10, 0, 900, 0, 100)
+    made = [
+        langchain.Row("questions", "flow", True, counts, 1, 1, 1, 1, Counts()),
+        langchain.Row("questions", "chain", False, Counts(20, 0, 2500, 0, 500), 1, 1, 1, 1, Counts()),
+        langchain.Row("questions", "agent", False, counts, 1, 1, 1, 1, Counts()),
+    ]
+    assert langchain.alike(made) == {("questions", "flow", "chain"): (2, 3)}
+    assert langchain.figures(made)["questions.like_flow_and_chain.tokens_ratio"] == 3
+    assert langchain.alike(made[:1]) == {}
+    names = {task: set(contenders) for task, contenders in tasks.OURS.items()}
+    assert all(mine in names[task] for task, pairs in langchain.LIKE.items() for mine, _ in pairs)
+
+
 def tiny(sizes, folder):
     store = Store.open(folder / "store", HashedWords())
     documents, asked = questions.python_docs(3)
@@ -193,6 +240,9 @@ def test_ours_is_counted_where_langchain_is_not_there(monkeypatch, capsys):
     told = capsys.readouterr().out
     assert "LangChain is left out (No module named 'langchain')" in told and "intarsia, score" in told
     assert found["labelling.ours_score.calls"] == 2 and found["labelling.ours_score.completion_tokens"] == 0
+    assert found["labelling.ours_score_10_a_request.calls"] == found["labelling.ours_written_together.calls"] == 1
+    assert found["labelling.ours_score_10_a_request.prompt_tokens"] == found["labelling.ours_score.prompt_tokens"]
+    assert found["questions.ours_agent_search_first.valid_share"] == 1
     assert found["extraction.ours_ask.calls"] == 2 and found["extraction.ours_ask.valid_share"] == 1
     assert found["questions.ours_flow.calls"] == 2
     assert not any(value for name, value in found.items() if name.endswith("calls_again"))
@@ -207,6 +257,8 @@ def test_langchain_is_counted_where_it_is(monkeypatch):
     assert found["extraction.langchain_structured.calls"] == 2
     assert found["extraction.langchain_structured.valid_share"] == 1
     assert found["questions.langchain_chain.calls"] == 2 and found["questions.langchain_chain.calls_again"] == 0
+    assert found["questions.langchain_agent_search_first.calls"] >= 4
+    assert found["questions.like_flow_and_chain.calls_ratio"] == 1
     assert found["calls_ratio_langchain"] > 0 and found["calls_ratio_langchain_best"] > 0
 
 

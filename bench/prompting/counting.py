@@ -151,7 +151,8 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=1)
     options = arguments.parse_args()
     from intarsia.prompting.base.local import open_local
-    from intarsia.server.running import listening, serve
+    from intarsia.server.listening import listening
+    from intarsia.server.running import serve
     from intarsia.server.service import Serving, service
 
     # Small models' templates know no tools: then the server describes them in the system message.

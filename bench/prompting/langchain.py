@@ -8,12 +8,14 @@ second time is a column of its own. LangChain is measured where it can be import
 that it was installed to (`pip install --target DIR langchain langchain-openai langgraph`).
 
 `calls_ratio_langchain`, `tokens_ratio_langchain`: LangChain's `agent` over the first of ours, the mean of the tasks'
-ratios; `..._best`: of what takes LangChain the fewest, in each task."""
+ratios; `..._best`: of what takes LangChain the fewest, in each task. Beside these, what does the same work on both
+sides (`LIKE`)."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import statistics
 import tempfile
 import time
@@ -30,6 +32,11 @@ from intarsia.prompting.base import open_backend
 
 MODEL = "smollm2-135m"
 SIZES, QUICK = {"labelling": 60, "extraction": 20, "questions": 20}, {"labelling": 14, "extraction": 4, "questions": 4}
+LIKE = {
+    "labelling": [("score", "structured")], "extraction": [("ask", "structured")],
+    "questions": [("flow", "chain"), ("agent", "agent"), ("agent, search first", "agent, search first")],
+}  # fmt: skip
+"""Ours and theirs that do the same work: one request a text, a search and a request, an agent."""
 QUALITY = {"labelling": "labels", "extraction": "fields", "questions": "the passage cited"}
 
 
@@ -102,12 +109,31 @@ def of_theirs(name: str, task: Any, server: Server, loop: asyncio.Runner) -> Ite
         yield row(name, task, False, contender, loop.run(measured(server, task, run)))
 
 
+def named(contender: str) -> str:
+    """A contender in a figure's name."""
+    return re.sub(r"\W+", "_", contender)
+
+
+def alike(rows: Sequence[Row]) -> dict[tuple[str, str, str], tuple[float, float]]:
+    """Ratios of calls and tokens, theirs over ours, by task and contenders that do the same work."""
+    out = {}
+    for task, pairs in LIKE.items():
+        for pair in pairs:
+            both = [
+                next((one for one in rows if (one.task, one.ours, one.name) == (task, ours, name)), None)
+                for ours, name in zip((True, False), pair, strict=True)
+            ]
+            if (mine := both[0]) is not None and (other := both[1]) is not None:
+                out[(task, *pair)] = (other.counts.calls / mine.counts.calls, other.tokens / mine.tokens)
+    return out
+
+
 def figures(rows: Sequence[Row]) -> dict[str, float]:
     """All figures; those against LangChain where it was measured."""
     out: dict[str, float] = {}
     for one in rows:
         side = "ours" if one.ours else "langchain"
-        about = f"{one.task}.{side}_{one.name}"
+        about = f"{one.task}.{side}_{named(one.name)}"
         out |= {
             f"{about}.calls": one.counts.calls, f"{about}.prompt_tokens": one.counts.prompt,
             f"{about}.completion_tokens": one.counts.completion, f"{about}.cached_tokens": one.counts.cached,
@@ -128,6 +154,9 @@ def figures(rows: Sequence[Row]) -> dict[str, float]:
         best_calls.append(min(one.counts.calls for one in theirs) / ours.counts.calls)
         best_tokens.append(min(one.tokens for one in theirs) / ours.tokens)
         out |= {f"{name}.calls_ratio_langchain": calls[-1], f"{name}.tokens_ratio_langchain": tokens[-1]}
+    for (task, mine, other), (fewer, shorter) in alike(rows).items():
+        about = f"{task}.like_{named(mine)}_and_{named(other)}"
+        out |= {f"{about}.calls_ratio": fewer, f"{about}.tokens_ratio": shorter}
     return out | {
         "calls_ratio_langchain": statistics.fmean(calls), "tokens_ratio_langchain": statistics.fmean(tokens),
         "calls_ratio_langchain_best": statistics.fmean(best_calls),
@@ -168,4 +197,10 @@ def run(
                 some += of_theirs(name, task, server, loop) if there else ()
                 table(name, task, some)
                 rows += some
+    if pairs := alike(rows):
+        show(
+            "the same work on both sides: LangChain's calls and tokens over ours", ["", "calls", "tokens"],
+            [[f"{task}: {mine}; {other}", f"{calls:.2f}", f"{tokens:.2f}"]
+             for (task, mine, other), (calls, tokens) in pairs.items()],
+        )  # fmt: skip
     return figures(rows)

@@ -4,6 +4,9 @@
   knows nothing of it asks for the form by a tool (`ToolStrategy`), and again where the arguments do not fit.
 - `structured`: `model.with_structured_output(Form)`, whose method is `json_schema`, with `with_retry`.
 - `functions`: the same with `method="function_calling"`.
+- `agent, search first` (questions): the same with a middleware that does what ours is asked for by `first` and
+  `conclude`: a search has to be called first (`tool_choice`; the form is left out there, since with it any tool may be
+  chosen, the form's own too), and the last call has no tool but the form.
 - `chain` (questions): a retriever, a prompt and `with_structured_output`: two steps, no agent.
 
 All ask with the same words, tokens at most and requests at a time as ours; the store is the same."""
@@ -124,8 +127,12 @@ def answer(llm: Any, task: Asking) -> dict[str, Run]:
     by_agent = create_agent(
         llm, [search_documentation], system_prompt=SEARCH, response_format=Cited, middleware=_limit()
     )
+    searching = create_agent(
+        llm, [search_documentation], system_prompt=SEARCH, response_format=Cited, middleware=[*_limit(), _first()]
+    )
     return {
         "agent": lambda: _each(by_agent, [_state(text) for text in task.texts], of_state),
+        "agent, search first": lambda: _each(searching, [_state(text) for text in task.texts], of_state),
         "chain": lambda: _each(
             chain, [{"question": text} for text in task.texts], lambda given: cited(given["documents"], given["value"])
         ),
@@ -167,6 +174,21 @@ def _limit() -> list[Any]:
     from langchain.agents.middleware import ModelCallLimitMiddleware
 
     return [ModelCallLimitMiddleware(run_limit=STEPS)]
+
+
+def _first() -> Any:
+    from langchain.agents.middleware import AgentMiddleware
+
+    class SearchFirst(AgentMiddleware):
+        async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+            asked = sum(message.type == "ai" for message in request.messages)
+            if not any(message.type == "tool" for message in request.messages):
+                request = request.override(response_format=None, tool_choice="search_documentation")
+            elif asked == STEPS - 1:
+                request = request.override(tools=[])
+            return await handler(request)
+
+    return SearchFirst()
 
 
 def _retried(runnable: Any) -> Any:

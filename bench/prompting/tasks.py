@@ -1,10 +1,13 @@
 """Three tasks that applications give a model, as they are written with Intarsia, and how good what comes of them is.
 
 - `labelling`: the emotion of an utterance (MELD's test turns, as many of each emotion; where that is not there, the
-  chapter of a text of Python's documentation). Scored: no token is made.
-- `extraction`: name, module and exceptions out of a docstring of Python's documentation, into a pydantic model.
+  chapter of a text of Python's documentation). Scored, no token being made, one by one or several utterances in a
+  request, each read by itself; or several put together and written as a list.
+- `extraction`: name, module and exceptions out of a docstring of Python's documentation, into a pydantic model; one by
+  one, or several in a request.
 - `questions`: what a function is called, from a sentence that says what it does, over a store of the documentation: an
-  answer and the passage it is from. A flow (search, ask) and an agent with a tool that searches."""
+  answer and the passage it is from. A flow (search, ask), the same with several questions in a request, and an agent
+  with a tool that searches, free to answer at once or made to search first."""
 
 from __future__ import annotations
 
@@ -24,14 +27,22 @@ from intarsia.data import load_data, shared_data
 from intarsia.prompting.base import Backend, Message, PromptingError, Sampling
 from intarsia.prompting.data import Store
 from intarsia.prompting.data.python_manual import python_manual
-from intarsia.prompting.execute import agent, ask, map_many, tool
+from intarsia.prompting.execute import agent, ask, ask_many, map_many, tool
 
 AT_ONCE = 4
 """Requests under way at a time, on both sides."""
 SAMPLING = Sampling(max_tokens=120)
+TOGETHER = {"labelling": 10, "extraction": 4, "questions": 4}
+"""Texts in a request, where several are asked together."""
 HITS, STEPS = 3, 5
 EXTRACT = "Read the entry of Python's documentation and fill in what it says."
+EXTRACT_ALL = "Read each of the numbered entries of Python's documentation and fill in what it says."
 ASK = "Answer the question about Python from the numbered passages, and name the one passage that the answer is from."
+ASK_ALL = (
+    "Answer each of the questions about Python from the numbered passages before it, and name the one passage that the "
+    "answer is from."
+)
+MARK = "Part {number}:\n"  # passages have numbers of their own
 SEARCH = (
     "Answer the question about Python. First search the documentation; then answer from the numbered passages that "
     "come back, and name the one passage that the answer is from."
@@ -64,6 +75,10 @@ class Labelling:
     @property
     def system(self) -> str:
         return f"Name the {self.kind} of the text, one of: {', '.join(self.labels)}."
+
+    @property
+    def system_for_all(self) -> str:
+        return f"Name the {self.kind} of each of the numbered texts, one of: {', '.join(self.labels)}."
 
     def judge(self, values: Sequence[Any]) -> float:
         """Share of right labels; values: labels, None where there is none."""
@@ -135,7 +150,7 @@ def extraction(count: int, seed: int = 0) -> Extraction:
     return Extraction(tuple(text for text, _ in rows[:count]), tuple(entry for _, entry in rows[:count]))
 
 
-def asking(count: int, place: Path, sections: int = 200, seed: int = 0, **store: Any) -> Asking:
+def asking(count: int, place: Path, sections: int = 300, seed: int = 0, **store: Any) -> Asking:
     """`count` questions over so many sections of the documentation, put into a store at `place`.
 
     store: options of `Store.open`."""
@@ -169,6 +184,18 @@ async def label(backend: Backend, task: Labelling) -> list[Any]:
     return await _each(one, task.texts)
 
 
+async def label_many(backend: Backend, task: Labelling) -> list[Any]:
+    """Each text's label, by likelihood, several texts in a request: the same scores."""
+    prompts = [conversation(task.system, text) for text in task.texts]
+    return await _together(backend, prompts, Literal[task.labels], TOGETHER["labelling"])
+
+
+async def label_together(backend: Backend, task: Labelling) -> list[Any]:
+    """Each text's label, several texts put together in a prompt, their labels written as a list."""
+    prompts = [conversation(task.system_for_all, text) for text in task.texts]
+    return await _together(backend, prompts, {"enum": list(task.labels)}, TOGETHER["labelling"])
+
+
 async def extract(backend: Backend, task: Extraction) -> list[Any]:
     """Each text's entry, held to its form."""
 
@@ -178,21 +205,42 @@ async def extract(backend: Backend, task: Extraction) -> list[Any]:
     return await _each(one, task.texts)
 
 
+async def extract_together(backend: Backend, task: Extraction) -> list[Any]:
+    """Each text's entry, several texts in a request."""
+    prompts = [conversation(EXTRACT_ALL, text) for text in task.texts]
+    return await _together(backend, prompts, Entry, TOGETHER["extraction"])
+
+
 async def answer(backend: Backend, task: Asking) -> list[Any]:
     """Each question's cited section: searched for, then asked once."""
 
-    async def one(question: str) -> tuple[str, str]:
+    async def one(question: str) -> tuple[str, str] | None:
         hits = task.store.search(question, HITS)
         prompt = conversation(ASK, with_passages(question, [hit.text for hit in hits]))
-        cited = (await ask(backend, prompt, shape=Cited, sampling=SAMPLING)).value
-        hit = hits[int(str(cited.passage)) - 1]
-        return hit.source, hit.anchor
+        return place_of((await ask(backend, prompt, shape=Cited, sampling=SAMPLING)).value, hits)
 
     return await _each(one, task.texts)
 
 
-async def answer_by_agent(backend: Backend, task: Asking) -> list[Any]:
-    """Each question's cited section, by a model that searches itself."""
+async def answer_together(backend: Backend, task: Asking) -> list[Any]:
+    """Each question's cited section: all searched for, then several asked in a request."""
+    found = [task.store.search(question, HITS) for question in task.texts]
+    prompts = [
+        conversation(ASK_ALL, with_passages(question, [hit.text for hit in hits]))
+        for question, hits in zip(task.texts, found, strict=True)
+    ]
+    values = await _together(backend, prompts, Cited, TOGETHER["questions"], mark=MARK)
+    return [place_of(value, hits) for value, hits in zip(values, found, strict=True)]
+
+
+def place_of(cited: Cited | None, hits: Sequence[Any]) -> tuple[str, str] | None:
+    """The section that an answer cites; None where it cites none that was found."""
+    number = 0 if cited is None else int(str(cited.passage))
+    return (hits[number - 1].source, hits[number - 1].anchor) if 0 < number <= len(hits) else None
+
+
+async def answer_by_agent(backend: Backend, task: Asking, **made: Any) -> list[Any]:
+    """Each question's cited section, by a model that searches itself. made: options of `agent`."""
 
     async def one(question: str) -> tuple[str, str] | None:
         last: list[Any] = []
@@ -209,12 +257,24 @@ async def answer_by_agent(backend: Backend, task: Asking) -> list[Any]:
 
         prompt = conversation(SEARCH, question)
         done = await agent(
-            backend, [search_documentation], prompt, shape=Cited, sampling=SAMPLING, steps=STEPS, fence=False
+            backend, [search_documentation], prompt, shape=Cited, sampling=SAMPLING, steps=STEPS, fence=False, **made
         )  # fmt: skip
-        place = 0 if done.answer is None else int(str(done.answer.passage))
-        return (last[place - 1].source, last[place - 1].anchor) if 0 < place <= len(last) else None
+        return place_of(done.answer, last)
 
     return await _each(one, task.texts)
+
+
+async def answer_by_agent_that_searches(backend: Backend, task: Asking) -> list[Any]:
+    """The same by one that has to search before it answers, and answers in its last step."""
+    return await answer_by_agent(backend, task, first="search_documentation", conclude=True)
+
+
+async def _together(backend: Backend, prompts: Sequence[Any], shape: Any, together: int, **more: Any) -> list[Any]:
+    """Values; None where an answer had not the form, or there was none."""
+    found = await ask_many(
+        backend, prompts, shape=shape, together=together, sampling=SAMPLING, at_once=AT_ONCE, keep_going=True, **more
+    )
+    return [getattr(one, "value", None) for one in found]
 
 
 async def _each(one: Callable[[str], Any], texts: Sequence[str]) -> list[Any]:
@@ -230,8 +290,12 @@ async def _each(one: Callable[[str], Any], texts: Sequence[str]) -> list[Any]:
 
 
 OURS: dict[str, dict[str, Callable[[Backend, Any], Any]]] = {
-    "labelling": {"score": label},
-    "extraction": {"ask": extract},
-    "questions": {"flow": answer, "agent": answer_by_agent},
-}
-"""What is measured, by task; the first of a task is what its figures are of."""
+    "labelling": {"score, 10 a request": label_many, "score": label, "written together": label_together},
+    "extraction": {"ask": extract, "together": extract_together},
+    "questions": {
+        "flow": answer, "flow, together": answer_together, "agent, search first": answer_by_agent_that_searches,
+        "agent": answer_by_agent,
+    },
+}  # fmt: skip
+"""What is measured, by task; the first of a task is what its figures are of: the fewest calls among those whose answers
+were no worse than one by one."""
