@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
 
 import intarsia as ia
 from intarsia.compression.factorization.crossing import crossed
-from intarsia.compression.factorization.factoring import directions, factors, metric, refitted
+from intarsia.compression.factorization.factoring import RIDGES, chosen_ridge, directions, factors, metric, refitted
 from intarsia.compression.factorization.ranks import chosen, harm_of, rank_of, saves
 from intarsia.compression.linears import linears
 from intarsia.compression.searching.sensitivity import sensitivity
@@ -170,7 +171,7 @@ def test_crossed_moments_are_those_of_both_networks_inputs():
     for index in now.blocks(None):
         next(below)
         if index == 1:
-            found = crossed(before, now, list(zip(old, fresh, strict=True)))
+            found = {name: fit for name, (fit, _) in crossed(before, now, list(zip(old, fresh, strict=True))).items()}
             break
     stats = [collect(m, some, rows) for m, some in ((model, old), (new, fresh))]
     site = "layers.1.mlp_act"
@@ -183,6 +184,50 @@ def test_crossed_moments_are_those_of_both_networks_inputs():
         torch.testing.assert_close(found[layer.name].moment, stats[1][layer.name].moment, rtol=1e-4, atol=1e-6)
     attention = "model.layers.1.self_attn."
     assert found[attention + "q_proj"] is found[attention + "v_proj"] is not found[attention + "o_proj"]
+
+
+def test_held_out_tokens_are_the_last_of_each_batch_and_together_they_are_all():
+    model = tiny("llama")
+    before, now = Walk(model, windows(4), still=True), Walk(model.copy(), windows(4))
+    layers = [[x for x in linears(walk.model) if x.block == 0] for walk in (before, now)]
+    for _ in zip(before.blocks(None), now.blocks(None), strict=True):
+        pairs = list(zip(*layers, strict=True))
+        whole = crossed(before, now, pairs)
+        parts = crossed(before, now, pairs, held=0.25)
+        break
+    count = sum(map(len, windows(4)))
+    for name, (fit, rest) in parts.items():
+        assert (fit.count, rest.count) == (count - count // 4, count // 4) and whole[name][1].count == 0
+        for key in ("moment", "cross"):
+            torch.testing.assert_close(
+                getattr(fit.joined(rest), key), getattr(whole[name][0], key), rtol=1e-4, atol=1e-6
+            )
+    rows = next(now.given(layers[1]))["model.layers.0.mlp.down_proj"][-(count // 4) :].double()
+    torch.testing.assert_close(
+        parts["model.layers.0.mlp.down_proj"][1].moment.double(), rows.T @ rows / len(rows), rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(("tokens", "noise"), [(30, 0.3), (400, 0.3), (40, 8.0)])
+def test_the_ridge_is_the_best_on_text_that_the_fit_has_not_seen(tokens, noise):
+    torch.manual_seed(tokens)
+    weight = torch.randn(24, 20, dtype=torch.float64)
+    left, right = factors(weight, torch.eye(20, dtype=torch.float64), 10)
+    x = torch.randn(tokens + 200, 20, dtype=torch.float64)
+    z = x + noise * torch.randn_like(x)  # what changed below
+    fit, held = ((z[some].T @ z[some] / len(z[some]), x[some].T @ z[some] / len(z[some]))
+                 for some in (slice(0, tokens), slice(tokens, None)))  # fmt: skip
+
+    def lost(new):  # naively, on the tokens held out
+        return float((x[tokens:] @ weight.T - z[tokens:] @ right.T @ new.T).square().sum(1).mean())
+
+    found = chosen_ridge(weight, left, right, fit, held)
+    each = {ridge: lost(refitted(weight, left, right, *fit, ridge)) for ridge in RIDGES}
+    assert each[found] == min(each.values()) < lost(left)
+    # Where the fit was made on another kind of thing none helps.
+    other = torch.randn(6, 20, dtype=torch.float64)
+    wrong = other.T @ other / 6, -5 * other.T @ other / 6
+    assert chosen_ridge(weight, left, right, wrong, held) == math.inf
 
 
 def test_a_walk_that_stands_still_gives_the_states_of_one_that_runs_again():

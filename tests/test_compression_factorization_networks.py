@@ -9,7 +9,7 @@ import torch
 
 import intarsia as ia
 from intarsia import compression
-from intarsia.compression.factorization.factoring import factors, metric
+from intarsia.compression.factorization.factoring import RIDGES, factors, metric
 from intarsia.compression.factorization.modules import FactoredConv1D, FactoredLinear, fill_factors, lay_factors
 from intarsia.compression.linears import linears
 from intarsia.compression.quantization.grids import Grid
@@ -147,6 +147,17 @@ def test_a_refit_brings_the_outputs_of_the_text_nearer():
         new = factored(model, keep=0.6, ranks="uniform", refit=refit, ridge=0.01)
         gaps.append(float((ia.read(new, rows, "layers.3.resid_post")["layers.3.resid_post"] - wanted).square().sum()))
     assert gaps[0] < gaps[1]
+
+
+def test_the_ridge_of_each_layer_is_chosen_where_none_is_given():
+    new = factored(tiny("gpt2"), keep=0.6, ranks="uniform")
+    said = new.extras["compression.factorize"]["layers"]
+    assert {facts["ridge"] for facts in said.values() if "ridge" in facts} <= set(RIDGES)
+    assert any("ridge" in facts for facts in said.values())
+    fixed = factored(tiny("gpt2"), keep=0.6, ranks="uniform", ridge=0.5).extras["compression.factorize"]["layers"]
+    assert {facts["ridge"] for facts in fixed.values()} == {0.5}
+    plain = factored(tiny("gpt2"), keep=0.6, ranks="uniform", refit=False).extras["compression.factorize"]["layers"]
+    assert not any("ridge" in facts for facts in plain.values())
 
 
 def test_whitened_loses_less_of_the_outputs_than_the_others():

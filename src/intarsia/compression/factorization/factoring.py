@@ -16,6 +16,7 @@ al. 2023, ASVD, arXiv 2312.05821, §3 (alpha 1/2); survey: Goel et al. 2020, arX
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -26,6 +27,7 @@ from intarsia.compression.statistics import LayerStats
 
 Method = Literal["whitened", "asvd", "plain"]
 DAMPING = 1e-4
+RIDGES = (0.1, 0.3, 1.0, 3.0)
 
 
 def metric(method: Method, width: int, stats: LayerStats | None, damping: float = DAMPING) -> Tensor:
@@ -76,3 +78,22 @@ def refitted(weight: Tensor, left: Tensor, right: Tensor, moment: Tensor, cross:
     inner = right @ moment.double() @ right.T
     missed = weight @ cross.double() @ right.T - left @ inner
     return left + correction(missed, inner, ridge)
+
+
+def chosen_ridge(
+    weight: Tensor, left: Tensor, right: Tensor, fitted: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor]
+) -> float:  # fmt: skip
+    """The one of `RIDGES` with which a refit errs least on text it has not seen; infinite where none helps there.
+
+    - fitted, held: E[z z^T] and E[x z^T] [in, in], of the text a refit is made on and of other text."""
+    moment, cross = (m.double() for m in held)
+    code = right.double()
+    wanted, inner = weight.double() @ cross @ code.T, code @ moment @ code.T
+
+    def error(new: Tensor) -> float:
+        """E |W x - A' C z|^2 less E |W x|^2."""
+        return float(((new @ inner - 2 * wanted) * new).sum())
+
+    errors = {ridge: error(refitted(weight, left, right, *fitted, ridge)) for ridge in RIDGES}
+    best = min(errors, key=errors.__getitem__)
+    return best if errors[best] < error(left.double()) else math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from intarsia.compression.checking import check_plain
-from intarsia.compression.factorization.crossing import crossed
-from intarsia.compression.factorization.factoring import factors, metric, refitted
+from intarsia.compression.factorization.crossing import Crossed, crossed
+from intarsia.compression.factorization.factoring import chosen_ridge, factors, metric, refitted
 from intarsia.compression.factorization.modules import fill_factors, lay_factors
 from intarsia.compression.factorization.ranks import Ranks, Rule, check_budget, chosen, same_share, saves
 from intarsia.compression.factorization.reading import Reading, reading_of
@@ -30,14 +31,16 @@ if TYPE_CHECKING:
     from intarsia.models import Model
 
 WHO = "compression.factorize"
+HELD = 0.25  # of the tokens: what a ridge is chosen on
 
 
 class Factors:
-    """What was made: `pairs`, A and C by the layer's name, and each layer's `errors`."""
+    """What was made: `pairs`, A and C by the layer's name, and each layer's `errors`; `ridges` of those refitted."""
 
     def __init__(self) -> None:
         self.pairs: dict[str, tuple[Tensor, Tensor]] = {}
         self.errors: dict[str, float] = {}
+        self.ridges: dict[str, float] = {}
 
     def put(self, layer: Linear, left: Tensor, right: Tensor) -> None:
         """Keep the factors in the network's precision, and let the layer compute what they will."""
@@ -173,14 +176,23 @@ def _walk(
         if before is None or not some:
             continue
         twins = [(replace(layer, module=model.network.get_submodule(layer.name)), layer) for layer in some]
-        found = crossed(before, walk, twins)
+        found = crossed(before, walk, twins, HELD if config.ridge is None else 0.0)
         for layer in some:
             if layer.name in found:
-                moments = found[layer.name]
-                left, right = out.pairs[layer.name]
-                left = refitted(weights[layer.name], left, right, moments.moment, moments.cross, config.ridge)
-                out.put(layer, left, right)
+                _refit(layer, weights[layer.name], *found[layer.name], config.ridge, out)
     told(walk.seen)
+
+
+def _refit(layer: Linear, weight: Tensor, fit: Crossed, held: Crossed, ridge: float | None, out: Factors) -> None:
+    """Of a layer that has its factors. fit, held: text to fit on, and to choose a ridge on where none is given; then
+    the fit is made on both."""
+    left, right = out.pairs[layer.name]
+    if ridge is None:
+        ridge = chosen_ridge(weight, left, right, (fit.moment, fit.cross), (held.moment, held.cross))
+        fit = fit.joined(held)
+    if math.isfinite(ridge):
+        out.ridges[layer.name] = ridge
+        out.put(layer, refitted(weight, left, right, fit.moment, fit.cross, ridge), right)
 
 
 def _factor(layer: Linear, rank: int, stats: LayerStats | None, config: FactorizeConfig, out: Factors) -> None:
@@ -212,7 +224,9 @@ def _changed(
         "parameters_before": before,
         "parameters": after,
         "layers": {
-            name: {"rank": rank} | ({"error": out.errors[name]} if name in out.errors else {})
+            name: {"rank": rank}
+            | ({"error": out.errors[name]} if name in out.errors else {})
+            | ({"ridge": out.ridges[name]} if name in out.ridges else {})
             for name, rank in made.items()
         },
         "kept": dict(sorted(kept.items())),

@@ -36,7 +36,10 @@ class FactorizeConfig(Config):
     refit: bool = Field(
         True, description="sequential: let each layer's second factor make good what the blocks below do otherwise now"
     )
-    ridge: float = Field(1.0, ge=0, description="refit: how firmly the factor holds to what it was, in shares of size")
+    ridge: float | None = Field(
+        None, ge=0, description="refit: how firmly the factor holds to what it was, in shares of size; default: chosen "
+        "for each layer on a quarter of the text, held out"
+    )  # fmt: skip
     damping: float = Field(
         1e-4, ge=0, description="whitened: added to the diagonal of the inputs' moments, in means of it"
     )
@@ -66,7 +69,7 @@ def factorize(
     the head, shared weights, what is outside of the blocks and the three-dimensional tensors of experts stay as they
     are.
     `extras["compression.factorize"]` says which rank each layer has, its error |(A C - W) x|^2 / |W x|^2 over the text,
-    and what was left, with the reason.
+    the ridge of its refit (none: a refit did not help on held-out text), and what was left, with the reason.
 
     The network keeps its sites and can be trained, saved and read by `transformers` where `intarsia.compression` was
     imported; `compression.dequantize` multiplies the factors out. `compression.quantize` afterwards rounds the factors.
