@@ -5,6 +5,8 @@ import json
 import pytest
 
 from intarsia.cli.app import run
+from intarsia.data import Fact, FactSnapshot
+from intarsia.knowledge.store import place
 
 
 @pytest.fixture
@@ -53,6 +55,15 @@ def test_facts(folder, capsys):
     out = said(capsys, "search", "book", "Who made the Kettle?", "--hops", "2", "--mode", "words")
     assert "[E1] Kettle made by Smith" in out and "[E1+E2] Kettle made by Smith; Smith lives in Leeds" in out
     assert "intarsia knowledge grow facts.tsv" in said(capsys, "link", "book", "facts.tsv", "--predicted", "1", code=2)
+
+
+def test_facts_of_python_need_no_file(folder, capsys, monkeypatch):
+    snapshot = FactSnapshot("3.11", [Fact("json", "has_function", "json.dumps")], test=[Fact("json", "is_a", "module")])
+    monkeypatch.setitem(place.KNOWN, "python", lambda: [snapshot])  # (reading the whole library takes seconds)
+    assert said(capsys, "link", "book", "python") == "book: 2 new facts\n"
+    assert json.loads(said(capsys, "show", "book", "--json"))["facts"] == {"python": 2}
+    assert "intarsia knowledge grow python" in said(capsys, "link", "book", "python", "--predicted", "1", code=2)
+    assert "give the folder of one, a file of facts" in said(capsys, "link", "book", "pyhton", code=2)
 
 
 @pytest.mark.parametrize(

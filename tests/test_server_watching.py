@@ -5,8 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import gzip
 import json
+import os
+import re
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx2
@@ -118,16 +125,84 @@ def test_spans_follow_the_conventions(served):
     assert bad.attributes["error.type"] == "RuntimeError" and not bad.status.is_ok
 
 
-def test_spans_are_sent_where_the_environment_says(monkeypatch):
+def test_spans_are_sent_nowhere_unless_the_environment_says_so(monkeypatch):
     for name in spanning.ENDPOINTS:
         monkeypatch.delenv(name, raising=False)
     assert spanning.export() is False
     monkeypatch.setenv(spanning.ENDPOINTS[0], "http://127.0.0.1:9")
-    try:
-        import opentelemetry.exporter.otlp.proto.http  # noqa: F401
-    except ImportError:
-        with pytest.raises(MissingExtra, match="opentelemetry-exporter-otlp-proto-http"):
-            spanning.export()
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    with pytest.raises(MissingExtra, match="opentelemetry-exporter-otlp-proto-http"):
+        spanning.export()
+
+
+REPORTER = """
+from intarsia.prompting.base import Usage
+from intarsia.server.record import Record
+from intarsia.server.spans import Spans, export
+assert export()
+record = Record(id="mine-1", method="POST", route="/v1/completions", model="small", operation="text_completion")
+record.status, record.seconds, record.usage = 200, 0.25, Usage(prompt=3, completion=5)
+Spans()(record)
+"""  # (ends at once: what was not sent yet is sent then)
+
+
+def test_spans_come_to_a_collector():
+    """By OTLP over HTTP, from a process of its own: its SDK is set up once."""
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter", reason="the exporter is not installed")
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    came: list[tuple[str, bytes]] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            packed = self.headers.get("content-encoding") == "gzip"
+            came.append((self.path, gzip.decompress(body) if packed else body))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        env = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}"}
+        done = subprocess.run([sys.executable, "-c", REPORTER], env=env, capture_output=True, text=True, timeout=60)
+        collector.shutdown()
+    assert (done.returncode, done.stderr) == (0, "")
+    ((path, body),) = came
+    (resource,) = ExportTraceServiceRequest.FromString(body).resource_spans
+    (span,) = resource.scope_spans[0].spans
+    said = {pair.key: pair.value for pair in span.attributes}
+    assert path == "/v1/traces" and span.name == "text_completion small"
+    assert any(a.key == "service.name" and a.value.string_value == "intarsia" for a in resource.resource.attributes)
+    assert said["gen_ai.usage.output_tokens"].int_value == 5 and said["http.response.status_code"].int_value == 200
+    assert span.end_time_unix_nano - span.start_time_unix_nano == 250_000_000
+
+
+@pytest.mark.parametrize("installed", [True, False], ids=["with its files", "without"])
+def test_routes_are_shown_without_any_outside_address(installed, monkeypatch):
+    from intarsia.server import routes_page
+
+    if installed:
+        pytest.importorskip("fastapi_offline", reason="the part of the extra 'server' that shows routes is not there")
+    else:
+        monkeypatch.setattr(routes_page, "_files", lambda: None)
+    with running(service(Serving())) as url:
+        found = httpx2.get(f"{url}/docs")
+        files = re.findall(r'(?:src|href)="(/docs/[^"]+)"', found.text)
+        for file in files:
+            given = httpx2.get(url + file)
+            assert given.status_code == 200 and file in routes_page.OPEN and len(given.content) > 1000
+        assert "/docs" not in str(httpx2.get(f"{url}/openapi.json").json()["paths"])
+    policy = found.headers["content-security-policy"]
+    assert "'none'" in policy and "http" not in policy
+    assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", found.text)
+    if installed:
+        assert len(files) == 3 and "SwaggerUIBundle" in found.text
+    else:
+        assert "fastapi-offline" in found.text and not files
 
 
 def test_a_model_that_loads_is_waited_for_and_one_that_fails_is_told_of():

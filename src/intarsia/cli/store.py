@@ -181,26 +181,13 @@ def reembed(folder: str, encoder: str) -> None:
 @click.option("--predicted", type=click.IntRange(0), default=0, help="So many likely facts of each entity, too.")
 @click.option("--least-confidence", type=click.FloatRange(0, 1), default=0.5, show_default=True)
 def link(folder: str, graph: str, predicted: int, least_confidence: float) -> None:
-    """Add FACTS to the store in DIR: the folder of a knowledge graph, or a file or folder of facts."""
-    from pathlib import Path
-
+    """Add FACTS to the store in DIR: the folder of a knowledge graph, a file or folder of facts, or `python`, the
+    standard library of the Python that runs this."""
+    from intarsia.prompting.assistant.documents import add_facts
     from intarsia.prompting.data import Store
 
     with shown(), Store.open(folder) as opened:
-        from intarsia.knowledge import KnowledgeGraph
-
-        found = KnowledgeGraph.open(graph)
-        if found.exists:
-            count = opened.add_graph(found, predicted=predicted, least_confidence=least_confidence)
-        elif predicted:
-            raise BadInput(f"{graph}: is no knowledge graph that was learned: `intarsia knowledge grow {graph}` first")
-        else:
-            from intarsia.data import read_snapshots
-
-            snapshots = read_snapshots(Path(graph).expanduser())
-            count = sum(
-                opened.link([*s.train, *s.valid, *s.test], source=graph, about=s.descriptions) for s in snapshots
-            )
+        count = add_facts(opened, graph, predicted=predicted, least_confidence=least_confidence)
     if settings_of().json:
         print_json({"facts": count})
     else:

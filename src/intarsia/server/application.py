@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 
 import intarsia
+from intarsia.server import routes_page
 from intarsia.server.errors import error_of, install
 from intarsia.server.parsing import StrictRoute
 
@@ -14,12 +15,13 @@ __all__ = ["STYLE", "application", "error_of"]
 
 
 def application(name: str, **settings: Any) -> FastAPI:
-    """An application without routes of its own but `GET /health`. Its errors are those of OpenAI's API in form.
+    """An application without routes of its own but `GET /health` and `/docs`. Its errors are those of OpenAI's API.
 
     `settings`: FastAPI's."""
-    api = FastAPI(title=f"Intarsia: {name}", version=intarsia.__version__, redoc_url=None, **settings)
+    api = FastAPI(title=f"Intarsia: {name}", version=intarsia.__version__, docs_url=None, redoc_url=None, **settings)
     api.router.route_class = StrictRoute
     install(api)
+    routes_page.add(api)
 
     @api.get("/health")
     def health() -> dict[str, str]:

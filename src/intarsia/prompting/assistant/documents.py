@@ -54,14 +54,22 @@ def named(source: str, folder: Path) -> Iterator[SourceDocument]:
         yield replace(document, source=path.name + document.source.removeprefix(whole))
 
 
-def add_facts(store: Store, graph: str, folder: Path) -> int:
-    """The facts of a knowledge graph that was grown; of a file of facts; or of `python`, read off the interpreter."""
+def add_facts(
+    store: Store, graph: str, folder: Path = Path(), *, predicted: int = 0, least_confidence: float = 0.5
+) -> int:
+    """The facts of a knowledge graph that was grown; of a file or folder of facts; or of `python`, read off the
+    interpreter where no graph of it lies in `folder`. How many are new.
+
+    predicted, least_confidence: as for `Store.add_graph`. Raises `BadInput` for what is none of these, and where facts
+    are to be predicted and nothing is learned."""
     from intarsia.knowledge import KnowledgeGraph
 
     given = folder / Path(graph).expanduser()
     found = KnowledgeGraph.open(given if given.exists() else graph)
-    if found.path == given and found.exists:
-        return store.add_graph(found)
+    if found.exists and (predicted or found.path == given):
+        return store.add_graph(found, predicted=predicted, least_confidence=least_confidence)
+    if predicted:
+        raise BadInput(f"{graph}: is no knowledge graph that was learned: `intarsia knowledge grow {graph}` first")
     count = 0
     for snapshot in _snapshots(graph, given):
         count += store.link(

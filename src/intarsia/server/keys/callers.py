@@ -10,13 +10,14 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from intarsia.server import routes_page
 from intarsia.server.errors import ApiError, response_of
 from intarsia.server.keys.limits import Limits
 from intarsia.server.keys.store import Key, Keys
 from intarsia.server.record import record_of
 from intarsia.server.serving import CALLER
 
-OPEN = frozenset({"/", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/health", "/healthz", "/readyz"})
+OPEN = frozenset({"/", "/openapi.json", "/health", "/healthz", "/readyz"}) | routes_page.OPEN
 """Routes for everybody: they tell nothing of anybody."""
 ROUTES = (
     ("/v1/chat/", "chat"), ("/v1/completions", "chat"), ("/v1/score", "chat"), ("/v1/tokenize", "chat"),
