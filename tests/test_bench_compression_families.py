@@ -147,7 +147,8 @@ def test_what_a_search_chose_is_opened_in_its_engine(tmp_path, monkeypatch):
     # With the vocabulary it had it is judged as all others are.
     windows = [IDS, IDS[::-1]]
     tokenizer = peers.tokenizer_of(contender, source)
-    texts = by_text(source.dense, tokenizer, windows, lambda ids: torch.from_numpy(engine.logits(ids)).float())
+    judge = Judge(source.dense, windows)
+    texts = by_text(source.dense, tokenizer, judge, lambda ids: torch.from_numpy(engine.logits(ids)).float())
     assert texts["kl"] is not None and "kl_shared" not in texts
 
 
@@ -170,8 +171,13 @@ def test_the_same_tokens_are_judged_alike_as_text_and_as_ids(source, windows):
     again = [source.dense.tokenizer(text)["input_ids"] for text in texts_of(source.dense, windows)]
     assert again == windows
     with torch.no_grad():
-        plain = Judge(source.dense, windows)(other)
-        found = by_text(source.dense, other.tokenizer, windows, logits(other))
+        judge = Judge(source.dense, windows)
+        plain = judge(other)
+        found = by_text(source.dense, other.tokenizer, judge, logits(other))
+        # A window that would be cut otherwise is read anew, not taken for what is known of other tokens.
+        judge.windows[0] = [*source.dense.tokenizer("t")["input_ids"], *source.dense.tokenizer("he")["input_ids"] * 4]
+        judge.dense[0] = torch.full_like(judge.dense[0], float("nan"))
+        assert math.isfinite(by_text(source.dense, other.tokenizer, judge, logits(other))["kl"])
     assert found["tokens"] == plain["tokens"] and "kl_shared" not in found
     for key in ("kl", "perplexity", "top1"):
         assert found[key] == pytest.approx(plain[key], rel=2e-3, abs=1e-3)
@@ -182,7 +188,7 @@ def test_other_tokens_have_no_divergence_over_the_whole_vocabulary(source, windo
     rows = trimmed.network.config.vocab_size
     assert rows < source.dense.network.config.vocab_size
     with torch.no_grad():
-        found = by_text(source.dense, trimmed.tokenizer, windows, logits(trimmed))
+        found = by_text(source.dense, trimmed.tokenizer, Judge(source.dense, windows), logits(trimmed))
         # Naively: the text has no token that went, so all there is to lose is what the others' logits add up to.
         loss = count = 0
         for ids in windows:

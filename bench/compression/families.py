@@ -18,7 +18,7 @@ from intarsia.compression.exporting.gguf import export_gguf
 from intarsia.models import Model
 
 ROWS = 16_384  # tokens of the vocabulary that is left
-LEARNED = 24_576  # tokens that a cut network learns from
+LEARNED = 16_384  # tokens that a cut network learns from
 LESSON: dict[str, Any] = {"tokens": LEARNED, "window": 256, "batch_size": 1}
 BUDGET = "size<80MB, decode>4x, quality>0.88x"
 SEARCH: dict[str, Any] = {}  # settings of the search beside its budget

@@ -74,7 +74,7 @@ def looked_at(contender: Contender, source: Source, judges: Mapping[str, Judge],
         for text, judge in judges.items():
             if contender.own_tokens:
                 own = tokenizer_of(contender, source)
-                texts[text] = by_text(source.dense, own, judge.windows, lambda ids: _floats(worker.logits(ids)))
+                texts[text] = by_text(source.dense, own, judge, lambda ids: _floats(worker.logits(ids)))
             else:
                 rows = ahead(worker.logits, judge.windows)
                 texts[text] = judge.of(lambda ids, rows=rows: _floats(next(rows))[:-1])

@@ -42,8 +42,8 @@ class Judge:
         return {"kl": divergence / count, "perplexity": math.exp(loss / count), "top1": same / count, "tokens": count}
 
 
-def by_text(dense: Model, tokenizer: Any, windows: Sequence[Sequence[int]], give: judging.Logits) -> dict[str, Any]:
-    """As `Judge.of`, of a model with a tokenizer of its own, over the windows as text (`searching.judging`).
+def by_text(dense: Model, tokenizer: Any, judge: Judge, give: judging.Logits) -> dict[str, Any]:
+    """As `judge.of`, of a model with a tokenizer of its own, over the windows as text (`searching.judging`).
 
     - give: the model's own token ids -> logits, float32 [token, vocabulary].
 
@@ -53,10 +53,10 @@ def by_text(dense: Model, tokenizer: Any, windows: Sequence[Sequence[int]], give
     other: Any = SimpleNamespace(tokenizer=tokenizer)
     loss = divergence = same = 0.0
     count = places = 0
-    for text in judging.texts_of(dense, windows):
-        # One judge a window: what the dense model says of all of them would be gigabytes more.
-        judge = judging.Judge(dense, [text])
-        found = judge(other, 1, give)
+    for ids, known, text in zip(judge.windows, judge.dense, judging.texts_of(dense, judge.windows), strict=True):
+        # What the dense model says is known, but where its tokenizer cuts a window's text otherwise.
+        alike = judging.read_text(dense, text).ids == ids
+        found = judging.Judge(dense, [text], [known] if alike else None)(other, 1, give)
         loss, count, places = loss + found.loss, count + found.tokens, places + found.places
         divergence, same = divergence + found.kl * found.places, same + found.agreement * found.places
     kl = divergence / places

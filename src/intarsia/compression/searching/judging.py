@@ -57,14 +57,16 @@ class Judged:
 class Judge:
     """Texts, and what the base says of each next token.
 
-    - texts: pieces of text, each read on its own. The first token of each is given, not judged."""
+    - texts: pieces of text, each read on its own. The first token of each is given, not judged.
+    - known: of each piece the base's log-probabilities [token, vocabulary], for every token that has a next one, where
+      somebody has them already."""
 
-    def __init__(self, base: Model, texts: Sequence[str]):
+    def __init__(self, base: Model, texts: Sequence[str], known: Sequence[Tensor] | None = None):
         self.base, self.texts = base, list(texts)
         self._read = [read_text(base, text) for text in self.texts]
         if not any(len(r.ids) > 1 for r in self._read):
             raise BadInput("there is no text of two tokens to judge by")
-        self._base: list[Tensor | None] = [None] * len(self.texts)
+        self._base: list[Tensor | None] = [None] * len(self.texts) if known is None else list(known)
 
     def pieces(self, tokens: int) -> range:
         """The first pieces, of so many tokens together."""
