@@ -17,7 +17,8 @@ class Point(pydantic.BaseModel):
     """One composition.
 
     - stage: how far it came: `predicted`, `first` and `second` (drafts on more and more text), `verified` (built,
-      exported, timed). harm: KL in nats a token as that stage knows it. engine: that runs it; made_for: by the plan.
+      exported, timed). predicted: KL in nats a token that was expected when it was first looked at. harm: the same, as
+      that stage knows it. engine: that runs it; made_for: by the plan.
     - values, ratios: of what was measured in the engine; before that bytes and params by arithmetic. ratios: over the
       base's. agreement: share of tokens with the engine's and the network's same first choice. same: the same, of the
       model and the base.
@@ -119,7 +120,7 @@ class FitFinding(Finding):
     def _looked_at(self, points: Sequence[Point]) -> Table:
         columns = [
             Column(name="composition"), Column(name="bytes by arithmetic", format="bytes", better="lower"),
-            Column(name="predicted KL", unit="nats", format=".3f", better="lower"),
+            Column(name="predicted KL", unit="nats", format=".3f", better="lower", help="by all that was known before"),
             Column(name="measured", unit="nats", format=".3f", better="lower", help="KL, and what a vocabulary costs"),
             Column(name="how far it came"),
         ]  # fmt: skip
