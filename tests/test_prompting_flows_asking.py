@@ -128,7 +128,7 @@ def test_replies_of_every_kind_come_back_of_their_types(place):
     with pytest.raises(Waiting):
         asyncio.run(assistant.run(inputs(place, backend)))
     outputs = [event.output for event in Trace.open().events() if event.kind == "model"]
-    assert {type(output).__name__ for output in outputs} == {"Reply", "list"}
+    assert {type(output).__name__ for output in outputs} == {"Reply", "Scored"}
     calls = [output for output in outputs if getattr(output, "calls", ())]
     assert calls and calls[0].calls == (Call("look", {"word": "kettle"}, "c1"),)
     assert dataclasses.is_dataclass(calls[0])

@@ -120,9 +120,15 @@ class Server:
         return Counts(**httpx2.get(self.url.removesuffix("/v1") + end, timeout=60, trust_env=False).json())
 
     def warm(self) -> None:
-        """One small answer, so that nothing is measured that only the first request has to do."""
-        body = {"model": self.model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
-        httpx2.post(f"{self.url}/chat/completions", json=body, timeout=300, trust_env=False).raise_for_status()
+        """Some answers and scores, so that nothing is measured that only the first request of its size has to do."""
+        texts = [" ".join(["Hello, who is there?"] * times) for times in (1, 4, 16, 48)]
+        talks = [[{"role": "user", "content": text}] for text in texts for _ in range(8)]
+        for end, body in (
+            ("chat/completions", {"messages": talks[0], "max_tokens": 8}),
+            ("score", {"prompts": talks, "choices": ["yes", "no", "not yet", "not at all"]}),
+        ):
+            asked = {"model": self.model, **body}
+            httpx2.post(f"{self.url}/{end}", json=asked, timeout=300, trust_env=False).raise_for_status()
 
 
 @contextlib.contextmanager

@@ -5,20 +5,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from intarsia.errors import BadInput
 from intarsia.prompting.base.constraint import Constraint
 from intarsia.prompting.base.messages import Input, ToolSpec
-from intarsia.prompting.base.replies import Delta, Reply, Sampling, Scores, taken_by
+from intarsia.prompting.base.replies import Delta, Reply, Sampling, Scores, Usage, taken_by
 from intarsia.prompting.base.whole import as_delta, assembled
 from intarsia.prompting.base.wrapping import Wrapper, ids_of, innermost
-from intarsia.prompting.tracing import register, step, tracing
+from intarsia.prompting.tracing import step, tracing
 
 if TYPE_CHECKING:
     import numpy as np
 
-register(Scores, lambda s: {"scores": list(s), "usage": s.usage}, lambda kept: Scores(kept["scores"], kept["usage"]))
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores as a trace keeps them."""
+
+    scores: list[float]
+    usage: Usage | None = None
 
 
 class Traced(Wrapper):
@@ -84,9 +91,10 @@ class Traced(Wrapper):
         """As `Backend.score`."""
         with self._step("score", {"prompt": prompt, "choices": list(choices)}) as event:
             if event.replayed:
-                return event.output
+                return _again(event.output)
             event.facts.update(self._facts())
-            event.output = scores = await self.inner.score(prompt, choices)
+            scores = await self.inner.score(prompt, choices)
+            event.output = Scored(list(scores), taken_by(scores))
             event.used(taken_by(scores))
             return scores
 
@@ -94,9 +102,10 @@ class Traced(Wrapper):
         """As `many.score_many`."""
         with self._step("score_many", {"prompts": [*map(_whole, prompts)], "choices": list(choices)}) as event:
             if event.replayed:
-                return event.output
+                return [_again(kept) for kept in event.output]
             event.facts.update(self._facts())
-            event.output = found = await super().score_many(prompts, choices)
+            found = await super().score_many(prompts, choices)
+            event.output = [Scored(list(scores), taken_by(scores)) for scores in found]
             for scores in found:
                 event.used(taken_by(scores))
             return found
@@ -144,3 +153,8 @@ def asked(
 def _whole(prompt: Input) -> Any:
     """A prompt as it is written down."""
     return prompt if isinstance(prompt, str) else list(prompt)
+
+
+def _again(kept: Any) -> Scores:
+    """Scores out of a trace; those of before told no usage."""
+    return Scores(kept.scores, kept.usage) if isinstance(kept, Scored) else Scores(kept)
