@@ -12,6 +12,7 @@ choices apart; they are too low where much goes at once."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,7 +24,7 @@ from intarsia.compression.pruning.dropping import shorter
 from intarsia.compression.pruning.ranking import divergence, worth
 from intarsia.compression.refitting import refit
 from intarsia.compression.searching.sensitivity import sensitivity
-from intarsia.compression.statistics import batches
+from intarsia.compression.statistics import batches, some_windows
 from intarsia.progress import track
 from intarsia.sites import Batch
 
@@ -108,7 +109,8 @@ def _parts(
     if len(space.neurons) == len(space.heads) == 1:
         return neurons, heads
     layers = [layer for block in blocks for layer in block.last]
-    heard = sensitivity(form.model, layers, windows, seed)
+    # A few windows tell how much is heard; what is fed in is known from all of them.
+    heard = replace(sensitivity(form.model, layers, some_windows(windows), seed), stats=supernet.stats)
     for block, mine, other in track(list(zip(blocks, neurons, heads, strict=True)), "predicting harms"):
         for part, layer, values, found in (
             (block.mlp, block.mlp.down, space.neurons, mine), (block.attention, block.attention.out, space.heads, other)
