@@ -20,7 +20,7 @@ BACKLOG = 1024
 _ATTACH_FILTER = 26  # SO_ATTACH_FILTER of Linux, which Python does not name
 _LOAD_BYTE, _AND, _JUMP_IF_EQUAL, _RETURN = 0x30, 0x54, 0x15, 0x06  # opcodes of classic BPF
 _FLAGS, _SYN, _ACK, _WHOLE = 13, 0x02, 0x10, 0xFFFFFFFF
-# A packet that would open a connection (SYN without ACK) is dropped; all others pass, those of who is let in already too.
+# What would open a connection (SYN without ACK) is dropped; all else passes, also that of who is let in already.
 _NOBODY_NEW = (
     (_LOAD_BYTE, 0, 0, _FLAGS), (_AND, 0, 0, _SYN | _ACK), (_JUMP_IF_EQUAL, 0, 1, _SYN), (_RETURN, 0, 0, 0),
     (_RETURN, 0, 0, _WHOLE),
