@@ -34,6 +34,7 @@ from bench.prompting.tasks import (
     Entry,
     Extraction,
     Labelling,
+    Query,
     conversation,
     numbered,
     with_passages,
@@ -96,7 +97,7 @@ def answer(llm: Any, task: Asking) -> dict[str, Run]:
     retriever = Retriever()
 
     @tool(response_format="content_and_artifact")
-    def search_documentation(query: str) -> tuple[str, Any]:  # (Document is known here only)
+    def search_documentation(query: Query) -> tuple[str, Any]:  # (Document is known here only)
         """Search Python's documentation.
 
         Args:

@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -63,6 +63,10 @@ class Cited(BaseModel):
 
     passage: Literal["1", "2", "3"] = Field(description="number of the passage that the answer is from")
     answer: str = Field(description="the answer, a few words", max_length=120)
+
+
+Query = Annotated[str, Field(max_length=100)]
+"""What a model searches for, on both sides: a small one that is held to a call never ends a text without bounds."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +250,7 @@ async def answer_by_agent(backend: Backend, task: Asking, **made: Any) -> list[A
         last: list[Any] = []
 
         @tool(trusted=True)
-        def search_documentation(query: str) -> str:
+        def search_documentation(query: Query) -> str:
             """Search Python's documentation.
 
             Args:
@@ -293,7 +297,7 @@ OURS: dict[str, dict[str, Callable[[Backend, Any], Any]]] = {
     "labelling": {"score, 10 a request": label_many, "score": label, "written together": label_together},
     "extraction": {"ask": extract, "together": extract_together},
     "questions": {
-        "flow": answer, "flow, together": answer_together, "agent, search first": answer_by_agent_that_searches,
+        "flow, together": answer_together, "flow": answer, "agent, search first": answer_by_agent_that_searches,
         "agent": answer_by_agent,
     },
 }  # fmt: skip
