@@ -192,9 +192,11 @@ def test_a_request_under_way_is_waited_for_also_when_the_first_is_gone(file, str
 
 def test_when_all_are_gone_the_request_is_cancelled(file):
     ended = []
+    begun = asyncio.Event()
 
     class Watched(FakeBackend):
         async def generate(self, *given, **more):
+            begun.set()
             try:
                 return await super().generate(*given, **more)
             finally:
@@ -205,6 +207,7 @@ def test_when_all_are_gone_the_request_is_cancelled(file):
     async def whole():
         jobs = [asyncio.create_task(model.generate(ASK)) for _ in range(2)]
         await waiting(model, 2)
+        await begun.wait()  # the file is looked into first
         for job in jobs:
             job.cancel()
         await asyncio.wait(jobs)
