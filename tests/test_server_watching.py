@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -235,7 +236,7 @@ def test_a_model_that_loads_is_waited_for_and_one_that_fails_is_told_of():
         assert "script-src 'unsafe-inline'" in page.headers["content-security-policy"]
 
 
-def test_the_collector_rests_until_models_are_there():
+def test_the_collector_rests_until_models_are_there(monkeypatch):
     from concurrent.futures import Future
 
     from intarsia.server import sweeping
@@ -252,8 +253,34 @@ def test_the_collector_rests_until_models_are_there():
             await asyncio.sleep(0.01)
             return [*seen, gc.isenabled(), gc.get_freeze_count() > 1000]
 
+    monkeypatch.setattr(sweeping, "_left_out", False)
     try:
         assert asyncio.run(started()) == [False, False, True, True]
     finally:
-        gc.unfreeze()
         gc.enable()
+
+
+def test_a_model_that_went_is_let_go(monkeypatch):
+    from intarsia.server import sweeping
+    from intarsia.server.registry import Registry, Version
+
+    class Cycle(Spelling):
+        pass
+
+    async def switched() -> bool:
+        first = Cycle()
+        first.itself = first  # as networks are
+        gone = weakref.ref(first)
+        registry = Registry()
+        registry.add("m", first)
+        gc.freeze()  # as when all is loaded
+        monkeypatch.setattr(sweeping, "_left_out", True)
+        registry.switch("m", Version(Spelling()))
+        del first
+        for _ in range(200):
+            await asyncio.sleep(0.01)
+            if gone() is None:
+                break
+        return gone() is None
+
+    assert asyncio.run(switched())

@@ -13,6 +13,7 @@ from typing import Any
 
 from intarsia.errors import BadInput, did_you_mean
 from intarsia.prompting.base import Backend
+from intarsia.server import sweeping
 from intarsia.server.errors import ApiError, Stopping
 
 
@@ -149,6 +150,7 @@ class Registry:
         task = asyncio.ensure_future(end())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+        task.add_done_callback(lambda _: sweeping.let_go())
 
     async def close(self) -> None:
         """Let go of all models; requests under way end first."""

@@ -12,6 +12,8 @@ from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+_left_out = False  # by `after`, in this process
+
 
 def hold() -> None:
     """Look through nothing until what is loaded is there (`after`)."""
@@ -26,7 +28,7 @@ def after(loading: Sequence[Future[Any]]) -> Callable[[], AbstractAsyncContextMa
     async def part() -> AsyncIterator[None]:
         async def loaded() -> None:
             await asyncio.gather(*map(asyncio.wrap_future, loading), return_exceptions=True)
-            gc.freeze()
+            _leave_out()
             gc.enable()
 
         task = asyncio.ensure_future(loaded())
@@ -38,3 +40,18 @@ def after(loading: Sequence[Future[Any]]) -> Callable[[], AbstractAsyncContextMa
             gc.enable()
 
     return part
+
+
+def let_go() -> None:
+    """Give back the memory of a model that went: its network is a cycle, and one that was there from the beginning
+    is in what `after` left out. Takes some tenths of a second."""
+    if _left_out:
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+
+
+def _leave_out() -> None:
+    global _left_out
+    gc.freeze()
+    _left_out = True
