@@ -45,8 +45,8 @@ class Ours:
     def open(self, text: str) -> Any:
         return Matcher(self.tokenizer, Constraint("json", text), self.vocabulary)
 
-    def mask(self, at: Matcher, logits: torch.Tensor) -> None:
-        at.apply(logits)
+    def mask(self, at: Matcher, logits: torch.Tensor, room: int) -> None:
+        at.apply(logits, room)
 
     def accept(self, at: Matcher, token: int) -> None:
         at.accept(token)
@@ -71,7 +71,7 @@ class XGrammar:
     def open(self, text: str) -> Any:
         return self.library.GrammarMatcher(self.compiler.compile_json_schema(text, any_whitespace=False))
 
-    def mask(self, at: Any, logits: torch.Tensor) -> None:
+    def mask(self, at: Any, logits: torch.Tensor, room: int) -> None:
         at.fill_next_token_bitmask(self.bits)
         self.library.apply_token_bitmask_inplace(logits[None], self.bits)
 
@@ -105,7 +105,7 @@ class Outlines:
     def open(self, text: str) -> Any:
         return self.library.Guide(self.library.Index(self.regex(text, whitespace_pattern="[ ]?"), self.tokens))
 
-    def mask(self, at: Any, logits: torch.Tensor) -> None:
+    def mask(self, at: Any, logits: torch.Tensor, room: int) -> None:
         at.write_mask_into(self.bits.ctypes.data, self.bits.size, self.bits.itemsize)
         allowed = np.unpackbits(self.bits.view(np.uint8), bitorder="little")[: self.vocabulary].view(bool)
         logits.masked_fill_(torch.from_numpy(~allowed), float("-inf"))
@@ -153,7 +153,7 @@ def answer(
         logits, cache = step(new, cache)
         logits = logits.clone()
         masked = time.process_time()
-        contender.mask(at, logits)
+        contender.mask(at, logits, MOST - len(ids))
         masks.append(time.process_time() - masked)
         passes.append(masked - begun)
         token = int(torch.multinomial(logits.softmax(-1), 1, generator=draw))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from intarsia.errors import BadInput
+from intarsia.prompting.base.closing import LIKELY, Closing
 from intarsia.prompting.base.errors import PromptingError
 from intarsia.prompting.base.token_bytes import lexicon
 
@@ -51,6 +52,7 @@ class Matcher:
             raise _refused(constraint, self._at.get_error())
         self._ended = False
         self._mask: np.ndarray | None = None
+        self._closing = Closing(self._lexicon, self.vocabulary, self.end[0])
         # A complement (`~`) holds the bytes that stand for special tokens too: masks show those, though none may come.
         self._doubtful = (
             [i for i in range(self._lexicon.vocab_size) if self._lexicon.is_special_token(i) and i not in self.end]
@@ -79,11 +81,18 @@ class Matcher:
             self._mask = mask
         return self._mask
 
-    def apply(self, logits: Any) -> None:
-        """Set what is not allowed to minus infinity, in place. logits: [vocabulary], torch (any device) or numpy."""
+    def apply(self, logits: Any, room: int | None = None) -> None:
+        """Set what is not allowed to minus infinity, in place. logits: [vocabulary], torch (any device) or numpy.
+
+        - room: tokens that may still come, with the one that ends the answer. Where hardly enough are left, only those
+          are allowed after which the form can still be completed (`closing`), of the likely ones."""
         import numpy as np
 
         allowed = self.allowed()
+        if room is not None and not self._ended and self._closing.tight(self._at, room):
+            fitting = self._closing.fitting(self._at, room, _likely(logits, allowed))
+            allowed = np.zeros(len(allowed), bool)
+            allowed[fitting] = True
         places: Any = np.flatnonzero(allowed)
         few = len(places) * 8 < len(allowed)  # most often: then it is faster to put back what may stay
         if hasattr(logits, "masked_fill_"):
@@ -132,6 +141,8 @@ class Matcher:
             elif not self._at.try_consume_tokens([token]):
                 self._check()
                 break
+            else:
+                self._closing.accept(token)
             count += 1
         if count:
             self._mask = None
@@ -150,12 +161,21 @@ class Matcher:
     def fork(self) -> Matcher:
         """Another one that stands where this stands, and goes its own way."""
         other = object.__new__(Matcher)
-        other.__dict__.update(self.__dict__, _at=self._at.deep_copy())
+        other.__dict__.update(self.__dict__, _at=self._at.deep_copy(), _closing=self._closing.fork())
         return other
 
     def _check(self) -> None:
         if self._at.is_error():
             raise PromptingError(f"the form became too large to follow: {_one_line(self._at.get_error())}")
+
+
+def _likely(logits: Any, allowed: np.ndarray) -> list[int]:
+    """The allowed tokens that are most likely."""
+    import numpy as np
+
+    places = np.flatnonzero(allowed)
+    values = logits[places].float().cpu().numpy() if hasattr(logits, "masked_fill_") else logits[places]
+    return places[np.argsort(-values, kind="stable")[:LIKELY]].tolist()
 
 
 def check_constraint(constraint: Constraint) -> None:

@@ -7,14 +7,13 @@ import random
 from functools import lru_cache
 
 from intarsia.errors import BadInput
+from intarsia.prompting.base.closing import CLOSES, Quotes
 from intarsia.prompting.base.constraint import Constraint
 from intarsia.prompting.base.validating import ByteMatcher
 
 LENGTHS = (8, 32, 128)  # bytes of a text that is found at random, at most, in this order
 MOST = 4096  # bytes of JSON
 WALKS = 12  # at random, for each length
-_CLOSES = b'}],0nft"[{-'  # of JSON: what ends something comes first
-_IN_TEXT = b'"a '  # the same inside a JSON string
 
 
 @lru_cache(256)
@@ -42,22 +41,21 @@ def smallest(constraint: Constraint, seed: int | None = None) -> str:
 def _walked(constraint: Constraint, length: int, draws: random.Random | None) -> bytes | None:
     """A text that the form allows, or None where none ended in time."""
     at, text = ByteMatcher(constraint), bytearray()
-    inside = escaped = False  # a JSON string
+    quotes = Quotes()
     while True:
         if at.may_end and _is_text(text):
             return bytes(text)
         if len(text) >= length or not (allowed := at.allowed()):
             return None
         plain = bytes(byte for byte in allowed if 32 <= byte < 127) or allowed
-        step = _eager(plain, inside) if draws is None else _drawn(plain, draws, constraint.source.encode())
+        step = _eager(plain, quotes.inside) if draws is None else _drawn(plain, draws, constraint.source.encode())
         at.accept(bytes([step]))
         text.append(step)
-        inside ^= step == ord('"') and not escaped
-        escaped = step == ord("\\") and not escaped
+        quotes.read(bytes([step]))
 
 
 def _eager(allowed: bytes, inside: bool) -> int:
-    return next((byte for byte in (_IN_TEXT if inside else _CLOSES) if byte in allowed), allowed[-1])
+    return next((byte for byte in CLOSES[inside] if byte in allowed), allowed[-1])
 
 
 def _drawn(allowed: bytes, draws: random.Random, source: bytes) -> int:

@@ -79,7 +79,7 @@ class Answer:
 
             penalise(logits, self._counts, asked.presence_penalty, asked.frequency_penalty)
         if self.matcher is not None:
-            self.matcher.apply(logits)
+            self.matcher.apply(logits, self.room)
 
     def draw(self) -> Draw | None:
         """How the next token is drawn; None: the most likely."""
