@@ -251,6 +251,13 @@ def test_the_last_step_is_the_answer():
     assert agent_now(broken, [find], "?", steps=2, conclude=True).why_stopped == "steps"
 
 
+def test_calls_that_bring_nothing_new_end_in_the_answer_too():
+    same = [c("find", q="x")] * 3
+    done = agent_now(FakeBackend([*same, '{"total": 3}']), [find], "?", shape=Sum, steps=8, conclude=True)
+    assert done.answer == Sum(total=3) and done.why_stopped == "answer" and done.usage.calls == 4
+    assert agent_now(FakeBackend(same), [find], "?", shape=Sum, steps=8).why_stopped == "repeated"
+
+
 def test_it_goes_on_from_its_messages():
     first = agent_now(FakeBackend([c("find", q="x"), c("find", q="y")]), [find], "?", steps=1)
     done = agent_now(FakeBackend(["so"]), [find], first.messages)

@@ -102,7 +102,8 @@ async def agent(
     - first: a tool that has to be called, and not to fail, before there is an answer: its name, or `True` for any. The
       model is held to such a call; a server is asked for one (`tool_choice`). What answers out of its memory, or names
       what it never looked up, is made to look.
-    - conclude: no tool is offered in the last of its steps, and the model is held to the shape: it ends with an answer.
+    - conclude: no tool is offered in the last of its steps, nor after calls that bring nothing new or fail again and
+      again, and the model is held to the shape: it ends with an answer.
     - strict: raise where it stops without an answer.
 
     Every request and every call is a step of the trace that is open, if one is. Raises as `Backend.generate`, with
@@ -164,8 +165,9 @@ class _Agent:
         try:
             if (open_ := self._unanswered()) and (stop := await self._act(open_)):
                 return self._finished(*stop, strict=strict)
+            enough = False  # calls that bring nothing more
             for turn in range(steps):
-                last = self.conclude and turn == steps - 1
+                last = self.conclude and (enough or turn == steps - 1)
                 must = "" if last else self._must()
                 self.reply = reply = await self._ask(must, last)
                 if not reply.calls or last:
@@ -180,7 +182,8 @@ class _Agent:
                     calls = [call if call.id else replace(call, id=self._id(i)) for i, call in enumerate(reply.calls)]
                     self.messages.append(Message("assistant", self._said(reply.text), calls=tuple(calls)))
                     stop = await self._act(calls)
-                if stop:
+                enough = self.conclude and bool(stop) and stop[0] in ("repeated", "errors") and not self._must()
+                if stop and (not enough or turn == steps - 1):
                     return self._finished(*stop, strict=strict)
         except BudgetExceeded:
             if strict:
