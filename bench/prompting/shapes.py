@@ -164,7 +164,7 @@ def answer(
         masks[-1] += time.process_time() - begun
         ids.append(token)
         new = [token]
-    return None
+    return ids if contender.ended(at) else None
 
 
 def valid(text: str, given: dict[str, Any]) -> bool:
