@@ -30,6 +30,7 @@ def meld() -> dict:
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_the_first_rungs_of_meld(model, meld, tmp_path):
     found = plan(
         model, train=meld["train"], dev=meld["dev"], rungs=("zero-shot", "calibrated", "neighbours", "linear"),

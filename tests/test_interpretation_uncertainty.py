@@ -299,6 +299,7 @@ def test_clear_errors() -> None:
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_signals_tell_wrong_answers_about_real_facts() -> None:
     folder = shared_data("patchscopes")
     if folder is None:

@@ -84,7 +84,7 @@ def test_a_number_of_experts_that_does_not_divide(experts, devices):
 
 
 @given(seed=st.integers(0, 10_000), shape=st.sampled_from([(4, 2), (6, 2), (6, 3), (5, 2), (4, 4), (6, 4)]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_no_placement_goes_below_the_bound(seed, shape):
     p = problem(2, *shape, seed, sharp=np.random.default_rng(seed).choice([0.2, 1.0, 3.0]))
     least = brute(p)
