@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,9 +21,13 @@ class Judge:
     """Windows of token ids, and what the dense model says of each next token."""
 
     def __init__(self, dense: Model, windows: Sequence[Sequence[int]]):
-        self.windows = [list(w) for w in windows]
+        self.model, self.windows = dense, [list(w) for w in windows]
+
+    @cached_property
+    def dense(self) -> list[Tensor]:
+        """What is wanted, computed for the first point that is judged: where all are kept from before, for none."""
         # Halves: the log-probabilities of 20,000 tokens over 49,152 words are 2 GB so.
-        self.dense = [logits(dense, w).log_softmax(-1).half() for w in self.windows]
+        return [logits(self.model, w).log_softmax(-1).half() for w in self.windows]
 
     def __call__(self, model: Model) -> dict[str, float]:
         """kl: mean KL(dense || model) in nats a token; perplexity; top1: share of tokens with the same first choice."""

@@ -70,10 +70,10 @@ class Closing:
             return False
         if self._way is None:
             self._look(at, room)
-        spare = room - (room if self._way is None else len(self._way))
+        spare = room - len(self._way or ())
         # A list may begin another object like the one that all of it is.
         near = max(SPARE, 2 * self._jump, self._most)
-        self._wait = max((room if self._way is None else spare) - near, 0) // OFTEN
+        self._wait = max(spare - near, 0) // OFTEN
         return self._way is not None and spare <= near
 
     def fitting(self, at: Any, room: int, likely: Iterable[int]) -> list[int]:

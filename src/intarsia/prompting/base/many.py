@@ -12,7 +12,7 @@ from intarsia.prompting.base.constraint import Constraint
 from intarsia.prompting.base.errors import PromptingError
 from intarsia.prompting.base.messages import Input, ToolSpec
 from intarsia.prompting.base.replies import Reply, Sampling, Scores
-from intarsia.prompting.base.wrapping import innermost
+from intarsia.prompting.base.wrapping import innermost, scored_each
 
 
 class FailedPrompt(PromptingError):
@@ -67,12 +67,7 @@ async def score_many(backend: Backend, prompts: Sequence[Input], choices: Sequen
     need; else all are asked for at once. Each prompt is read by itself: the scores are the same."""
     if hasattr(innermost(backend), "score_many"):
         return await backend.score_many(prompts, choices)  # type: ignore[attr-defined]
-    tasks = [asyncio.ensure_future(backend.score(prompt, choices)) for prompt in prompts]
-    try:
-        return [made if isinstance(made, Scores) else Scores(made) for made in await asyncio.gather(*tasks)]
-    finally:
-        for task in tasks:  # where one failed, the others need not go on
-            task.cancel()
+    return await scored_each(backend, prompts, choices)
 
 
 async def each(count: int, one: Callable[[int], Awaitable[None]], at_once: int, task: str) -> None:

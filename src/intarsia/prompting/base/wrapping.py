@@ -62,8 +62,7 @@ class Wrapper:
     async def score_many(self, prompts: Sequence[Input], choices: Sequence[str]) -> list[Scores]:
         """As `many.score_many`, of a backend inside that has one. What wraps `score` alone is asked for each."""
         if type(self).score is not Wrapper.score and type(self).score_many is Wrapper.score_many:
-            scores = await asyncio.gather(*(self.score(prompt, choices) for prompt in prompts))
-            return [made if isinstance(made, Scores) else Scores(made) for made in scores]
+            return await scored_each(self, prompts, choices)
         return await self.inner.score_many(prompts, choices)  # type: ignore[attr-defined]
 
     async def embed(self, texts: Sequence[str]) -> np.ndarray:
@@ -102,3 +101,13 @@ def ids_of(backend: Backend, prompt: Input, tools: Sequence[ToolSpec] = ()) -> l
     """Exactly the token ids that its model reads; None where only a server knows. Raises as `Backend.count`."""
     model = innermost(backend)
     return model.ids(prompt, tools) if runs_here(model) and hasattr(model, "ids") else None
+
+
+async def scored_each(backend: Backend, prompts: Sequence[Input], choices: Sequence[str]) -> list[Scores]:
+    """`Backend.score` of each prompt, all asked for at once."""
+    tasks = [asyncio.ensure_future(backend.score(prompt, choices)) for prompt in prompts]
+    try:
+        return [made if isinstance(made, Scores) else Scores(made) for made in await asyncio.gather(*tasks)]
+    finally:
+        for task in tasks:  # where one failed, the others need not go on
+            task.cancel()
